@@ -1,0 +1,273 @@
+"""The configuration file: one YAML mapping in, one value out, or every problem at once.
+
+`examples/config.yaml` documents each option. Each problem names its key by path and says what was
+expected. What depends on this machine (do the files exist, may we read them) is not checked here
+but where the files are used, and by `reyes check-config`.
+"""
+
+import difflib
+import types
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct, field
+
+from reyes.errors import ConfigError
+from reyes.net import PortNumber, parse_network
+from reyes.ruleset import InstanceId, RegionName, VpcId
+
+MAX_VALIDITY = 7 * 86_400
+"""The longest `validity` in seconds that a leader writes and a follower believes."""
+
+
+def _text(pattern: str, description: str) -> Any:
+    return Annotated[str, Meta(pattern=pattern, description=description)]
+
+
+Cidr = Annotated[
+    str,
+    Meta(
+        description="a network such as 10.0.0.0/8, without host bits",
+        extra={"check": parse_network},
+    ),
+]
+AbsolutePath = Annotated[str, Meta(pattern=r"^/", description="an absolute path")]
+Fingerprint = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Fa-f]{40}$",
+        description="the 40 hexadecimal digits of a primary key's fingerprint (put it in quotes)",
+    ),
+]
+Seconds = Annotated[int, Meta(ge=1, le=3600)]
+InterfaceName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_.@-]{1,14}[A-Za-z0-9_.@+-]?$",
+        description="an interface name of at most 15 characters, such as wg0 or tun+",
+    ),
+]
+
+
+class S3Config(Struct, frozen=True, kw_only=True):
+    """Where the signed ruleset lies."""
+
+    bucket: Annotated[
+        str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="an S3 bucket name")
+    ]
+    key: Annotated[
+        str, Meta(pattern=r"^[^\s/].{0,899}$", description="an object key without leading slash")
+    ]
+    region: RegionName
+
+
+class SigningConfig(Struct, frozen=True, kw_only=True):
+    """Whose signature counts, and where the keys are."""
+
+    keyring_directory: AbsolutePath
+    signing_key: Fingerprint
+    trusted_keys: tuple[Fingerprint, ...] = ()
+
+    @property
+    def pins(self) -> frozenset[str]:
+        """The primary fingerprints a follower accepts, in capitals."""
+        return frozenset(key.upper() for key in self.trusted_keys or (self.signing_key,))
+
+
+class SourceConfig(Struct, frozen=True, kw_only=True):
+    """One region of one account that the leader reads."""
+
+    region: RegionName
+    vpcs: Annotated[tuple[VpcId, ...], Meta(min_length=1, max_length=200)] | None = None
+    role_arn: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+$",
+                description="a role's ARN such as arn:aws:iam::123456789012:role/reyes-leader",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class LeaderConfig(Struct, frozen=True, kw_only=True):
+    """What the leader reads, and what it makes of it."""
+
+    sources: Annotated[tuple[SourceConfig, ...], Meta(min_length=1)]
+    excluded_group_names: tuple[str, ...] = ()
+    group_matching: Annotated[
+        str, Meta(pattern=r"^(name|id|tag:.{1,128})$", description="name, id or tag:KEY")
+    ] = "name"
+    validity: Annotated[int, Meta(ge=60, le=MAX_VALIDITY)] = 3600
+    max_shrink: Annotated[float, Meta(ge=0, le=1)] = 0.3
+
+
+class FailsafeConfig(Struct, frozen=True, kw_only=True):
+    """Packets that are let through whatever the ruleset says."""
+
+    cidr: Cidr
+    protocol: Literal["tcp", "udp", "icmp", "icmpv6", "all"] = "all"
+    port: PortNumber | None = None
+
+
+class FollowerConfig(Struct, frozen=True, kw_only=True):
+    """What this host judges, and how."""
+
+    traffic: Literal["vpc", "ipsec", "interface"] = "vpc"
+    interfaces: tuple[InterfaceName, ...] = ()
+    filtered_cidrs: tuple[Cidr, ...] = ("10.0.0.0/8",)
+    filter_table: Literal["shared", "exclusive"] = "shared"
+    denied: Literal["drop", "reject"] = "drop"
+    failsafe: tuple[FailsafeConfig, ...] = ()
+    disable_file: AbsolutePath = "/etc/reyes/disabled"
+    state_directory: AbsolutePath = "/var/lib/reyes"
+    instance_id: InstanceId | None = None
+    region: RegionName | None = None
+    nf_conntrack_max: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    deadline: Seconds = 60
+    log_accept: bool = False
+    log_drop: bool = False
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole file; `leader` is None where the file has no such section."""
+
+    environment: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._:/-]{1,64}$",
+            description="a name of at most 64 letters, digits and ._:/-",
+        ),
+    ]
+    s3: S3Config
+    signing: SigningConfig
+    leader: LeaderConfig | None = None
+    follower: FollowerConfig = field(default_factory=FollowerConfig)
+
+
+def parse_config(text: str, name: str) -> Config:
+    """Read a configuration; ConfigError lists every problem of the file called `name`."""
+    try:
+        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader, see below
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name} is not YAML: {error}") from error
+    problems: list[str] = []
+    config = _read(Config, raw, "", problems)
+    if config is not None:
+        problems += _contradictions(config)
+    if problems or config is None:
+        raise ConfigError(
+            f"{name}: " + "; ".join(problems),
+            "examples/config.yaml documents every option",
+        )
+    return config  # type: ignore[no-any-return]  # _read returns what its type argument says
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader keeps the last of two equal keys; this one refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key!r} is there twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(expected: Any, raw: Any, path: str, problems: list[str]) -> Any:
+    """Convert one value and collect problems; the result counts only if none was added."""
+    origin = get_origin(expected)
+    if origin in (Union, types.UnionType):
+        inner = next(a for a in get_args(expected) if a is not types.NoneType)
+        return None if raw is None else _read(inner, raw, path, problems)
+    if origin is Annotated and get_origin(get_args(expected)[0]) is tuple:
+        items = _read(get_args(expected)[0], raw, path, problems)
+        return _leaf(expected, items, path, problems) if isinstance(items, tuple) else None
+    if origin is tuple:
+        if not isinstance(raw, list):
+            problems.append(f"{path}: expected a list, got {_shown(raw)}")
+            return None
+        of = get_args(expected)[0]
+        return tuple(_read(of, item, f"{path}[{i}]", problems) for i, item in enumerate(raw))
+    if isinstance(expected, type) and issubclass(expected, Struct):
+        return _read_section(expected, raw, path, problems)
+    return _leaf(expected, raw, path, problems)
+
+
+def _read_section(expected: type[Struct], raw: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(raw, dict):
+        problems.append(f"{path or 'the file'}: expected a mapping, got {_shown(raw)}")
+        return None
+    fields = {info.name: info for info in msgspec.structs.fields(expected)}
+    before = len(problems)
+    prefix = f"{path}." if path else ""
+    for key in raw:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            meant = f", did you mean {near[0]}?" if near else ""
+            problems.append(f"{prefix}{key}: unknown key{meant}")
+    values: dict[str, Any] = {}
+    for name, info in fields.items():
+        if name in raw:
+            values[name] = _read(info.type, raw[name], prefix + name, problems)
+        elif info.required:
+            problems.append(f"{prefix}{name}: is required")
+    return expected(**values) if len(problems) == before else None
+
+
+def _leaf(expected: Any, raw: Any, path: str, problems: list[str]) -> Any:
+    meta = next((a for a in get_args(expected) if isinstance(a, Meta)), Meta())
+    check: Callable[[Any], object] = (meta.extra or {}).get("check", lambda _: None)
+    try:
+        value = msgspec.convert(raw, expected)
+        check(value)
+    except ValueError as error:
+        wanted = meta.description
+        if get_origin(expected) is Literal:
+            wanted = "one of " + ", ".join(get_args(expected))
+        elif wanted is None:
+            wanted = str(error).removeprefix("Expected ").replace("`", "").partition(", got")[0]
+        problems.append(f"{path}: expected {wanted}, got {_shown(raw)}")
+        return None
+    return value
+
+
+def _shown(raw: Any) -> str:
+    return "nothing" if raw is None else repr(raw)
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    """Find values that are each possible but not together."""
+    sources = config.leader.sources if config.leader else ()
+    seen: set[tuple[str, str | None]] = set()
+    for index, source in enumerate(sources):
+        if (source.region, source.role_arn) in seen:
+            yield f"leader.sources[{index}]: region {source.region} is there twice"
+        seen.add((source.region, source.role_arn))
+    follower = config.follower
+    if follower.traffic == "interface" and not follower.interfaces:
+        yield "follower.interfaces: expected at least one name with traffic: interface"
+    if follower.traffic != "interface" and follower.interfaces:
+        yield f"follower.interfaces: has no meaning with traffic: {follower.traffic}"
+    if follower.traffic == "vpc" and not follower.filtered_cidrs:
+        yield "follower.filtered_cidrs: expected at least one network with traffic: vpc"
+    for index, entry in enumerate(follower.failsafe):
+        if entry.port is not None and entry.protocol not in ("tcp", "udp"):
+            yield f"follower.failsafe[{index}].port: has no meaning for protocol {entry.protocol}"
+        if _family_mismatch(entry):
+            yield (
+                f"follower.failsafe[{index}].protocol: {entry.protocol} does not exist in"
+                f" {entry.cidr}"
+            )
+
+
+def _family_mismatch(entry: FailsafeConfig) -> bool:
+    version = parse_network(entry.cidr).version
+    return (entry.protocol, version) in (("icmp", 6), ("icmpv6", 4))

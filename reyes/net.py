@@ -1,0 +1,137 @@
+"""Networks and services: the values that rules are made of.
+
+Text from outside becomes a value only here. A network is always written canonically:
+a host as its bare address, everything else as address/prefix.
+"""
+
+from enum import Enum
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+PortNumber = Annotated[int, Meta(ge=0, le=65535)]
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+class Family(Enum):
+    """An address family, by its IP version."""
+
+    V4 = 4
+    V6 = 6
+
+    @property
+    def everywhere(self) -> Network:
+        """The network that holds every address of the family."""
+        return _EVERYWHERE[self]
+
+
+_EVERYWHERE: dict[Family, Network] = {
+    Family.V4: IPv4Network("0.0.0.0/0"),
+    Family.V6: IPv6Network("::/0"),
+}
+
+
+def family_of(value: Network | Address) -> Family:
+    """Return the family that a network or an address belongs to."""
+    return Family(value.version)
+
+
+def parse_network(text: str) -> Network:
+    """Read one network or single address; ValueError if it is none or has host bits set."""
+    return ip_network(text)
+
+
+def parse_address(text: str) -> Address:
+    """Read one address; ValueError if it is none."""
+    return ip_address(text)
+
+
+def canonical(network: Network) -> str:
+    """Write a network: a host as its bare address, all else with its prefix."""
+    if network.prefixlen == network.max_prefixlen:
+        return str(network.network_address)
+    return str(network)
+
+
+def network_order(network: Network) -> tuple[int, int, int]:
+    """Return the key that sorts networks by family, address and prefix."""
+    return network.version, int(network.network_address), network.prefixlen
+
+
+def contains(outer: Network, inner: Network) -> bool:
+    """Tell whether every address of `inner` is in `outer`; false across families."""
+    return (
+        outer.version == inner.version
+        and outer.prefixlen <= inner.prefixlen
+        and inner.network_address in outer
+    )
+
+
+class Ports(Struct, frozen=True, order=True, tag_field="kind", tag="ports"):
+    """A range of destination ports, both ends included."""
+
+    protocol: Literal["tcp", "udp"]
+    first: PortNumber
+    last: PortNumber
+
+
+class Icmp(Struct, frozen=True, order=True, tag_field="kind", tag="icmp"):
+    """ICMP by type and code; -1 stands for all, as in EC2."""
+
+    protocol: Literal["icmp", "icmpv6"]
+    type: Annotated[int, Meta(ge=-1, le=255)]
+    code: Annotated[int, Meta(ge=-1, le=255)]
+
+
+class Protocol(Struct, frozen=True, order=True, tag_field="kind", tag="protocol"):
+    """Every packet of one IP protocol, by IANA number."""
+
+    number: Annotated[int, Meta(ge=0, le=255)]
+
+
+class Everything(Struct, frozen=True, order=True, tag_field="kind", tag="all"):
+    """Every packet of every protocol."""
+
+
+Service = Ports | Icmp | Protocol | Everything
+
+
+def service_families(service: Service) -> frozenset[Family]:
+    """Return the families in which a service can occur: ICMP is bound to one of them."""
+    match service:
+        case Icmp(protocol="icmp"):
+            return frozenset({Family.V4})
+        case Icmp():
+            return frozenset({Family.V6})
+        case _:
+            return frozenset(Family)
+
+
+def service_text(service: Service) -> str:
+    """Write a service the way people say it: `tcp 443`, `icmp 8/0`, `protocol 50`, `all`."""
+    match service:
+        case Ports(protocol, first, last):
+            return f"{protocol} {_range_text(first, last)}"
+        case Icmp(protocol, kind, code):
+            numbers = "/".join(str(number) for number in (kind, code) if number != -1)
+            return f"{protocol} {numbers}".rstrip()
+        case Protocol(number):
+            return f"protocol {number}"
+        case Everything():
+            return "all"
+
+
+def _range_text(first: int, last: int) -> str:
+    if (first, last) == (0, 65535):
+        return "all ports"
+    return str(first) if first == last else f"{first}-{last}"
