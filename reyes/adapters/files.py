@@ -1,0 +1,79 @@
+"""Files that must survive a crash, and files that nobody else may change."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from reyes.errors import ConfigError
+
+
+def write_atomically(path: Path, data: bytes, mode: int) -> None:
+    """Put `data` at `path`, whole and on disk, or leave what is there; ConfigError if it fails."""
+    try:
+        _replace(path, data, mode)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}",
+            "the directory must exist, be writable for this user and have space",
+        ) from error
+
+
+def check_private(path: Path) -> None:
+    """Refuse a path that somebody besides root and this user could change or replace.
+
+    ConfigError names the component at fault: the path itself, a directory above it, or a link
+    on the way. Others may read it.
+    """
+    try:
+        for part in _components(path.absolute()):
+            _check_component(path, part, part.lstat())
+    except OSError as error:
+        raise ConfigError(f"cannot use {path}: {error.strerror}") from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _components(path: Path) -> Iterator[Path]:
+    """Yield whatever the kernel passes on its way to `path`, links and their targets alike."""
+    path.stat()  # raises on a missing file and on a ring of links
+    for part in [*reversed(path.parents), path]:
+        yield part
+        if part.is_symlink():
+            yield from _components(part.parent / part.readlink())
+
+
+def _check_component(path: Path, part: Path, info: os.stat_result) -> None:
+    # Who owns / rules this host; inside a user namespace that is not uid 0.
+    if info.st_uid not in {0, os.geteuid(), Path("/").stat().st_uid}:
+        raise ConfigError(
+            f"cannot trust {path}: {part} belongs to user {info.st_uid}",
+            f"chown root {part}",
+        )
+    others_write = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    sticky_directory = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX and part != path
+    if others_write and not stat.S_ISLNK(info.st_mode) and not sticky_directory:
+        raise ConfigError(
+            f"cannot trust {path}: {part} is writable by others"
+            f" (mode {stat.S_IMODE(info.st_mode):04o})",
+            f"chmod go-w {part}",
+        )

@@ -1,0 +1,223 @@
+"""gpg, through python-gnupg: sign with one key, and report what a message is signed with.
+
+Facts only: whether a report is good enough is decided in `trust`.
+"""
+
+import functools
+import logging
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gnupg
+
+from reyes.adapters.files import check_private
+from reyes.envelope import MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Envelope, SignatureReport
+from reyes.errors import ConfigError, SignatureError
+
+KEYRING_FILE = "trusted.gpg"
+"""The public keys, as `gpg --export` writes them, in the keyring directory of either side."""
+
+MAX_HOME_LENGTH = 80
+"""Characters of a GNUPGHOME: its agent's sockets have at most 107, with their names."""
+
+SIGN_OPTIONS = ("--no-options", "--disable-dirmngr", "--pinentry-mode", "error")
+"""A key with a passphrase fails at once, instead of asking nobody."""
+
+VERIFY_OPTIONS = (
+    "--no-options",
+    "--no-autostart",
+    "--disable-dirmngr",
+    "--no-auto-key-retrieve",
+    "--no-auto-key-locate",
+    "--no-auto-check-trustdb",
+    "--lock-never",
+    "--trust-model",  # the pin in `trust` is the decision, not the web of trust
+    "always",
+    "--weak-digest",
+    "SHA1",
+    "--log-file",  # python-gnupg reads its status lines from stderr: keep all other text out
+    "/dev/null",
+)
+"""Verify with nothing but the keyring: no configuration, no agent, no network, no file written."""
+
+
+class Gpg:
+    """The keys of one keyring directory."""
+
+    def __init__(self, keyring_directory: Path, signing_key: str) -> None:
+        self._directory = keyring_directory
+        self._signing_key = signing_key.upper()
+
+    def sign(self, payload: bytes) -> Envelope:
+        """Sign with the configured key, or with a signing subkey of it that gpg chooses.
+
+        gpg-agent stays for the next run: where nobody reaps orphans, one that is ended each
+        time leaves a zombie each time.
+
+        Raises:
+            ConfigError: the key is not there or cannot sign.
+            SignatureError: gpg signed with another one.
+        """
+        gpg = open_gpg(self._secret_home(), SIGN_OPTIONS)
+        usable = self._secret_fingerprints(gpg)
+        # python-gnupg's own `keyid` falls back to any other key.
+        result = gpg.sign(
+            payload, clearsign=False, binary=True, extra_args=["--local-user", self._signing_key]
+        )
+        if not result or result.returncode != 0:
+            reason = _last_message(result)
+            raise ConfigError(
+                f"gpg cannot sign with {self._signing_key}: {reason}",
+                "the key must have no passphrase" if "pinentry" in reason else None,
+            )
+        if result.fingerprint not in usable:
+            raise SignatureError(
+                f"gpg signed with {result.fingerprint}, which is not of {self._signing_key}"
+            )
+        return Envelope(blob=result.data)
+
+    def inspect(self, envelope: Envelope) -> SignatureReport:
+        """Verify a message with the public keyring, and report what gpg found.
+
+        Raises:
+            ConfigError: the keyring cannot be used.
+            SignatureError: the blob is no binary OpenPGP message, or larger than any leader's.
+        """
+        _check_blob(envelope.blob)
+        keyring = self._public_keyring()
+        with TemporaryDirectory(prefix="reyes-gpg-") as empty_home:
+            gpg = open_gpg(Path(empty_home), VERIFY_OPTIONS, keyring)
+            result = _verify(gpg, envelope.blob)
+            return SignatureReport(
+                payload=result.data,
+                valid=result.valid,
+                returncode=result.returncode,
+                status=str(result.status),
+                key_status=result.key_status,
+                problems=len(result.problems),
+                signatures=len(result.sig_info),
+                primary_fingerprint=result.pubkey_fingerprint,
+                key_expires_at=_key_expiry(gpg, result),
+            )
+
+    def _secret_home(self) -> Path:
+        home = self._directory
+        check_home(home)
+        check_private(home)
+        if home.stat().st_mode & 0o077:
+            raise ConfigError(
+                f"{home} holds a secret key and is open to others", f"chmod 700 {home}"
+            )
+        return home
+
+    def _secret_fingerprints(self, gpg: Any) -> frozenset[str]:
+        """Return the primary's and its subkeys' fingerprints if the key can sign."""
+        where = f"{self._signing_key} in {self._directory}"
+        keys = gpg.list_keys(secret=True, keys=[self._signing_key])
+        key = next((k for k in keys if k["fingerprint"] == self._signing_key), None)
+        if key is None:
+            raise ConfigError(
+                f"there is no secret key {where}",
+                "signing.signing_key is the primary key's fingerprint; `reyes keygen` makes a key",
+            )
+        # A capital S: some part of the key can sign at this time.
+        if "S" not in key["cap"]:
+            state = {"e": "has expired", "r": "was revoked"}.get(key["trust"], "cannot sign")
+            raise ConfigError(f"the key {where} {state}", "`reyes keygen` makes a new one")
+        return frozenset({self._signing_key, *(subkey[2] for subkey in key["subkeys"])})
+
+    def _public_keyring(self) -> Path:
+        keyring = self._directory / KEYRING_FILE
+        make = f"gpg --export {self._signing_key} > {keyring}"
+        if not keyring.is_file():  # gpg would make an empty one
+            raise ConfigError(f"the keyring {keyring} does not exist", make)
+        check_private(keyring)
+        try:
+            with keyring.open("rb") as file:
+                first = file.read(1)
+        except OSError as error:
+            raise ConfigError(f"cannot read the keyring {keyring}: {error.strerror}") from error
+        if not _is_binary(first):
+            raise ConfigError(f"the keyring {keyring} is not in gpg's binary form", make)
+        return keyring
+
+
+@functools.cache
+def find_program(name: str) -> str:
+    """Return the absolute path of gpg or gpgconf; cron's PATH may lack /usr/bin."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/bin")
+    if found is None:
+        raise ConfigError(f"{name} is not installed", "install the package gnupg")
+    return found
+
+
+def check_home(home: Path) -> None:
+    """Refuse a GNUPGHOME whose agent could not make its sockets."""
+    if len(str(home)) > MAX_HOME_LENGTH:
+        raise ConfigError(
+            f"the keyring directory {home} has a path of {len(str(home))} characters",
+            f"gpg-agent's sockets need a path of at most {MAX_HOME_LENGTH}",
+        )
+
+
+def open_gpg(home: Path, options: tuple[str, ...], keyring: Path | None = None) -> Any:
+    """Return a python-gnupg object, untyped as the library is."""
+    # At debug level it logs whole documents.
+    logging.getLogger("gnupg").setLevel(logging.WARNING)
+    program = find_program("gpg")
+    try:
+        return gnupg.GPG(
+            gpgbinary=program,
+            gnupghome=str(home),
+            keyring=str(keyring) if keyring else None,
+            options=list(options),
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot run {program} in {home}: {error}") from error
+
+
+def _check_blob(blob: bytes) -> None:
+    if len(blob) > MAX_ENVELOPE_BYTES:
+        raise SignatureError(f"the object has {len(blob)} bytes, more than {MAX_ENVELOPE_BYTES}")
+    # Clear-signed and armored messages may carry text that nobody signed.
+    if not _is_binary(blob[:1]):
+        raise SignatureError("the object is no binary OpenPGP message")
+
+
+def _is_binary(first: bytes) -> bool:
+    """Tell whether an OpenPGP packet can begin with this byte (RFC 4880, 4.2)."""
+    return bool(first) and bool(first[0] & 0x80)
+
+
+def _verify(gpg: Any, blob: bytes) -> Any:
+    try:
+        result = gpg.verify(
+            blob, extra_args=["--max-output", str(MAX_PAYLOAD_BYTES), "--output", "-"]
+        )
+    except OSError as error:  # gpg gave up before it had read all
+        raise SignatureError(f"gpg did not read the whole object: {error}") from error
+    if not hasattr(result, "stderr"):  # set last, by the thread that reads the status lines
+        raise SignatureError("gpg's report on the object cannot be understood")
+    return result
+
+
+def _key_expiry(gpg: Any, result: Any) -> int | None:
+    """Return when the primary or the signing subkey expires, whichever is first."""
+    if not result.pubkey_fingerprint:
+        return None
+    parts = [
+        part
+        for key in gpg.list_keys(keys=[result.pubkey_fingerprint])
+        for part in (key, *key.get("subkey_info", {}).values())
+        if part["fingerprint"] in (result.pubkey_fingerprint, result.fingerprint)
+    ]
+    return min((int(part["expires"]) for part in parts if part["expires"]), default=None)
+
+
+def _last_message(result: Any) -> str:
+    lines = [line for line in result.stderr.splitlines() if line.startswith("gpg: ")]
+    return lines[-1].rpartition(": ")[2].lower() if lines else f"exit code {result.returncode}"

@@ -1,0 +1,242 @@
+"""The kernel's packet filter, through ipset and iptables: read it, and execute a plan.
+
+Commands are looked for in PATH and in the directories that cron's PATH lacks. All of them are
+bounded in time and wait for the xtables lock.
+"""
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from reyes.errors import ConfigError, KernelError
+from reyes.net import Family
+from reyes.netfilter.live import (
+    LiveKernel,
+    LiveSet,
+    LiveTable,
+    parse_set_headers,
+    parse_set_members,
+    parse_table,
+)
+from reyes.netfilter.plan import (
+    CommitPlan,
+    CountSets,
+    DestroySets,
+    RestoreSets,
+    RestoreTable,
+    Step,
+)
+
+LOCK_WAIT_SECONDS = 10
+COMMAND_SECONDS = 60
+"""Longer than any honest command takes: 200,000 set members need a second."""
+
+_EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+_PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
+_LINE = re.compile(r"line:? (\d+)")
+_CONTEXT_LINES = 5
+
+log = logging.getLogger(__name__)
+
+
+def families() -> tuple[Family, ...]:
+    """Return the families that this kernel has: IPv6 may be switched off altogether."""
+    has_ipv6 = Path("/proc/sys/net/ipv6").exists()
+    return (Family.V4, Family.V6) if has_ipv6 else (Family.V4,)
+
+
+class Kernel:
+    """This network namespace's filter tables and sets."""
+
+    def read(self) -> LiveKernel:
+        """Read our sets' headers and both filter tables.
+
+        Raises:
+            ConfigError: a command is missing or the user has no right to read.
+            KernelError: the tables are split between the nft and the legacy backend.
+        """
+        tables = tuple(self._read_table(family) for family in families())
+        self._refuse_split()
+        return LiveKernel(tables, self._read_sets())
+
+    def read_members(self) -> dict[str, tuple[str, ...]]:
+        """Read the members of all our sets: costs a millisecond for 2,000 members."""
+        return parse_set_members(_run(("ipset", "save")))
+
+    def execute(self, plan: CommitPlan) -> None:
+        """Execute a plan's steps in order.
+
+        Raises:
+            KernelError: a step was refused; what the steps before it did is undone.
+        """
+        for position, step in enumerate(plan.steps):
+            try:
+                self._do(step)
+            except KernelError:
+                for done in reversed(plan.steps[: position + 1]):
+                    self._undo(done, failed=done is step)
+                raise
+
+    def _do(self, step: Step) -> None:
+        match step:
+            case RestoreSets(text):
+                _feed(("ipset", "restore"), text)
+            case CountSets(entries):
+                self._count(entries)
+            case RestoreTable(family, text, _, flush):
+                _feed(_restore_command(family, flush=flush), text)
+            case DestroySets(names):
+                self._destroy(names)
+
+    def _undo(self, step: Step, *, failed: bool) -> None:
+        try:
+            if isinstance(step, RestoreSets):
+                self._destroy(step.created)
+            elif isinstance(step, RestoreTable) and not failed:
+                _feed(_restore_command(step.family, flush=step.flush), step.undo)
+        except KernelError as error:
+            log.critical("could not undo a step: %s", error.message)
+
+    def _count(self, entries: Iterable[tuple[str, int]]) -> None:
+        live = self._read_sets()
+        for name, expected in entries:
+            found = live[name].entries if name in live else 0
+            if found != expected:
+                raise KernelError(
+                    f"set {name} holds {found} entries after it was filled with {expected}",
+                    "another program may be changing the sets of Reyes",
+                )
+
+    def _destroy(self, names: Iterable[str]) -> None:
+        """Destroy those that are there and unused; the rest is for the next run."""
+        live = self._read_sets()
+        free = [name for name in names if name in live and live[name].references == 0]
+        try:
+            _feed(("ipset", "restore"), "".join(f"destroy {name}\n" for name in free))
+        except KernelError as error:
+            log.warning("left sets for the next run: %s", error.message)
+
+    def _read_table(self, family: Family) -> LiveTable:
+        text = _run((f"{_PREFIX[family]}-save", "-t", "filter"))
+        if "is incompatible" in text:
+            raise KernelError(
+                f"{_PREFIX[family]}-save cannot read the whole filter table",
+                "another program made rules with `nft` in the tables of iptables: "
+                "move them to a table of their own",
+            )
+        return parse_table(text, family)
+
+    def _read_sets(self) -> dict[str, LiveSet]:
+        return parse_set_headers(_run(("ipset", "list", "-terse")))
+
+    def _refuse_split(self) -> None:
+        """Refuse to work if nft and legacy iptables both hold rules: each sees only its own."""
+        for family in families():
+            prefix = _PREFIX[family]
+            ours = "nft" if "nf_tables" in _run((f"{prefix}-restore", "--version")) else "legacy"
+            other = "legacy" if ours == "nft" else "nft"
+            if _holds_rules(family, other):
+                raise KernelError(
+                    f"the tables of {prefix} are split: this host's {prefix} uses {ours}, "
+                    f"but there are rules in {other}",
+                    f"move them, or choose one backend with update-alternatives --config {prefix}"
+                    f" ({prefix}-{other}-save shows them)",
+                )
+
+
+def raise_conntrack_max(wanted: int) -> int | None:
+    """Raise nf_conntrack_max to at least `wanted`; return the former value if it was lower.
+
+    Raises:
+        KernelError: the kernel refuses, as it does in all but the first network namespace.
+    """
+    path = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+    try:
+        before = int(path.read_text(encoding="ascii"))
+        if before >= wanted:
+            return None
+        path.write_text(f"{wanted}\n", encoding="ascii")
+    except (OSError, ValueError) as error:
+        raise KernelError(
+            f"cannot raise {path} to {wanted}: {error}",
+            "leave follower.nf_conntrack_max out where Reyes may not change it",
+        ) from error
+    return before
+
+
+def _holds_rules(family: Family, backend: str) -> bool:
+    prefix = _PREFIX[family]
+    if backend == "legacy":
+        # iptables-legacy-save would load the tables that it is asked about.
+        loaded = Path(f"/proc/net/{prefix.replace('tables', '_tables')}_names")
+        try:
+            if not loaded.read_text(encoding="ascii").strip():
+                return False
+        except OSError:
+            return False
+    command = f"{prefix}-{backend}-save"
+    if _find(command) is None:
+        return False
+    return any(line.startswith("-A ") for line in _run((command,)).splitlines())
+
+
+def _restore_command(family: Family, *, flush: bool) -> tuple[str, ...]:
+    command = (f"{_PREFIX[family]}-restore", "-w", str(LOCK_WAIT_SECONDS))
+    return command if flush else (*command, "--noflush")
+
+
+def _find(command: str) -> str | None:
+    return shutil.which(command, path=f"{os.environ.get('PATH', '')}:{_EXTRA_PATH}")
+
+
+def _run(argv: tuple[str, ...], stdin: str = "") -> str:
+    executable = _find(argv[0])
+    if executable is None:
+        raise ConfigError(f"cannot find the command {argv[0]}", "install ipset and iptables")
+    try:
+        done = subprocess.run(
+            (executable, *argv[1:]),
+            input=stdin,
+            capture_output=True,
+            check=False,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise KernelError(f"{argv[0]} did not end within {COMMAND_SECONDS} s") from error
+    if done.returncode == 0:
+        return done.stdout
+    raise _refusal(argv, stdin, done.stderr.strip() or done.stdout.strip(), done.returncode)
+
+
+def _feed(argv: tuple[str, ...], text: str) -> None:
+    if text:
+        _run(argv, text)
+
+
+def _refusal(argv: tuple[str, ...], stdin: str, said: str, code: int) -> KernelError | ConfigError:
+    if "Permission denied" in said or "Operation not permitted" in said:
+        return ConfigError(
+            f"{argv[0]} may not do that: {said or f'exit code {code}'}",
+            "run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
+        )
+    where = _LINE.search(said)
+    shown = _neighbours(stdin, int(where[1])) if where and stdin else ""
+    return KernelError(f"{argv[0]} refused: {said or f'exit code {code}'}{shown}")
+
+
+def _neighbours(text: str, line: int) -> str:
+    """Show the line that was refused with those around it."""
+    lines = text.splitlines()
+    first = max(1, line - _CONTEXT_LINES)
+    last = min(len(lines), line + _CONTEXT_LINES)
+    shown = (
+        f"{'>' if number == line else ' '} {number:5} {lines[number - 1]}"
+        for number in range(first, last + 1)
+    )
+    return "\n" + "\n".join(shown)

@@ -1,0 +1,109 @@
+"""What a follower remembers between runs: files that are whole or not there.
+
+lock            held while a run may change anything
+state.json      what was accepted, what was applied
+last-good.gpg   the signed object that was accepted last
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from reyes.adapters.files import check_private, write_atomically
+from reyes.envelope import MAX_ENVELOPE_BYTES
+from reyes.errors import ConfigError, SourceError
+from reyes.state import State
+
+
+class StateDirectory:
+    """A follower's state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._state = directory / "state.json"
+        self._last_good = directory / "last-good.gpg"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other run of this host out, or raise SourceError at once.
+
+        Raises:
+            ConfigError: the directory cannot be made, or others could change it.
+            SourceError: another run is at work.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            check_private(self._directory)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._directory / "lock", flags, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use the state directory {self._directory}: {error.strerror}",
+                "make it, owned by the user who runs the follower; "
+                "follower.state_directory names it",
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise SourceError(
+                f"another follower run holds {self._directory / 'lock'}", "wait for it to end"
+            ) from error
+        finally:
+            os.close(descriptor)
+
+    def load(self) -> State:
+        """Read what is remembered; a fresh state if there is none.
+
+        Raises:
+            ConfigError: the file cannot be read, or is corrupt: it is set aside, and the next
+                run starts afresh with the replay guard of `not_after` alone.
+        """
+        text = self._read(self._state)
+        if text is None:
+            return State()
+        try:
+            return msgspec.json.decode(text, type=State)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            aside = self._state.with_suffix(".corrupt")
+            self._set_aside(aside)
+            raise ConfigError(
+                f"{self._state} is corrupt: {error}",
+                f"it is kept as {aside}; the next run starts without it",
+            ) from error
+
+    def save(self, state: State) -> None:
+        """Remember a state."""
+        write_atomically(self._state, msgspec.json.encode(state), 0o600)
+
+    def last_good(self) -> bytes | None:
+        """Return the signed object that was accepted last, as it was then, or None."""
+        blob = self._read(self._last_good)
+        return blob if blob and len(blob) <= MAX_ENVELOPE_BYTES else None
+
+    def keep(self, blob: bytes) -> None:
+        """Keep a signed object as the last good one."""
+        write_atomically(self._last_good, blob, 0o600)
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            data = path.read_bytes()
+            check_private(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        return data
+
+    def _set_aside(self, aside: Path) -> None:
+        try:
+            self._state.rename(aside)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._state} is corrupt and cannot be set aside: {error.strerror}",
+                "remove it by hand",
+            ) from error

@@ -1,0 +1,54 @@
+"""The `reyes` command: its subcommands, and the one boundary from errors to exit codes."""
+
+import importlib
+import traceback
+
+import click
+
+import reyes
+from reyes.cli.logs import configure_logs
+from reyes.errors import ReyesError
+
+COMMANDS = {
+    "leader": "reyes.cli.leader",
+    "follower": "reyes.cli.follower",
+    "keygen": "reyes.cli.keygen",
+    "show": "reyes.cli.show",
+    "check-config": "reyes.cli.check_config",
+    "demo": "reyes.cli.demo",
+}
+"""Each command's module, imported only when it is asked for: it must define `command`."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command = importlib.import_module(COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)  # noqa: S101 - a slip in COMMANDS is a bug
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ReyesError as error:
+            if ctx.params["verbose"]:
+                traceback.print_exc()
+            click.echo(f"reyes: {error.message}", err=True)
+            if error.hint:
+                click.echo(f"hint: {error.hint}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(reyes.__version__, prog_name="reyes")
+@click.option("-v", "--verbose", is_flag=True, help="Log details, and tracebacks of errors.")
+def main(verbose: bool) -> None:
+    """Give packets that cross a VPN their EC2 security groups back.
+
+    A leader reads EC2 and publishes one signed ruleset; a follower on every host enforces it.
+    """
+    configure_logs(verbose=verbose)

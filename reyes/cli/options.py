@@ -1,0 +1,43 @@
+"""Options that several commands share, and the configuration they lead to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from reyes.config import Config, parse_config
+from reyes.errors import ConfigError
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
+
+DEFAULT_CONFIG = "/etc/reyes/config.yaml"
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar="REYES_CONFIG",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    show_envvar=True,
+    help="The configuration file.",
+)
+
+
+def json_option(what: str) -> Callable[[Decorated], Decorated]:
+    """Make the `--json` flag of a command that prints `what`."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
+
+
+def load_config(path: Path) -> Config:
+    """Read the configuration; ConfigError if it cannot be read or used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"cannot read the configuration {path}: {reason}",
+            "name the file with --config or REYES_CONFIG; examples/config.yaml is a start",
+        ) from error
+    return parse_config(text, str(path))

@@ -1,0 +1,98 @@
+"""Who this host is, and which of its traffic is judged: facts, not branches."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reyes.config import FailsafeConfig, FollowerConfig
+from reyes.net import (
+    Everything,
+    Icmp,
+    Network,
+    Ports,
+    Service,
+    parse_network,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VpcScope:
+    """Judge what comes from these networks and not from the host's own VPC."""
+
+    filtered: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IpsecScope:
+    """Judge what this host itself took out of IPsec."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceScope:
+    """Judge what arrives on these interfaces; a trailing + matches any ending."""
+
+    names: tuple[str, ...]
+
+
+Scope = VpcScope | IpsecScope | InterfaceScope
+
+
+@dataclass(frozen=True, slots=True)
+class Failsafe:
+    """Packets that are let through before anything is judged."""
+
+    network: Network
+    service: Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the configuration and the metadata service say of this host.
+
+    Its addresses, groups and VPCs come from the ruleset.
+    """
+
+    instance_id: str
+    region: str | None
+    scope: Scope
+    failsafe: tuple[Failsafe, ...] = ()
+    denied: Literal["drop", "reject"] = "drop"
+    log_accept: bool = False
+    log_drop: bool = False
+
+
+def configured_host(config: FollowerConfig, instance_id: str, region: str | None) -> Host:
+    """Describe the host of a configuration; `region` is None where nobody knows it."""
+    return Host(
+        instance_id=instance_id,
+        region=region,
+        scope=_scope(config),
+        failsafe=tuple(_failsafe(entry) for entry in config.failsafe),
+        denied=config.denied,
+        log_accept=config.log_accept,
+        log_drop=config.log_drop,
+    )
+
+
+def _scope(config: FollowerConfig) -> Scope:
+    match config.traffic:
+        case "vpc":
+            return VpcScope(tuple(parse_network(cidr) for cidr in config.filtered_cidrs))
+        case "ipsec":
+            return IpsecScope()
+        case "interface":
+            return InterfaceScope(config.interfaces)
+
+
+def _failsafe(entry: FailsafeConfig) -> Failsafe:
+    return Failsafe(parse_network(entry.cidr), _failsafe_service(entry))
+
+
+def _failsafe_service(entry: FailsafeConfig) -> Service:
+    match entry.protocol:
+        case "tcp" | "udp" as protocol:
+            first, last = (0, 65535) if entry.port is None else (entry.port, entry.port)
+            return Ports(protocol=protocol, first=first, last=last)
+        case "icmp" | "icmpv6" as protocol:
+            return Icmp(protocol=protocol, type=-1, code=-1)
+        case "all":
+            return Everything()

@@ -1,0 +1,65 @@
+"""The difference between a live kernel and a dataplane, in words for people.
+
+Rules are compared by what their comments say, members by the set's label: neither changes when
+only the other does, while names and ids would.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from reyes.netfilter import names
+from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.iptables import Table
+from reyes.netfilter.live import LiveKernel, LiveTable, comment_of
+from reyes.netfilter.plan import FilterTable
+
+
+def describe_changes(
+    dataplane: Dataplane,
+    live: LiveKernel,
+    members: Mapping[str, tuple[str, ...]],
+    filter_table: FilterTable,
+) -> tuple[str, ...]:
+    """List what a commit adds (`+`) and removes (`-`); `members` are those of the live sets."""
+    by_family = {table.family: table for table in live.tables}
+    lines: list[str] = []
+    for table in dataplane.tables:
+        if table.family in by_family:
+            lines += _table_changes(table, by_family[table.family], filter_table)
+    return (*lines, *_member_changes(dataplane, live, members))
+
+
+def _table_changes(table: Table, live: LiveTable, filter_table: FilterTable) -> Iterator[str]:
+    family = f"IPv{table.family.value}"
+    if live.jumps != (0,):
+        yield f"+ {family} INPUT: jump to {names.INPUT} as the first rule"
+    if filter_table == "exclusive":
+        yield from (f"- {family} not of Reyes, discarded: {line}" for line in live.foreign)
+    for chain in table.chains:
+        before = map(comment_of, live.rules.get(chain.name, ()))
+        after = (rule.comment for rule in chain.rules)
+        yield from _signed(before, after, f"{family} {chain.name}: ")
+    kept = {chain.name for chain in table.chains}
+    for name in live.own_chains:
+        if name not in kept:
+            yield from _signed(map(comment_of, live.rules.get(name, ())), (), f"{family} {name}: ")
+
+
+def _member_changes(
+    dataplane: Dataplane, live: LiveKernel, members: Mapping[str, tuple[str, ...]]
+) -> Iterator[str]:
+    in_force = {name for table in live.tables for name in table.referenced_sets}
+    before: dict[str, list[str]] = {}
+    for name in in_force & members.keys():
+        before.setdefault(names.set_label(name), []).extend(members[name])
+    after: dict[str, list[str]] = {}
+    for entry in dataplane.sets:
+        after.setdefault(names.set_label(entry.name), []).extend(entry.members)
+    for label in sorted(before.keys() | after.keys()):
+        yield from _signed(before.get(label, ()), after.get(label, ()), f"{label}: ")
+
+
+def _signed(before: Iterable[str], after: Iterable[str], prefix: str) -> Iterator[str]:
+    gone, come = Counter(before), Counter(after)
+    yield from (f"- {prefix}{text}" for text in (gone - come).elements())
+    yield from (f"+ {prefix}{text}" for text in (come - gone).elements())

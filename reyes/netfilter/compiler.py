@@ -1,0 +1,228 @@
+"""HostPolicy -> Dataplane: the chains and sets that a host should have.
+
+    INPUT -> reyes-input      what is never touched returns; what is judged goes on
+             reyes-ingress    established, innocuous ICMP, other interfaces, the primary's rules
+             reyes-eni-...    the rules of another interface of the host
+             reyes-accept     back to INPUT
+             reyes-drop       the end
+
+All ways between our chains are gotos, so the end of `reyes-accept` returns to INPUT, behind the
+one jump: an accepted packet goes on to the host's own rules. Reyes only ever narrows.
+
+A packet to an address of no interface (a tunnel's own, a container bridge's) is judged by the
+rules of the primary interface, as AWS counts an instance's groups.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from reyes.host import Failsafe, Host, InterfaceScope, IpsecScope, VpcScope
+from reyes.net import (
+    Everything,
+    Family,
+    Icmp,
+    Network,
+    Service,
+    canonical,
+    family_of,
+    parse_network,
+    service_families,
+    service_text,
+)
+from reyes.netfilter import names
+from reyes.netfilter.ipset import IPSet, ip_set
+from reyes.netfilter.iptables import (
+    Chain,
+    Destination,
+    Established,
+    FromIpsec,
+    Goto,
+    InInterface,
+    Log,
+    Match,
+    RateLimit,
+    Reject,
+    Rule,
+    Source,
+    SourceSet,
+    Table,
+    Verdict,
+)
+from reyes.policy import Allow, HostPolicy, InterfacePolicy, Peer
+
+INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
+    Family.V4: (
+        (3, "destination unreachable"),
+        (11, "time exceeded"),
+        (12, "parameter problem"),
+    ),
+    Family.V6: (
+        (1, "destination unreachable"),
+        (2, "packet too big"),
+        (3, "time exceeded"),
+        (4, "parameter problem"),
+        (133, "router solicitation"),
+        (134, "router advertisement"),
+        (135, "neighbour solicitation"),
+        (136, "neighbour advertisement"),
+    ),
+}
+"""Messages without which a network does not work (RFC 792, RFC 4890)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataplane:
+    """All that should be in the kernel: sets sorted by name, one table a family."""
+
+    sets: tuple[IPSet, ...]
+    tables: tuple[Table, ...]
+
+
+def compile_policy(policy: HostPolicy) -> Dataplane:
+    """Say a host's policy in the kernel's terms."""
+    compilers = [_FamilyCompiler(policy, family) for family in Family]
+    tables = tuple(compiler.table() for compiler in compilers)
+    sets = {name: entry for compiler in compilers for name, entry in compiler.sets.items()}
+    return Dataplane(tuple(sets[name] for name in sorted(sets)), tables)
+
+
+class _FamilyCompiler:
+    """One family's chains, and the sets that their rules name."""
+
+    def __init__(self, policy: HostPolicy, family: Family) -> None:
+        self.sets: dict[str, IPSet] = {}
+        self._policy = policy
+        self._family = family
+        self._named: dict[int, IPSet] = {}
+
+    def table(self) -> Table:
+        host = self._policy.host
+        entry = Chain(names.INPUT, tuple(self._input_rules()))
+        if not any(rule.target == Goto(names.INGRESS) for rule in entry.rules):
+            return Table(self._family, (entry,))
+        primary, *others = self._policy.interfaces
+        apart = [other for other in others if other.groups != primary.groups]
+        return Table(
+            self._family,
+            (
+                entry,
+                Chain(names.INGRESS, tuple(self._ingress_rules(primary, apart))),
+                *(
+                    Chain(names.interface_chain(other.id), tuple(self._allow_rules(other)))
+                    for other in apart
+                ),
+                Chain(names.ACCEPT, tuple(_accept_rules(host))),
+                Chain(names.DROP, tuple(_drop_rules(host))),
+            ),
+        )
+
+    def _input_rules(self) -> Iterator[Rule]:
+        yield Rule((InInterface("lo"),), Verdict.RETURN, "not judged: loopback")
+        for entry in self._policy.host.failsafe:
+            if self._has(entry.network) and self._family in service_families(entry.service):
+                yield _failsafe_rule(entry)
+        yield from self._scope_rules()
+
+    def _scope_rules(self) -> Iterator[Rule]:
+        judge = Goto(names.INGRESS)
+        match self._policy.host.scope:
+            case VpcScope(filtered):
+                judged = [network for network in filtered if self._has(network)]
+                if judged:
+                    yield from self._own_vpc_rules()
+                for network in judged:
+                    yield Rule((Source(network),), judge, f"judged: from {canonical(network)}")
+            case IpsecScope():
+                yield Rule((FromIpsec(),), judge, "judged: out of IPsec")
+            case InterfaceScope(interfaces):
+                for name in interfaces:
+                    yield Rule((InInterface(name),), judge, f"judged: arrives on {name}")
+
+    def _own_vpc_rules(self) -> Iterator[Rule]:
+        for vpc in self._policy.vpcs:
+            for cidr in vpc.cidrs:
+                network = parse_network(cidr)
+                if self._has(network):
+                    comment = f"not judged: own VPC {vpc.id} {cidr}"
+                    yield Rule((Source(network),), Verdict.RETURN, comment)
+
+    def _ingress_rules(
+        self, primary: InterfacePolicy, apart: list[InterfacePolicy]
+    ) -> Iterator[Rule]:
+        yield Rule((Established(),), Verdict.RETURN, "accepted: established or related")
+        protocol = "icmp" if self._family is Family.V4 else "icmpv6"
+        for kind, meaning in INNOCUOUS_ICMP[self._family]:
+            service = Icmp(protocol=protocol, type=kind, code=-1)  # type: ignore[arg-type]  # one of two literals
+            yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
+        taken = set(primary.addresses)
+        for interface in apart:
+            for address in interface.addresses:
+                if self._has(address) and address not in taken:
+                    taken.add(address)
+                    chain = names.interface_chain(interface.id)
+                    yield Rule((Destination(address),), Goto(chain), f"to {interface.id}")
+        yield from self._allow_rules(primary)
+
+    def _allow_rules(self, interface: InterfacePolicy) -> Iterator[Rule]:
+        for allow in interface.allows:
+            if self._family in service_families(allow.service):
+                yield from self._rules_of(allow)
+        yield Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
+
+    def _rules_of(self, allow: Allow) -> Iterator[Rule]:
+        addresses = self._addresses(allow.peer)
+        if not addresses:
+            return
+        source, from_whom = self._source(allow.peer, addresses)
+        comment = (
+            f"{allow.group.id} rule {allow.rule}: {service_text(allow.service)} from {from_whom}"
+        )
+        matches = (*_service_matches(allow.service), *source)
+        yield Rule(matches, Goto(names.ACCEPT), comment)
+
+    def _source(self, peer: Peer, addresses: list[str]) -> tuple[tuple[Match, ...], str]:
+        everywhere = canonical(self._family.everywhere)
+        if everywhere in addresses:
+            return (), everywhere
+        if len(addresses) == 1 and peer.kind == "cidrs":
+            return (Source(parse_network(addresses[0])),), addresses[0]
+        entry = self._set_of(peer, addresses)
+        return (SourceSet(entry.name),), peer.name
+
+    def _set_of(self, peer: Peer, addresses: list[str]) -> IPSet:
+        """Return the set of a peer's addresses; peers are shared, so each is hashed once."""
+        entry = self._named.get(id(peer))
+        if entry is None:
+            entry = self._named[id(peer)] = ip_set(self._family, peer.label, addresses)
+            self.sets[entry.name] = entry
+        return entry
+
+    def _addresses(self, peer: Peer) -> list[str]:
+        wanted = self._family is Family.V6
+        return [address for address in peer.addresses if (":" in address) is wanted]
+
+    def _has(self, network: Network) -> bool:
+        return family_of(network) is self._family
+
+
+def _failsafe_rule(entry: Failsafe) -> Rule:
+    comment = f"failsafe: {service_text(entry.service)} from {canonical(entry.network)}"
+    matches = (Source(entry.network), *_service_matches(entry.service))
+    return Rule(matches, Verdict.RETURN, comment)
+
+
+def _service_matches(service: Service) -> tuple[Service, ...]:
+    return () if isinstance(service, Everything) else (service,)
+
+
+def _accept_rules(host: Host) -> Iterable[Rule]:
+    if host.log_accept:
+        yield Rule((RateLimit(),), Log("reyes-accept:"), "log_accept")
+    yield Rule((), Verdict.RETURN, "accepted: on to the rules behind the jump")
+
+
+def _drop_rules(host: Host) -> Iterable[Rule]:
+    if host.log_drop:
+        yield Rule((RateLimit(),), Log("reyes-drop:"), "log_drop")
+    target = Verdict.DROP if host.denied == "drop" else Reject()
+    yield Rule((), target, "denied")

@@ -1,0 +1,58 @@
+"""IP sets as values, and their `ipset restore` text.
+
+A set is never changed after it was made: other members make another name, hence another set.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reyes.net import Family
+from reyes.netfilter import names
+
+
+@dataclass(frozen=True, slots=True)
+class IPSet:
+    """A set of networks of one family; members are canonical, sorted as text and without /0."""
+
+    name: str
+    family: Family
+    members: tuple[str, ...]
+
+
+def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
+    """Make the set of these canonical networks; /0, which hash:net refuses, is split in two."""
+    everywhere = str(family.everywhere)
+    chosen = set(members)
+    if everywhere in chosen:
+        chosen.remove(everywhere)
+        chosen.update(str(half) for half in family.everywhere.subnets())
+    ordered = tuple(sorted(chosen))
+    return IPSet(names.set_name(family, label, ordered), family, ordered)
+
+
+def create_text(sets: Iterable[IPSet]) -> str:
+    """Write the `ipset restore` input that makes these sets; it fails if one exists."""
+    return "".join(_one(entry, entry.name) for entry in sets)
+
+
+def repair_text(sets: Iterable[IPSet]) -> str:
+    """Write the input that gives existing sets their members back, each in one instant.
+
+    The only place where a set in use is touched: its name stays true, so no rule has to change
+    (docs/adr/0004). The stand-in is named like a set of ours, so that a left-over is swept.
+    """
+    text = ""
+    for entry in sets:
+        spare = names.set_name(entry.family, "repair", (entry.name,))
+        text += _one(entry, spare) + f"swap {spare} {entry.name}\ndestroy {spare}\n"
+    return text
+
+
+def _one(entry: IPSet, name: str) -> str:
+    family = "inet" if entry.family is Family.V4 else "inet6"
+    size = max(64, 1 << (len(entry.members) // 4).bit_length())
+    head = (
+        f"create {name} {names.SET_TYPE} family {family} hashsize {size}"
+        f" maxelem {max(1, len(entry.members))}\n"
+    )
+    return head + "".join(f"add {name} {member}\n" for member in entry.members)

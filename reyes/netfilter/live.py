@@ -1,0 +1,149 @@
+"""What the kernel holds now: the text of `iptables-save` and `ipset list` as values."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from reyes.net import Family
+from reyes.netfilter import names
+
+BUILTIN_CHAINS = ("INPUT", "FORWARD", "OUTPUT")
+JUMP = f"-A INPUT -j {names.INPUT}"
+"""Our one rule in a chain of the kernel's, as it is written and as iptables-save prints it."""
+
+_RULE_ID = re.compile(r" #([0-9a-f]{10})\"")
+_COMMENT = re.compile(r"--comment \"(.*?) #[0-9a-f]{10}\"")
+_SET_REFERENCE = re.compile(r"--match-set (\S+) ")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTable:
+    """The filter table of one family: each chain's policy (`-` if it has none) and `-A` lines."""
+
+    family: Family
+    policies: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def own_chains(self) -> tuple[str, ...]:
+        """The names of our chains."""
+        return tuple(name for name in self.policies if names.owns_chain(name))
+
+    def identities(self, chain: str) -> tuple[str, ...]:
+        """Return the ids of a chain's rules; a rule of somebody else's has an empty one."""
+        found = (_RULE_ID.search(line) for line in self.rules.get(chain, ()))
+        return tuple(match[1] if match else "" for match in found)
+
+    @property
+    def jumps(self) -> tuple[int, ...]:
+        """The positions in INPUT, from 0, of rules that lead to our chains."""
+        return tuple(n for n, line in enumerate(self.rules.get("INPUT", ())) if is_jump(line))
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """What is not ours: rules, chains without rules, and built-in policies but ACCEPT."""
+        lines: list[str] = []
+        for chain, policy in self.policies.items():
+            if names.owns_chain(chain):
+                continue
+            if chain not in BUILTIN_CHAINS:
+                lines.append(f"-N {chain}")
+            elif policy != "ACCEPT":
+                lines.append(f"-P {chain} {policy}")
+        lines += [
+            line
+            for chain, rules in self.rules.items()
+            if not names.owns_chain(chain)
+            for line in rules
+            if not is_jump(line)
+        ]
+        return tuple(lines)
+
+    @property
+    def referenced_sets(self) -> frozenset[str]:
+        """The names of the sets that any rule names."""
+        lines = (line for rules in self.rules.values() for line in rules)
+        return frozenset(match[1] for line in lines if (match := _SET_REFERENCE.search(line)))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSet:
+    """A set in the kernel, without its members."""
+
+    name: str
+    entries: int
+    references: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKernel:
+    """Tables of the families that this host has, and our sets by name."""
+
+    tables: tuple[LiveTable, ...] = ()
+    sets: Mapping[str, LiveSet] = field(default_factory=dict)
+
+    @property
+    def families(self) -> frozenset[Family]:
+        """The families that this host's kernel filters."""
+        return frozenset(table.family for table in self.tables)
+
+
+def is_jump(line: str) -> bool:
+    """Tell whether a rule leads to the chain where our judgement starts."""
+    return line.endswith((f"-j {names.INPUT}", f"-g {names.INPUT}"))
+
+
+def comment_of(line: str) -> str:
+    """Return what one of our rules says it is for, or the line itself if it is not ours."""
+    match = _COMMENT.search(line)
+    return match[1] if match else line
+
+
+def parse_table(text: str, family: Family) -> LiveTable:
+    """Read the filter table in `iptables-save` text; an absent table is an empty one."""
+    policies: dict[str, str] = {}
+    rules: dict[str, list[str]] = {}
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif table != "filter":
+            continue
+        elif line.startswith(":"):
+            chain, policy, *_ = line[1:].split()
+            policies[chain] = policy
+        elif line.startswith("-A "):
+            rules.setdefault(line.split(None, 2)[1], []).append(line.rstrip())
+    return LiveTable(
+        family,
+        MappingProxyType(policies),
+        MappingProxyType({chain: tuple(lines) for chain, lines in rules.items()}),
+    )
+
+
+def parse_set_headers(text: str) -> dict[str, LiveSet]:
+    """Read our sets from `ipset list -terse` text; ValueError if a line is not a number."""
+    found: dict[str, LiveSet] = {}
+    name, references = "", 0
+    for line in text.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Name":
+            name = value
+        elif key == "References":
+            references = int(value)
+        elif key == "Number of entries" and names.owns_set(name):
+            found[name] = LiveSet(name, int(value), references)
+    return found
+
+
+def parse_set_members(text: str) -> dict[str, tuple[str, ...]]:
+    """Read our sets' members, sorted as text, from `ipset save` text."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 3 and names.owns_set(words[1]):  # noqa: PLR2004 - verb, set, argument
+            members = found.setdefault(words[1], [])
+            if words[0] == "add":
+                members.append(words[2])
+    return {name: tuple(sorted(members)) for name, members in found.items()}

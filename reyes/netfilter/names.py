@@ -1,0 +1,57 @@
+"""Names in the kernel: what they are made of, their limits, and which of them are ours.
+
+* Chains start with `reyes-`. The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN - 1).
+* Sets are called `r4:LABEL:DIGEST` or `r6:...`. The kernel takes 31 (IPSET_MAXNAMELEN - 1).
+  The digest is of what the set holds, so a name vouches for its members; the label is for people.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from reyes.net import Family
+
+CHAIN_PREFIX = "reyes-"
+INPUT = "reyes-input"
+INGRESS = "reyes-ingress"
+ACCEPT = "reyes-accept"
+DROP = "reyes-drop"
+
+SET_TYPE = "hash:net"
+MAX_CHAIN_LENGTH = 28
+MAX_SET_LENGTH = 31
+_DIGEST_LENGTH = 16
+_MAX_LABEL_LENGTH = MAX_SET_LENGTH - len("r4::") - _DIGEST_LENGTH
+_SET_NAME = re.compile(r"^r[46]:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}$")
+
+
+def owns_chain(name: str) -> bool:
+    """Tell whether a chain is ours by its name."""
+    return name.startswith(CHAIN_PREFIX)
+
+
+def owns_set(name: str) -> bool:
+    """Tell whether a set is ours by its name."""
+    return _SET_NAME.match(name) is not None
+
+
+def interface_chain(interface_id: str) -> str:
+    """Name the chain of an interface; ids have at most 21 characters (ruleset.InterfaceId)."""
+    return CHAIN_PREFIX + interface_id
+
+
+def set_name(family: Family, label: str, members: Iterable[str]) -> str:
+    """Name a set after its members, which must be canonical and sorted."""
+    text = "\n".join((str(family.value), SET_TYPE, *members))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
+    return f"r{family.value}:{_plain(label)}:{digest}"
+
+
+def set_label(name: str) -> str:
+    """Return family and label of one of our sets: what stays when its members change."""
+    return name.rpartition(":")[0]
+
+
+def _plain(label: str) -> str:
+    """Keep what a set name can show without quoting; group names may hold anything else."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", label)[:_MAX_LABEL_LENGTH] or "_"

@@ -1,0 +1,207 @@
+"""Dataplane x LiveKernel -> CommitPlan: the steps that make the kernel what it should be.
+
+Order, with reasons (docs/design.md):
+
+1. Missing sets are created, because a restore that names a missing set changes nothing at all.
+2. They are counted in the kernel, because a failed `ipset restore` leaves sets partly filled.
+3. One restore a family puts all rules in force in one instant.
+4. Sets that nothing needs are destroyed, except those that the rules before the commit named:
+   they are the way back.
+
+A plan is data. `--dry-run` prints it; `reyes.adapters.kernel` executes it and, if a step fails,
+undoes the steps before it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from reyes.net import Family
+from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.ipset import create_text, repair_text
+from reyes.netfilter.iptables import Table, render_chain
+from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, LiveKernel, LiveTable
+
+FilterTable = Literal["shared", "exclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSets:
+    """Feed `ipset restore`; `created` are destroyed again if this or a later step fails."""
+
+    text: str
+    created: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountSets:
+    """Read the sets back: each must hold so many entries."""
+
+    entries: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTable:
+    """Feed a family's restore command; `undo` is the text that brings the rules before back."""
+
+    family: Family
+    text: str
+    undo: str
+    flush: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySets:
+    """Destroy sets that nothing refers to; one that is still in use is left for the next run."""
+
+    names: tuple[str, ...]
+
+
+Step = RestoreSets | CountSets | RestoreTable | DestroySets
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPlan:
+    """What to do, in this order; no steps means that the kernel is as it should be."""
+
+    steps: tuple[Step, ...]
+
+
+def plan_commit(
+    dataplane: Dataplane,
+    live: LiveKernel,
+    filter_table: FilterTable,
+    drifted: frozenset[str] = frozenset(),
+) -> CommitPlan:
+    """Plan the way from the live kernel to a dataplane.
+
+    `drifted` names sets whose members were found to differ from what their names say; a wrong
+    number of entries is seen here.
+    """
+    wrong = {
+        entry.name
+        for entry in dataplane.sets
+        if entry.name in live.sets
+        and (entry.name in drifted or live.sets[entry.name].entries != len(entry.members))
+    }
+    missing = [entry for entry in dataplane.sets if entry.name not in live.sets]
+    repaired = [entry for entry in dataplane.sets if entry.name in wrong]
+    steps: list[Step] = []
+    if missing or repaired:
+        text = create_text(missing) + repair_text(repaired)
+        steps.append(RestoreSets(text, tuple(entry.name for entry in missing)))
+        steps.append(CountSets(tuple((e.name, len(e.members)) for e in (*missing, *repaired))))
+    by_family = {table.family: table for table in live.tables}
+    restores = [
+        _restore(table, by_family[table.family], filter_table)
+        for table in dataplane.tables
+        if table.family in by_family
+        and not _in_force(table, by_family[table.family], filter_table)
+    ]
+    steps += restores
+    unneeded = _unneeded(live, (entry.name for entry in dataplane.sets)) if steps else ()
+    if unneeded:
+        steps.append(DestroySets(unneeded))
+    return CommitPlan(tuple(steps))
+
+
+def plan_removal(live: LiveKernel) -> CommitPlan:
+    """Plan to take all that is ours out of the kernel and to leave all else as it is."""
+    steps: list[Step] = []
+    for table in live.tables:
+        lines = [f":{chain} - [0:0]" for chain in table.own_chains]
+        lines += [_deletion(table.rules["INPUT"][position]) for position in table.jumps]
+        lines += [f"-X {chain}" for chain in table.own_chains]
+        if lines:
+            undo = _transaction([*_old_chains(table), *_old_jumps(table)])
+            steps.append(RestoreTable(table.family, _transaction(lines), undo, flush=False))
+    if live.sets:
+        steps.append(DestroySets(tuple(sorted(live.sets))))
+    return CommitPlan(tuple(steps))
+
+
+def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
+    """Write the restore text that puts a table in force over a live one."""
+    return _restore(table, live, filter_table).text
+
+
+def _in_force(table: Table, live: LiveTable, filter_table: FilterTable) -> bool:
+    return (
+        live.jumps == (0,)
+        and live.rules["INPUT"][0] == JUMP
+        and set(live.own_chains) == {chain.name for chain in table.chains}
+        and all(
+            live.identities(chain.name) == tuple(i for i, _ in render_chain(chain, table.family))
+            for chain in table.chains
+        )
+        and not (filter_table == "exclusive" and live.foreign)
+    )
+
+
+def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> RestoreTable:
+    rules = [line for chain in table.chains for _, line in render_chain(chain, table.family)]
+    declared = [f":{chain.name} - [0:0]" for chain in table.chains]
+    if filter_table == "exclusive":
+        builtin = [f":{chain} ACCEPT [0:0]" for chain in BUILTIN_CHAINS]
+        text = _transaction([*builtin, *declared, JUMP, *rules])
+        return RestoreTable(table.family, text, _full_text(live), flush=True)
+    kept = {chain.name for chain in table.chains}
+    stale = [chain for chain in live.own_chains if chain not in kept]
+    declared += [f":{chain} - [0:0]" for chain in stale]
+    text = _transaction(
+        [*declared, *_jump_lines(live), *rules, *(f"-X {chain}" for chain in stale)]
+    )
+    return RestoreTable(table.family, text, _undo_text(table, live), flush=False)
+
+
+def _jump_lines(live: LiveTable) -> list[str]:
+    """Put the one jump first, by value: positions may shift while we look."""
+    inputs = live.rules.get("INPUT", ())
+    if live.jumps == (0,) and inputs[0] == JUMP:
+        return []
+    return [
+        *(_deletion(inputs[position]) for position in live.jumps),
+        JUMP.replace("-A INPUT", "-I INPUT 1"),
+    ]
+
+
+def _undo_text(table: Table, live: LiveTable) -> str:
+    """Write the text that brings our old chains and jumps back over the new ones."""
+    new = [chain.name for chain in table.chains if chain.name not in live.policies]
+    lines = [f":{chain} - [0:0]" for chain in new]
+    if _jump_lines(live):
+        lines += [_deletion(JUMP), *_old_jumps(live)]
+    return _transaction([*_old_chains(live), *lines, *(f"-X {chain}" for chain in new)])
+
+
+def _old_chains(live: LiveTable) -> list[str]:
+    return [
+        *(f":{chain} - [0:0]" for chain in live.own_chains),
+        *(line for chain in live.own_chains for line in live.rules.get(chain, ())),
+    ]
+
+
+def _old_jumps(live: LiveTable) -> list[str]:
+    return [
+        live.rules["INPUT"][position].replace("-A INPUT", f"-I INPUT {position + 1}")
+        for position in live.jumps
+    ]
+
+
+def _full_text(live: LiveTable) -> str:
+    """Write a whole live table; counters start anew."""
+    chains = [f":{chain} {policy} [0:0]" for chain, policy in live.policies.items()]
+    return _transaction([*chains, *(line for rules in live.rules.values() for line in rules)])
+
+
+def _deletion(line: str) -> str:
+    return line.replace("-A ", "-D ", 1)
+
+
+def _transaction(lines: Iterable[str]) -> str:
+    return "\n".join(("*filter", *lines, "COMMIT", ""))
+
+
+def _unneeded(live: LiveKernel, wanted: Iterable[str]) -> tuple[str, ...]:
+    before = (table.referenced_sets for table in live.tables)
+    return tuple(sorted(set(live.sets).difference(wanted, *before)))

@@ -1,0 +1,311 @@
+"""What a ruleset means for one host: VerifiedRuleset x Host -> HostPolicy.
+
+Rules it keeps:
+
+* A reference to a group stands for the addresses of every interface that carries the group, and
+  of the groups that count as the same one in other VPCs (`group_matching`).
+* Who cannot be told (an unknown, stale or excluded group, an unknown prefix list) is nobody, and
+  a value with a reason: `Omitted`.
+* In scope `vpc` members are left out whose packets are never judged: those inside the host's own
+  VPCs and those outside the filtered networks.
+* Every address that may reach a payload is parsed here; one that is none refuses the ruleset.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from reyes.errors import HostUnknownError, SignatureError
+from reyes.host import Host, VpcScope
+from reyes.net import Icmp, Network, Protocol, Service, contains, parse_network, service_text
+from reyes.ruleset import (
+    Content,
+    GroupReference,
+    Ingress,
+    Interface,
+    PrefixList,
+    Region,
+    SecurityGroup,
+    Vpc,
+)
+from reyes.trust import VerifiedRuleset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Whom a rule is open to: canonical addresses of both families, sorted as text.
+
+    `name` is the rule's own word for them (a group's or prefix list's id, or `cidrs`), `label` a
+    short word for people. `groups` are those whose members the addresses are.
+    """
+
+    kind: Literal["cidrs", "prefix list", "group"]
+    name: str
+    label: str
+    addresses: tuple[str, ...]
+    groups: tuple[SecurityGroup, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allow:
+    """A service that a group's rule (counted from 1) opens to a peer."""
+
+    group: SecurityGroup
+    rule: int
+    service: Service
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Omitted:
+    """A part of a group's rule that allows nothing here, and why."""
+
+    group: str
+    rule: int
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfacePolicy:
+    """What one interface of the host lets in."""
+
+    id: str
+    addresses: tuple[Network, ...]
+    groups: tuple[str, ...]
+    allows: tuple[Allow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPolicy:
+    """All that the ruleset says about one host; the first interface is the primary one."""
+
+    host: Host
+    vpcs: tuple[Vpc, ...]
+    own_networks: tuple[Network, ...]
+    interfaces: tuple[InterfacePolicy, ...]
+    omitted: tuple[Omitted, ...]
+
+
+def resolve(verified: VerifiedRuleset, host: Host) -> HostPolicy:
+    """Work out what a host lets in.
+
+    Raises:
+        HostUnknownError: the ruleset does not hold the instance or one of its VPCs.
+        SignatureError: an address in the ruleset is none.
+    """
+    content = verified.ruleset.content
+    region, interfaces = _own_interfaces(content, host)
+    vpcs = tuple(_own_vpc(region, vpc) for vpc in sorted({i.vpc for i in interfaces}))
+    own_networks = tuple(_network(cidr) for vpc in vpcs for cidr in vpc.cidrs)
+    resolver = _Resolver(content, region, host, own_networks)
+    return HostPolicy(
+        host=host,
+        vpcs=vpcs,
+        own_networks=own_networks,
+        interfaces=tuple(resolver.interface_policy(interface) for interface in interfaces),
+        omitted=tuple(dict.fromkeys(resolver.omitted)),
+    )
+
+
+def _own_interfaces(content: Content, host: Host) -> tuple[Region, list[Interface]]:
+    for region in content.regions:
+        if host.region in (None, region.name):
+            found = [i for i in region.interfaces if i.instance == host.instance_id]
+            if found:
+                return region, sorted(found, key=_device_order)
+    where = f" in region {host.region}" if host.region else ""
+    raise HostUnknownError(
+        f"the ruleset does not know instance {host.instance_id}{where}",
+        "a new instance appears with the leader's next pass; "
+        "otherwise see whether leader.sources covers its region and VPC",
+    )
+
+
+def _device_order(interface: Interface) -> tuple[int, str]:
+    return (interface.device if interface.device is not None else 1 << 16, interface.id)
+
+
+def _own_vpc(region: Region, vpc_id: str) -> Vpc:
+    for vpc in region.vpcs:
+        if vpc.id == vpc_id and vpc.cidrs:
+            return vpc
+    raise HostUnknownError(
+        f"the ruleset does not hold the CIDRs of this host's own {vpc_id}",
+        "without them local traffic would be judged: see whether leader.sources covers that VPC",
+    )
+
+
+def _network(text: str) -> Network:
+    try:
+        return parse_network(text)
+    except ValueError as error:
+        raise SignatureError(f"the ruleset holds {text!r} as an address: {error}") from error
+
+
+class _Resolver:
+    """The look-ups of one resolution, each made once."""
+
+    def __init__(
+        self, content: Content, region: Region, host: Host, own_networks: tuple[Network, ...]
+    ) -> None:
+        self.omitted: list[Omitted] = []
+        self._content = content
+        self._region = region
+        self._own_networks = own_networks
+        self._filtered = host.scope.filtered if isinstance(host.scope, VpcScope) else None
+        self._groups = {group.id: group for group in region.groups}
+        self._prefix_lists = {entry.id: entry for entry in region.prefix_lists}
+        self._excluded = frozenset(content.excluded_group_names)
+        self._alike = _groups_alike(content)
+        self._members: dict[tuple[str, str], list[str]] | None = None
+        self._judged: dict[str, bool] = {}
+        self._peers: dict[str, Peer] = {}
+
+    def interface_policy(self, interface: Interface) -> InterfacePolicy:
+        allows: list[Allow] = []
+        for group_id in interface.groups:
+            group = self._groups.get(group_id)
+            if group is None:
+                self._omit(group_id, 0, "the group", "it is not in the ruleset")
+            elif group.name in self._excluded:
+                self._omit(group_id, 0, "the group", f"{group.name!r} is excluded")
+            else:
+                for number, ingress in enumerate(group.ingress, start=1):
+                    allows += self._allows(group, number, ingress)
+        return InterfacePolicy(
+            id=interface.id,
+            addresses=tuple(_network(address) for address in interface.addresses),
+            groups=interface.groups,
+            allows=tuple(allows),
+        )
+
+    def _allows(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Allow]:
+        service = ingress.service
+        reason = _inexpressible(service)
+        if reason:
+            self._omit(group.id, number, service_text(service), reason)
+            return
+        for peer in self._peers_of(group, number, ingress):
+            if peer.addresses:
+                yield Allow(group=group, rule=number, service=service, peer=peer)
+
+    def _peers_of(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Peer]:
+        if ingress.cidrs:
+            for cidr in ingress.cidrs:
+                _network(cidr)
+            yield Peer(kind="cidrs", name="cidrs", label="cidrs", addresses=ingress.cidrs)
+        for prefix_list_id in ingress.prefix_lists:
+            prefix_list = self._prefix_lists.get(prefix_list_id)
+            if prefix_list is None:
+                self._omit(group.id, number, prefix_list_id, "its entries could not be read")
+            else:
+                yield self._prefix_list_peer(prefix_list)
+        for reference in ingress.groups:
+            reason = self._nobody(reference)
+            if reason:
+                self._omit(group.id, number, reference.id, reason)
+            else:
+                yield self._group_peer(reference.id)
+
+    def _prefix_list_peer(self, prefix_list: PrefixList) -> Peer:
+        for cidr in prefix_list.cidrs:
+            _network(cidr)
+        return Peer(
+            kind="prefix list",
+            name=prefix_list.id,
+            label=prefix_list.id,
+            addresses=prefix_list.cidrs,
+        )
+
+    def _nobody(self, reference: GroupReference) -> str | None:
+        """Say why a reference matches nobody, if it does."""
+        if reference.peering is not None:
+            return f"stale: its VPC peering connection is {reference.peering}"
+        group = self._groups.get(reference.id)
+        if group is None:
+            owner = f" (account {reference.account})" if reference.account else ""
+            return f"no such group{owner} in what the leader reads of {self._region.name}"
+        if group.name in self._excluded:
+            return f"{group.name!r} is excluded"
+        return None
+
+    def _group_peer(self, group_id: str) -> Peer:
+        if group_id not in self._peers:
+            group = self._groups[group_id]
+            likeness = _likeness(self._content, group)
+            alike = self._alike[likeness] if likeness else ()
+            keys = {(self._region.name, group_id): group}
+            keys.update({(region, other.id): other for region, other in alike})
+            members = self._all_members()
+            addresses = {a for key in keys for a in members.get(key, ()) if self._is_judged(a)}
+            self._peers[group_id] = Peer(
+                kind="group",
+                name=group_id,
+                label=group.name,
+                addresses=tuple(sorted(addresses)),
+                groups=tuple(keys.values()),
+            )
+        return self._peers[group_id]
+
+    def _all_members(self) -> dict[tuple[str, str], list[str]]:
+        if self._members is None:
+            self._members = {}
+            for region in self._content.regions:
+                for interface in region.interfaces:
+                    for group_id in interface.groups:
+                        self._members.setdefault((region.name, group_id), []).extend(
+                            interface.addresses
+                        )
+        return self._members
+
+    def _is_judged(self, address: str) -> bool:
+        """Tell whether packets from a member can be judged at all."""
+        known = self._judged.get(address)
+        if known is None:
+            network = _network(address)
+            known = self._filtered is None or (
+                any(contains(f, network) or contains(network, f) for f in self._filtered)
+                and not any(contains(own, network) for own in self._own_networks)
+            )
+            self._judged[address] = known
+        return known
+
+    def _omit(self, group: str, rule: int, what: str, reason: str) -> None:
+        self.omitted.append(Omitted(group=group, rule=rule, what=what, reason=reason))
+
+
+def _inexpressible(service: Service) -> str | None:
+    """Say why no packet can be told to be of this service, if so."""
+    match service:
+        case Icmp(type=-1, code=code) if code != -1:
+            return "ICMP with a code but no type matches nothing (EC2 refuses to store it)"
+        case Protocol(number=0):
+            return "protocol 0 means every protocol to iptables"
+        case _:
+            return None
+
+
+def _groups_alike(content: Content) -> dict[str, list[tuple[str, SecurityGroup]]]:
+    """Collect the groups of all regions under the word by which they are matched."""
+    alike: dict[str, list[tuple[str, SecurityGroup]]] = {}
+    for region in content.regions:
+        for group in region.groups:
+            likeness = _likeness(content, group)
+            if likeness and group.name not in content.excluded_group_names:
+                alike.setdefault(likeness, []).append((region.name, group))
+    return alike
+
+
+def _likeness(content: Content, group: SecurityGroup) -> str | None:
+    """Return the word that makes groups of different VPCs count as one, if there is one.
+
+    An empty tag is no such word: it would join all groups that somebody tagged carelessly.
+    """
+    match content.group_matching:
+        case "name":
+            return None if group.name == "default" else group.name
+        case "id":
+            return None
+        case _:
+            return group.tag

@@ -1,0 +1,21 @@
+"""What a follower remembers from one run to the next."""
+
+from msgspec import Struct
+
+from reyes.trust import Accepted
+
+
+class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a follower remembers: `accepted` is about trust, `applied` about the kernel.
+
+    `applied` is the digest of the dataplane that was put in force, `etag` the store's tag of the
+    object that was accepted, `implausible` the serials that were refused as such. Times are in
+    seconds since the epoch.
+    """
+
+    accepted: Accepted | None = None
+    etag: str | None = None
+    not_after: int = 0
+    implausible: tuple[int, ...] = ()
+    applied: str | None = None
+    members_checked_at: int = 0
