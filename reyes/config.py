@@ -22,10 +22,6 @@ MAX_VALIDITY = 7 * 86_400
 """The longest `validity` in seconds that a leader writes and a follower believes."""
 
 
-def _text(pattern: str, description: str) -> Any:
-    return Annotated[str, Meta(pattern=pattern, description=description)]
-
-
 Cidr = Annotated[
     str,
     Meta(
@@ -37,7 +33,7 @@ AbsolutePath = Annotated[str, Meta(pattern=r"^/", description="an absolute path"
 Fingerprint = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9A-Fa-f]{40}$",
+        pattern=r"^[0-9A-Fa-f]{40}\Z",
         description="the 40 hexadecimal digits of a primary key's fingerprint (put it in quotes)",
     ),
 ]
@@ -45,7 +41,7 @@ Seconds = Annotated[int, Meta(ge=1, le=3600)]
 InterfaceName = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z0-9_.@-]{1,14}[A-Za-z0-9_.@+-]?$",
+        pattern=r"^[A-Za-z0-9_.@-]{1,14}[A-Za-z0-9_.@+-]?\Z",
         description="an interface name of at most 15 characters, such as wg0 or tun+",
     ),
 ]
@@ -55,10 +51,10 @@ class S3Config(Struct, frozen=True, kw_only=True):
     """Where the signed ruleset lies."""
 
     bucket: Annotated[
-        str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="an S3 bucket name")
+        str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z", description="an S3 bucket name")
     ]
     key: Annotated[
-        str, Meta(pattern=r"^[^\s/].{0,899}$", description="an object key without leading slash")
+        str, Meta(pattern=r"^[^\s/].{0,899}\Z", description="an object key without leading slash")
     ]
     region: RegionName
 
@@ -85,7 +81,7 @@ class SourceConfig(Struct, frozen=True, kw_only=True):
         Annotated[
             str,
             Meta(
-                pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+$",
+                pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+\Z",
                 description="a role's ARN such as arn:aws:iam::123456789012:role/reyes-leader",
             ),
         ]
@@ -99,7 +95,7 @@ class LeaderConfig(Struct, frozen=True, kw_only=True):
     sources: Annotated[tuple[SourceConfig, ...], Meta(min_length=1)]
     excluded_group_names: tuple[str, ...] = ()
     group_matching: Annotated[
-        str, Meta(pattern=r"^(name|id|tag:.{1,128})$", description="name, id or tag:KEY")
+        str, Meta(pattern=r"^(name|id|tag:.{1,128})\Z", description="name, id or tag:KEY")
     ] = "name"
     validity: Annotated[int, Meta(ge=60, le=MAX_VALIDITY)] = 3600
     max_shrink: Annotated[float, Meta(ge=0, le=1)] = 0.3
@@ -138,7 +134,7 @@ class Config(Struct, frozen=True, kw_only=True):
     environment: Annotated[
         str,
         Meta(
-            pattern=r"^[A-Za-z0-9._:/-]{1,64}$",
+            pattern=r"^[A-Za-z0-9._:/-]{1,64}\Z",
             description="a name of at most 64 letters, digits and ._:/-",
         ),
     ]

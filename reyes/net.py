@@ -48,12 +48,20 @@ def family_of(value: Network | Address) -> Family:
 
 def parse_network(text: str) -> Network:
     """Read one network or single address; ValueError if it is none or has host bits set."""
+    _refuse_scope(text)
     return ip_network(text)
 
 
 def parse_address(text: str) -> Address:
     """Read one address; ValueError if it is none."""
+    _refuse_scope(text)
     return ip_address(text)
+
+
+def _refuse_scope(text: str) -> None:
+    """Refuse `fe80::1%anything`: the standard library takes any text behind the % for a scope."""
+    if "%" in text:
+        raise ValueError(f"{text!r} has a scope, which a network cannot have")
 
 
 def canonical(network: Network) -> str:

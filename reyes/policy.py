@@ -17,7 +17,16 @@ from typing import Literal
 
 from reyes.errors import HostUnknownError, SignatureError
 from reyes.host import Host, VpcScope
-from reyes.net import Icmp, Network, Protocol, Service, contains, parse_network, service_text
+from reyes.net import (
+    Icmp,
+    Network,
+    Protocol,
+    Service,
+    canonical,
+    contains,
+    parse_network,
+    service_text,
+)
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -137,10 +146,14 @@ def _own_vpc(region: Region, vpc_id: str) -> Vpc:
 
 
 def _network(text: str) -> Network:
+    """Parse an address; its own text goes into payloads, so it must be canonical."""
     try:
-        return parse_network(text)
+        network = parse_network(text)
     except ValueError as error:
         raise SignatureError(f"the ruleset holds {text!r} as an address: {error}") from error
+    if canonical(network) != text:
+        raise SignatureError(f"the ruleset writes {canonical(network)} as {text!r}")
+    return network
 
 
 class _Resolver:

@@ -24,13 +24,14 @@ from reyes.net import Service
 FORMAT_VERSION = 3
 """The gem published version 2; the two have nothing in common but the number's meaning."""
 
-RegionName = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}$")]
-AccountId = Annotated[str, Meta(pattern=r"^[0-9]{12}$")]
-VpcId = Annotated[str, Meta(pattern=r"^vpc-[0-9a-f]{8,17}$")]
-GroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}$")]
-InterfaceId = Annotated[str, Meta(pattern=r"^eni-[0-9a-f]{8,17}$")]
-InstanceId = Annotated[str, Meta(pattern=r"^i-[0-9a-f]{8,17}$")]
-PrefixListId = Annotated[str, Meta(pattern=r"^pl-[0-9a-f]{8,17}$")]
+# \Z, because $ would also match before a final newline.
+RegionName = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
+AccountId = Annotated[str, Meta(pattern=r"^[0-9]{12}\Z")]
+VpcId = Annotated[str, Meta(pattern=r"^vpc-[0-9a-f]{8,17}\Z")]
+GroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}\Z")]
+InterfaceId = Annotated[str, Meta(pattern=r"^eni-[0-9a-f]{8,17}\Z")]
+InstanceId = Annotated[str, Meta(pattern=r"^i-[0-9a-f]{8,17}\Z")]
+PrefixListId = Annotated[str, Meta(pattern=r"^pl-[0-9a-f]{8,17}\Z")]
 Moment = Annotated[int, Meta(ge=0, le=2**62)]
 
 

@@ -103,6 +103,13 @@ class Gpg:
                 key_expires_at=_key_expiry(gpg, result),
             )
 
+    def trusted_fingerprints(self) -> frozenset[str]:
+        """Return the primary fingerprints in the public keyring; ConfigError if it is unusable."""
+        keyring = self._public_keyring()
+        with TemporaryDirectory(prefix="reyes-gpg-") as empty_home:
+            keys = open_gpg(Path(empty_home), VERIFY_OPTIONS, keyring).list_keys()
+        return frozenset(key["fingerprint"] for key in keys)
+
     def _secret_home(self) -> Path:
         home = self._directory
         check_home(home)

@@ -35,6 +35,8 @@ LOCK_WAIT_SECONDS = 10
 COMMAND_SECONDS = 60
 """Longer than any honest command takes: 200,000 set members need a second."""
 
+COMMANDS = ("ipset", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
+
 _EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
 _LINE = re.compile(r"line:? (\d+)")
@@ -179,7 +181,7 @@ def _holds_rules(family: Family, backend: str) -> bool:
         except OSError:
             return False
     command = f"{prefix}-{backend}-save"
-    if _find(command) is None:
+    if find_command(command) is None:
         return False
     return any(line.startswith("-A ") for line in _run((command,)).splitlines())
 
@@ -189,12 +191,13 @@ def _restore_command(family: Family, *, flush: bool) -> tuple[str, ...]:
     return command if flush else (*command, "--noflush")
 
 
-def _find(command: str) -> str | None:
+def find_command(command: str) -> str | None:
+    """Return the absolute path of a command; cron's PATH lacks the directories of these."""
     return shutil.which(command, path=f"{os.environ.get('PATH', '')}:{_EXTRA_PATH}")
 
 
 def _run(argv: tuple[str, ...], stdin: str = "") -> str:
-    executable = _find(argv[0])
+    executable = find_command(argv[0])
     if executable is None:
         raise ConfigError(f"cannot find the command {argv[0]}", "install ipset and iptables")
     try:

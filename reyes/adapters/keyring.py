@@ -90,7 +90,9 @@ def _move(staging: Path, directory: Path) -> None:
         for part, _ in PARTS:
             (staging / part).rename(directory / part)
             moved.append(directory / part)
-    except OSError as error:
+    except BaseException as error:
         for path in moved:
             shutil.rmtree(path)
-        raise ConfigError(f"cannot write in {directory}: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise ConfigError(f"cannot write in {directory}: {error.strerror}") from error
+        raise

@@ -178,7 +178,7 @@ class _FamilyCompiler:
             f"{allow.group.id} rule {allow.rule}: {service_text(allow.service)} from {from_whom}"
         )
         matches = (*_service_matches(allow.service), *source)
-        yield Rule(matches, Goto(names.ACCEPT), comment)
+        yield Rule(matches, Goto(names.ACCEPT), comment, (allow,))
 
     def _source(self, peer: Peer, addresses: list[str]) -> tuple[tuple[Match, ...], str]:
         everywhere = canonical(self._family.everywhere)

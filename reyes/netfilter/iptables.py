@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from reyes.net import Everything, Family, Icmp, Network, Ports, Protocol, Service, canonical
+from reyes.policy import Allow
 
 LOG_LIMIT = "3/min"
 LOG_BURST = 10
@@ -107,11 +108,15 @@ Target = Verdict | Goto | Reject | Log
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: if all matches hold, the target happens."""
+    """One rule: if all matches hold, the target happens.
+
+    `origins` are the parts of the policy that it stands for, if it carries any.
+    """
 
     matches: tuple[Match, ...]
     target: Target
     comment: str
+    origins: tuple[Allow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +142,11 @@ def rule_id(text: str) -> str:
 
 def render_chain(chain: Chain, family: Family) -> tuple[tuple[str, str], ...]:
     """Return each rule's id and its `-A` line."""
-    return tuple(_render(chain.name, rule, family) for rule in chain.rules)
+    return tuple(render_rule(chain.name, rule, family) for rule in chain.rules)
 
 
-def _render(chain: str, rule: Rule, family: Family) -> tuple[str, str]:
+def render_rule(chain: str, rule: Rule, family: Family) -> tuple[str, str]:
+    """Return a rule's id and its `-A` line."""
     words = [f"-A {chain}"]
     words += filter(None, (_match_text(match) for match in rule.matches))
     target = _target_text(rule.target, family)

@@ -22,7 +22,7 @@ MAX_CHAIN_LENGTH = 28
 MAX_SET_LENGTH = 31
 _DIGEST_LENGTH = 16
 _MAX_LABEL_LENGTH = MAX_SET_LENGTH - len("r4::") - _DIGEST_LENGTH
-_SET_NAME = re.compile(r"^r[46]:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}$")
+_SET_NAME = re.compile(r"^r[46]:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}\Z")
 
 
 def owns_chain(name: str) -> bool:

@@ -1,0 +1,254 @@
+"""EC2: every source is read whole, or nothing is read.
+
+Paginators loop on the token, never on the length: a page may be empty and not the last. The
+largest page that EC2 takes is asked for, because calls without pages are throttled earlier and
+fail where there is much to say.
+"""
+
+import logging
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import boto3
+import botocore.session
+from botocore import xform_name
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.parsers import ResponseParserError
+
+from reyes import __version__
+from reyes.config import SourceConfig
+from reyes.errors import ConfigError, SourceError
+from reyes.inventory import Inventory, named_prefix_lists
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.client import EC2Client
+    from mypy_boto3_ec2.type_defs import PrefixListEntryTypeDef
+
+MAX_ATTEMPTS = 10
+"""Tries of a call unless AWS_MAX_ATTEMPTS says otherwise: large accounts are throttled often."""
+
+MAX_THREADS = 32
+CONNECT_TIMEOUT = 10
+READ_TIMEOUT = 60
+PAGE_SIZE = 1000
+ENTRIES_PAGE_SIZE = 100
+
+_UNREADABLE = frozenset({"InvalidPrefixListID.NotFound", "InvalidPrefixListId.NotFound"})
+"""What EC2 says of a prefix list that is gone or not shared with the account."""
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Somebody who wants to know how far a long read has come."""
+
+    def __call__(self, source: str, call: str, items: int) -> None:
+        """Take note of how many items a call has returned so far; called from many threads."""
+
+
+def source_name(source: SourceConfig) -> str:
+    """Name a source as messages do: by its region, and its role if it has one."""
+    return f"{source.region} as {source.role_arn}" if source.role_arn else source.region
+
+
+class Ec2Reader:
+    """Reads all sources of a configuration, each in a thread of its own."""
+
+    def __init__(
+        self,
+        sources: Sequence[SourceConfig],
+        excluded_group_names: Collection[str],
+        progress: Progress,
+    ) -> None:
+        self._sources = sources
+        self._excluded = frozenset(excluded_group_names)
+        self._progress = progress
+
+    def __call__(self) -> tuple[Inventory, ...]:
+        """Return every source's inventory, in the order of the configuration.
+
+        Raises:
+            SourceError: a call finally failed; it names source, call and error.
+            ConfigError: a VPC that the configuration names is not there.
+        """
+        clients, stop = _Clients(), threading.Event()
+        with ThreadPoolExecutor(min(MAX_THREADS, len(self._sources))) as pool:
+            try:
+                futures = [
+                    pool.submit(self._read, source, clients, stop) for source in self._sources
+                ]
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()
+                return tuple(future.result() for future in futures)
+            finally:
+                # After a failure or Ctrl-C nobody waits for the other sources' next pages.
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read(self, source: SourceConfig, clients: "_Clients", stop: threading.Event) -> Inventory:
+        return _SourceReader(
+            source=source,
+            client=clients.ec2(source),
+            excluded=self._excluded,
+            progress=self._progress,
+            stop=stop,
+        ).read()
+
+
+class _Clients:
+    """One session for all clients: each session would load EC2's model of 3 MB anew."""
+
+    def __init__(self) -> None:
+        core = botocore.session.Session()
+        core.set_config_variable("sts_regional_endpoints", "regional")
+        attempts = core.get_config_variable("max_attempts") or MAX_ATTEMPTS
+        self._session = boto3.Session(botocore_session=core)
+        self._lock = threading.Lock()
+        self._settings = Config(
+            retries={"mode": "adaptive", "total_max_attempts": attempts},
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            user_agent_extra=f"reyes/{__version__}",
+        )
+
+    def ec2(self, source: SourceConfig) -> "EC2Client":
+        """Make a client for a source, as its role if it has one."""
+        with _naming(source, "AssumeRole"):
+            client: EC2Client = self._client("ec2", source, **self._credentials(source))
+        return client
+
+    def _credentials(self, source: SourceConfig) -> dict[str, str]:
+        if source.role_arn is None:
+            return {}
+        reply = self._client("sts", source).assume_role(
+            RoleArn=source.role_arn, RoleSessionName="reyes-leader"
+        )
+        return {
+            "aws_access_key_id": reply["Credentials"]["AccessKeyId"],
+            "aws_secret_access_key": reply["Credentials"]["SecretAccessKey"],
+            "aws_session_token": reply["Credentials"]["SessionToken"],
+        }
+
+    def _client(self, service: str, source: SourceConfig, **credentials: str) -> Any:
+        # Clients may be shared between threads, the session that makes them may not.
+        with self._lock:
+            make: Any = self._session.client
+            return make(service, region_name=source.region, config=self._settings, **credentials)
+
+
+class _StoppedError(Exception):
+    """Another source has failed: the rest of this one is of no use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SourceReader:
+    source: SourceConfig
+    client: "EC2Client"
+    excluded: frozenset[str]
+    progress: Progress
+    stop: threading.Event
+
+    def read(self) -> Inventory:
+        """Read instances after interfaces, so that those which ended meanwhile are known."""
+        vpcs = self._describe("DescribeVpcs", "Vpcs")
+        self._check_vpcs({vpc["VpcId"] for vpc in vpcs})
+        groups = self._describe("DescribeSecurityGroups", "SecurityGroups")
+        interfaces = self._describe("DescribeNetworkInterfaces", "NetworkInterfaces")
+        reservations = self._describe("DescribeInstances", "Reservations")
+        return Inventory(
+            region=self.source.region,
+            vpcs=vpcs,
+            groups=groups,
+            interfaces=interfaces,
+            instances=[i for reservation in reservations for i in reservation["Instances"]],
+            prefix_lists=self._prefix_lists(named_prefix_lists(groups, self.excluded)),
+        )
+
+    def _check_vpcs(self, found: set[str]) -> None:
+        missing = sorted(set(self.source.vpcs or ()) - found)
+        if missing:
+            raise ConfigError(
+                f"{source_name(self.source)} has no VPC {', '.join(missing)}",
+                "mend leader.sources: is it the right region and account?",
+            )
+
+    def _prefix_lists(
+        self, identifiers: Sequence[str]
+    ) -> dict[str, Sequence["PrefixListEntryTypeDef"]]:
+        """Read the lists that can be read; followers report the others where a rule names them."""
+        call = "GetManagedPrefixListEntries"
+        readable: dict[str, Sequence[PrefixListEntryTypeDef]] = {}
+        for identifier in identifiers:
+            with _naming(self.source, call):
+                try:
+                    readable[identifier] = self._all(
+                        call, "Entries", ENTRIES_PAGE_SIZE, PrefixListId=identifier
+                    )
+                except ClientError as error:
+                    if _code(error) not in _UNREADABLE:
+                        raise
+                    where = source_name(self.source)
+                    log.warning("%s: prefix list %s is gone or not shared", where, identifier)
+        return readable
+
+    def _describe(self, call: str, items: str) -> list[Any]:
+        arguments: dict[str, Any] = {}
+        if self.source.vpcs:
+            arguments["Filters"] = [{"Name": "vpc-id", "Values": list(self.source.vpcs)}]
+        with _naming(self.source, call):
+            return self._all(call, items, PAGE_SIZE, **arguments)
+
+    def _all(self, call: str, items: str, page_size: int, **arguments: Any) -> list[Any]:
+        client: Any = self.client
+        pages = client.get_paginator(xform_name(call)).paginate(
+            **arguments, PaginationConfig={"PageSize": page_size}
+        )
+        found: list[Any] = []
+        for page in pages:
+            if self.stop.is_set():
+                raise _StoppedError
+            found += page.get(items) or ()
+            self.progress(source_name(self.source), call, len(found))
+        return found
+
+
+@contextmanager
+def _naming(source: SourceConfig, call: str) -> Iterator[None]:
+    """Turn whatever finally goes wrong with a call into an error that names source and call."""
+    try:
+        yield
+    except (BotoCoreError, ClientError, ResponseParserError) as error:
+        raise SourceError(
+            f"{source_name(source)}: {call} failed: {_text(error)}", _hint(source, call, error)
+        ) from error
+
+
+def _code(error: Exception) -> str:
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, ClientError):
+        return f"{_code(error)}: {error.response['Error'].get('Message', 'no message')}"
+    return str(error)
+
+
+def _hint(source: SourceConfig, call: str, error: Exception) -> str:
+    match _code(error):
+        case "UnauthorizedOperation" | "AccessDenied" if call == "AssumeRole":
+            return f"allow the leader to assume {source.role_arn}, on both sides"
+        case "UnauthorizedOperation" | "AccessDenied":
+            return f"allow {source.role_arn or 'the leader'} the action ec2:{call}"
+        case "AuthFailure" | "OptInRequired" | "InvalidClientTokenId":
+            return f"are the credentials valid, and is {source.region} enabled in the account?"
+        case "RequestLimitExceeded":
+            return "EC2 throttles the account: run leaders less often, or raise AWS_MAX_ATTEMPTS"
+        case _ if isinstance(error, NoCredentialsError):
+            return "give the leader an instance role, or set AWS_PROFILE"
+        case _:
+            return "nothing is published; the next run tries again"

@@ -1,0 +1,174 @@
+"""S3: where the signed ruleset lies.
+
+ETags serve caching and compare-and-swap, never trust. A key that is missing shows as 403 to those
+who may not list the bucket, so that followers treat 403 and 404 alike.
+`read_timeout` bounds the wait for each byte, not for all: the deadline of a run is its caller's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.parsers import ResponseParserError
+
+from reyes import __version__
+from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
+from reyes.errors import SignatureError, SourceError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+CONNECT_TIMEOUT = 5
+READ_TIMEOUT = 15
+
+_NOT_MODIFIED = 304
+_FORBIDDEN = 403
+_NOT_FOUND = 404
+_LOST = frozenset({409, 412})
+"""Another object is there (412), is being written at this moment (409)."""
+
+
+def make_s3_client(region: str) -> "S3Client":
+    """Make a client that gives up in time; endpoint, credentials and tries are AWS settings."""
+    settings = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"mode": "standard"},
+        user_agent_extra=f"reyes/{__version__}",
+    )
+    client: S3Client = boto3.client("s3", region_name=region, config=settings)
+    return client
+
+
+class S3Store:
+    """One object of a bucket, and the archive beside it."""
+
+    def __init__(self, client: "S3Client", bucket: str, key: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._key = key
+
+    def fetch(self, etag: str | None = None) -> Envelope | None:
+        """Return the object, None if it is still the one that `etag` tags.
+
+        Raises:
+            SourceError: it is not there, may not be read, or S3 does not answer.
+            SignatureError: it is larger than any ruleset.
+        """
+        condition: Any = {"IfNoneMatch": etag} if etag else {}
+        with self._naming("GetObject", self._key):
+            try:
+                envelope = self._get(**condition)
+            except ClientError as error:
+                if _status(error) == _NOT_MODIFIED:
+                    return None
+                raise
+        if len(envelope.blob) > MAX_ENVELOPE_BYTES:
+            raise SignatureError(
+                f"{self._where(self._key)} has more than {MAX_ENVELOPE_BYTES} bytes",
+                "find out who wrote that object",
+            )
+        return envelope
+
+    def current(self) -> Envelope | None:
+        """Return the object, None if there is none yet; one too large is cut after its bound."""
+        with self._naming("GetObject", self._key):
+            try:
+                return self._get()
+            except ClientError as error:
+                if _code(error) == "NoSuchKey":
+                    return None
+                raise
+
+    def publish(self, envelope: Envelope, replacing: str | None) -> bool:
+        """Put the object in the place of the one tagged `replacing`, or of none.
+
+        False means that another object is there by now, or none any more: look again.
+        """
+        condition: Any = {"IfMatch": replacing} if replacing else {"IfNoneMatch": "*"}
+        with self._naming("PutObject", self._key):
+            try:
+                self._put(self._key, envelope, **condition)
+            except ClientError as error:
+                if _status(error) in _LOST or _code(error) == "NoSuchKey":
+                    return False
+                raise
+        return True
+
+    def archive(self, key: str, envelope: Envelope) -> None:
+        """Keep a copy under a key of its own."""
+        with self._naming("PutObject", key):
+            self._put(key, envelope)
+
+    def _get(self, **condition: Any) -> Envelope:
+        reply = self._client.get_object(Bucket=self._bucket, Key=self._key, **condition)
+        return Envelope(blob=_bounded(reply), etag=reply["ETag"])
+
+    def _put(self, key: str, envelope: Envelope, **condition: Any) -> None:
+        self._client.put_object(
+            Bucket=self._bucket,
+            Key=key,
+            Body=envelope.blob,
+            ContentType="application/octet-stream",
+            **condition,
+        )
+
+    def _where(self, key: str) -> str:
+        return f"s3://{self._bucket}/{key}"
+
+    @contextmanager
+    def _naming(self, call: str, key: str) -> Iterator[None]:
+        """Turn whatever finally goes wrong with a call into an error that names the object."""
+        try:
+            yield
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
+            raise SourceError(
+                f"{self._where(key)}: {call} failed: {_text(error)}", _hint(call, error)
+            ) from error
+
+
+def _bounded(reply: "GetObjectOutputTypeDef") -> bytes:
+    """Read at most one byte more than any ruleset has, to the very end if it is shorter.
+
+    Only a read that meets the end compares length and checksum.
+    """
+    parts, missing = [], MAX_ENVELOPE_BYTES + 1
+    with reply["Body"] as body:
+        while missing and (part := body.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+    return b"".join(parts)
+
+
+def _status(error: ClientError) -> int:
+    return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def _code(error: Exception) -> str:
+    return error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, ClientError):
+        return f"{_code(error)}: {error.response['Error'].get('Message', 'no message')}"
+    return str(error)
+
+
+def _hint(call: str, error: Exception) -> str:
+    if isinstance(error, NoCredentialsError):
+        return "give this host an instance role that may use the bucket, or set AWS_PROFILE"
+    if not isinstance(error, ClientError):
+        return "does this host reach S3? The next run tries again"
+    if _code(error) == "NoSuchBucket":
+        return "mend s3.bucket, or create the bucket"
+    if _status(error) == _FORBIDDEN and call == "GetObject":
+        return "allow s3:GetObject, and s3:ListBucket so that a missing object shows as missing"
+    if _status(error) == _FORBIDDEN:
+        return f"allow s3:{call} on this key"
+    if _status(error) == _NOT_FOUND:
+        return "no leader has published yet, or s3.key is not theirs"
+    return "the next run tries again"

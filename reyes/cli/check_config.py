@@ -1,0 +1,104 @@
+"""`reyes check-config`: all that can be told without touching AWS or the kernel."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+
+from reyes.adapters.files import check_private
+from reyes.adapters.gpg import Gpg
+from reyes.adapters.kernel import COMMANDS, find_command
+from reyes.cli.options import config_option, load_config
+from reyes.config import Config
+from reyes.errors import ConfigError
+
+Check = Callable[[], str]
+
+
+@click.command()
+@config_option
+@click.option("--leader", "role", flag_value="leader", help="Check what a leader needs.")
+@click.option(
+    "--follower", "role", flag_value="follower", help="Check what a follower needs."
+)
+def command(config_path: Path, role: str | None) -> None:
+    """Check the configuration, the keys, the rights and the commands of this machine.
+
+    Without --leader or --follower it checks for a leader if the file has a `leader:` section,
+    else for a follower.
+    """
+    config = load_config(config_path)
+    role = role or ("leader" if config.leader else "follower")
+    click.echo(f"ok      {config_path} can be used")
+    checks = _leader_checks(config) if role == "leader" else _follower_checks(config)
+    problems = 0
+    for check in checks:
+        try:
+            click.echo(f"ok      {check()}")
+        except ConfigError as error:
+            problems += 1
+            hint = f" ({error.hint})" if error.hint else ""
+            click.echo(f"problem {error.message}{hint}")
+    if problems:
+        raise ConfigError(f"{problems} of the checks for a {role} failed")
+
+
+def _leader_checks(config: Config) -> Iterator[Check]:
+    yield lambda: _sections(config)
+    yield lambda: _can_sign(config)
+
+
+def _follower_checks(config: Config) -> Iterator[Check]:
+    yield lambda: _keyring(config)
+    yield lambda: _state_directory(Path(config.follower.state_directory))
+    for name in COMMANDS:
+        yield partial(_installed, name)
+
+
+def _sections(config: Config) -> str:
+    if config.leader is None:
+        raise ConfigError("there is no `leader:` section", "examples/config.yaml has one")
+    return f"leader.sources names {len(config.leader.sources)} sources"
+
+
+def _can_sign(config: Config) -> str:
+    """Sign something and verify it: the only proof that a key works."""
+    gpg = _gpg(config)
+    report = gpg.inspect(gpg.sign(b"reyes check-config"))
+    if not report.valid or report.primary_fingerprint not in config.signing.pins:
+        raise ConfigError(
+            f"followers with this configuration refuse what {config.signing.signing_key} signs",
+            "signing.trusted_keys must name it, and trusted.gpg must hold it",
+        )
+    return f"{config.signing.signing_key} signs, and followers trust it"
+
+
+def _keyring(config: Config) -> str:
+    missing = config.signing.pins - _gpg(config).trusted_fingerprints()
+    if missing:
+        raise ConfigError(
+            f"the keyring does not hold {', '.join(sorted(missing))}",
+            f"copy the follower directory of `reyes keygen` to {config.signing.keyring_directory}",
+        )
+    return f"the keyring holds {', '.join(sorted(config.signing.pins))}"
+
+
+def _state_directory(directory: Path) -> str:
+    existing = directory if directory.exists() else directory.parent
+    check_private(existing)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{existing} is not writable", "run the follower as root")
+    return f"the state directory {directory} can be used"
+
+
+def _installed(name: str) -> str:
+    path = find_command(name)
+    if path is None:
+        raise ConfigError(f"the command {name} is missing", "install ipset and iptables")
+    return path
+
+
+def _gpg(config: Config) -> Gpg:
+    return Gpg(Path(config.signing.keyring_directory), config.signing.signing_key)

@@ -1,0 +1,205 @@
+"""Why a packet is let in or not, and who may reach an instance: read off the compiled chains.
+
+The verdict is that of `netfilter.evaluate`, which walks the values that are rendered for the
+kernel. Here it is only put into words: group, rule, source, member.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from reyes.host import InterfaceScope, IpsecScope, Scope, VpcScope
+from reyes.net import Address, canonical, family_of, parse_network, service_text
+from reyes.netfilter import names
+from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Visit, Walk, is_service
+from reyes.netfilter.iptables import SourceSet, render_rule
+from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted, Peer
+from reyes.ruleset import Content, Interface
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """An interface that carries an address, and one of its groups."""
+
+    address: str
+    interface: str
+    instance: str | None
+    region: str
+    vpc: str
+    group: str
+    group_name: str
+
+
+class Grant(Struct, frozen=True, kw_only=True):
+    """A part of a group's rule that opens a service to somebody.
+
+    `source` is the rule's own word for them; `matched` those networks of a CIDR or prefix list
+    rule that hold the address in question, `members` the interfaces, if the source is a group.
+    """
+
+    group: str
+    group_name: str
+    vpc: str
+    rule: int
+    service: str
+    source: str
+    source_label: str
+    addresses: int
+    matched: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
+    kernel_rule: str | None = None
+    set: str | None = None
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """A verdict, and all that is needed to see why.
+
+    `granted` is what lets the packet in; `near_misses` are the rules for its service that do not,
+    `source_is` the groups that the sender is in.
+    """
+
+    decision: Decision
+    reason: str
+    interface: str | None
+    granted: Grant | None
+    near_misses: tuple[Grant, ...]
+    source_is: tuple[Member, ...]
+    omitted: tuple[Omitted, ...]
+
+
+def explain(
+    policy: HostPolicy, dataplane: Dataplane, content: Content, packet: Packet
+) -> Explanation:
+    """Say what becomes of a new packet, and why."""
+    walk = Evaluator(dataplane).walk(packet)
+    interface = _judged_by(policy, walk)
+    source_is = tuple(members_at(content, packet.source))
+    return Explanation(
+        decision=walk.decision,
+        reason=_reason(policy, walk),
+        interface=interface.id if interface else None,
+        granted=_granted(walk, packet, source_is),
+        near_misses=tuple(_near_misses(interface, packet)) if walk.decision == "denied" else (),
+        source_is=source_is,
+        omitted=policy.omitted,
+    )
+
+
+def members_at(content: Content, address: Address) -> Iterator[Member]:
+    """Find the interfaces that carry an address, once for each of their groups."""
+    for region in content.regions:
+        group_names = {group.id: group.name for group in region.groups}
+        for interface in region.interfaces:
+            carried = _carried(interface, address)
+            if carried:
+                for group in interface.groups:
+                    yield Member(
+                        address=carried,
+                        interface=interface.id,
+                        instance=interface.instance,
+                        region=region.name,
+                        vpc=interface.vpc,
+                        group=group,
+                        group_name=group_names.get(group, "?"),
+                    )
+
+
+def may_reach(policy: HostPolicy) -> Iterator[tuple[InterfacePolicy, tuple[Grant, ...]]]:
+    """List all that each interface of the host lets in, sorted by service."""
+    for interface in policy.interfaces:
+        yield (
+            interface,
+            tuple(_grant(allow) for allow in sorted(interface.allows, key=_by_service)),
+        )
+
+
+def _by_service(allow: Allow) -> tuple[str, str, int]:
+    return (service_text(allow.service), allow.group.id, allow.rule)
+
+
+def _judged_by(policy: HostPolicy, walk: Walk) -> InterfacePolicy | None:
+    """Return the interface whose rules the packet met."""
+    chains = {visit.chain for visit in walk.visits}
+    for interface in policy.interfaces:
+        if names.interface_chain(interface.id) in chains:
+            return interface
+    return policy.interfaces[0] if walk.decision != "not judged" else None
+
+
+def _reason(policy: HostPolicy, walk: Walk) -> str:
+    if not walk.visits:
+        return f"not judged: {_outside(policy.host.scope)}"
+    deciding = walk.visits[-1]
+    if walk.decision == "not judged" or deciding.chain not in (names.ACCEPT, names.DROP):
+        return deciding.rule.comment
+    return walk.visits[_last_goto(walk)].rule.comment
+
+
+def _last_goto(walk: Walk) -> int:
+    """Return the position of the rule that led to the accept or drop chain."""
+    return max(
+        number
+        for number, visit in enumerate(walk.visits)
+        if visit.chain not in (names.ACCEPT, names.DROP)
+    )
+
+
+def _outside(scope: Scope) -> str:
+    match scope:
+        case VpcScope(filtered):
+            listed = ", ".join(canonical(network) for network in filtered)
+            return f"the source is outside filtered_cidrs ({listed})"
+        case IpsecScope():
+            return "the packet did not come out of IPsec on this host"
+        case InterfaceScope(interfaces):
+            return f"the packet does not arrive on {', '.join(interfaces)}"
+
+
+def _granted(walk: Walk, packet: Packet, source_is: tuple[Member, ...]) -> Grant | None:
+    for visit in walk.visits:
+        for allow in visit.rule.origins:
+            if _holds(allow.peer, packet.source):
+                return _grant(allow, packet.source, source_is, visit)
+    return None
+
+
+def _near_misses(interface: InterfacePolicy | None, packet: Packet) -> Iterator[Grant]:
+    for allow in interface.allows if interface else ():
+        if is_service(allow.service, packet):
+            yield _grant(allow)
+
+
+def _grant(
+    allow: Allow,
+    source: Address | None = None,
+    source_is: tuple[Member, ...] = (),
+    visit: Visit | None = None,
+) -> Grant:
+    peer = allow.peer
+    groups = {group.id for group in peer.groups}
+    line = used_set = None
+    if visit and source:
+        _, line = render_rule(visit.chain, visit.rule, family_of(source))
+        used_set = next((m.name for m in visit.rule.matches if isinstance(m, SourceSet)), None)
+    return Grant(
+        group=allow.group.id,
+        group_name=allow.group.name,
+        vpc=allow.group.vpc,
+        rule=allow.rule,
+        service=service_text(allow.service),
+        source=peer.name,
+        source_label=peer.label,
+        addresses=len(peer.addresses),
+        matched=tuple(a for a in peer.addresses if source and source in parse_network(a)),
+        members=tuple(member for member in source_is if member.group in groups),
+        kernel_rule=line,
+        set=used_set,
+    )
+
+
+def _holds(peer: Peer, address: Address) -> bool:
+    return any(address in parse_network(network) for network in peer.addresses)
+
+
+def _carried(interface: Interface, address: Address) -> str | None:
+    return next((a for a in interface.addresses if address in parse_network(a)), None)

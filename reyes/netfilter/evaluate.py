@@ -1,0 +1,168 @@
+"""What a dataplane does with a new packet: a walk through the very values that are rendered.
+
+The kernel's own semantics, for the matches and targets that the compiler uses: rules in order,
+the first end of the walk counts, the end of a chain that was reached by goto returns to INPUT.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from reyes.net import (
+    Address,
+    Everything,
+    Icmp,
+    Ports,
+    Protocol,
+    Service,
+    family_of,
+    parse_network,
+)
+from reyes.netfilter import names
+from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.iptables import (
+    Chain,
+    Destination,
+    Established,
+    FromIpsec,
+    Goto,
+    InInterface,
+    Log,
+    Match,
+    RateLimit,
+    Reject,
+    Rule,
+    Source,
+    SourceSet,
+    Verdict,
+)
+
+PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
+
+Decision = Literal["not judged", "accepted", "denied"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packet:
+    """The first packet of a flow, as it arrives in INPUT.
+
+    `protocol` is IANA's number; `port` is the destination's, for tcp and udp; `icmp` is type and
+    code, for ICMP of either family.
+    """
+
+    source: Address
+    destination: Address
+    protocol: int
+    port: int | None = None
+    icmp: tuple[int, int] | None = None
+    interface: str = "eth0"
+    from_ipsec: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A rule that matched, and its chain."""
+
+    chain: str
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A packet's way: the rules that matched, in order, and what became of it."""
+
+    decision: Decision
+    visits: tuple[Visit, ...]
+
+
+class Evaluator:
+    """A dataplane, ready for packets."""
+
+    def __init__(self, dataplane: Dataplane) -> None:
+        self._chains = {
+            (table.family, chain.name): chain
+            for table in dataplane.tables
+            for chain in table.chains
+        }
+        self._members = {entry.name: entry.members for entry in dataplane.sets}
+        self._indexes: dict[str, dict[int, set[int]]] = {}
+
+    def walk(self, packet: Packet) -> Walk:
+        """Follow a packet from the jump in INPUT to its end."""
+        family = family_of(packet.source)
+        visits: list[Visit] = []
+        name = names.INPUT
+        while True:
+            chain = self._chains[family, name]
+            for rule in self._matching(chain, packet):
+                visits.append(Visit(name, rule))
+                match rule.target:
+                    case Goto(chain=name):
+                        break
+                    case Verdict.RETURN:
+                        return Walk(_decision(name), tuple(visits))
+                    case Verdict.DROP | Reject():
+                        return Walk("denied", tuple(visits))
+                    case Log():
+                        continue
+            else:
+                return Walk(_decision(name), tuple(visits))
+
+    def _matching(self, chain: Chain, packet: Packet) -> Iterator[Rule]:
+        return (r for r in chain.rules if all(self._holds(m, packet) for m in r.matches))
+
+    def _holds(self, match: Match, packet: Packet) -> bool:
+        match match:
+            case InInterface(name):
+                wanted = name.removesuffix("+")
+                return (
+                    packet.interface.startswith(wanted)
+                    if wanted != name
+                    else (packet.interface == name)
+                )
+            case Source(network):
+                return packet.source in network
+            case Destination(network):
+                return packet.destination in network
+            case SourceSet(name):
+                return self._is_member(packet.source, name)
+            case Established():
+                return False
+            case FromIpsec():
+                return packet.from_ipsec
+            case RateLimit():
+                return True
+            case _:
+                return is_service(match, packet)
+
+    def _is_member(self, address: Address, name: str) -> bool:
+        index = self._indexes.get(name)
+        if index is None:
+            index = self._indexes[name] = {}
+            for member in self._members[name]:
+                network = parse_network(member)
+                shift = network.max_prefixlen - network.prefixlen
+                index.setdefault(shift, set()).add(int(network.network_address) >> shift)
+        return any(int(address) >> shift in found for shift, found in index.items())
+
+
+def is_service(service: Service, packet: Packet) -> bool:
+    """Tell whether a packet is of a service, wherever it comes from."""
+    match service:
+        case Ports(protocol, first, last):
+            return packet.protocol == PROTOCOL_NUMBERS[protocol] and (
+                packet.port is not None and first <= packet.port <= last
+            )
+        case Icmp(protocol, kind, code):
+            found = packet.icmp or (-1, -1)
+            return packet.protocol == PROTOCOL_NUMBERS[protocol] and (
+                kind in (-1, found[0]) and code in (-1, found[1])
+            )
+        case Protocol(number):
+            return packet.protocol == number
+        case Everything():
+            return True
+
+
+def _decision(chain: str) -> Decision:
+    return "not judged" if chain == names.INPUT else "accepted"
