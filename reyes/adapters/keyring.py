@@ -53,6 +53,9 @@ def _fill(staging: Path, name: str, expire: str) -> str:
         public = _run("gpg", home, "--export", fingerprint)
     finally:
         _run("gpgconf", home, "--kill", "all")
+        # The agent removes its sockets some time after; they must not move with the home.
+        for socket in home.glob("S.*"):
+            socket.unlink(missing_ok=True)
     for part, _ in PARTS:
         write_atomically(staging / part / KEYRING_FILE, public, 0o644)
     return fingerprint

@@ -6,7 +6,7 @@ who may not list the bucket, so that followers treat 403 and 404 alike.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -137,7 +137,8 @@ def _bounded(reply: "GetObjectOutputTypeDef") -> bytes:
     Only a read that meets the end compares length and checksum.
     """
     parts, missing = [], MAX_ENVELOPE_BYTES + 1
-    with reply["Body"] as body:
+    # As a context manager the body would give out the stream behind its own checks.
+    with closing(reply["Body"]) as body:
         while missing and (part := body.read(missing)):
             parts.append(part)
             missing -= len(part)

@@ -18,6 +18,8 @@ from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
 from reyes.state import State
 
+LAST_GOOD = "last-good.gpg"
+
 
 class StateDirectory:
     """A follower's state directory."""
@@ -25,7 +27,7 @@ class StateDirectory:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._state = directory / "state.json"
-        self._last_good = directory / "last-good.gpg"
+        self._last_good = directory / LAST_GOOD
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -1,0 +1,129 @@
+"""`reyes leader`: read EC2, sign what it means, publish it."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+import reyes
+from reyes.cli.options import config_option, json_option, load_config
+from reyes.difference import Difference
+from reyes.ruleset import Counts, Header
+
+if TYPE_CHECKING:
+    from reyes.config import Config
+    from reyes.leader import Outcome, Request
+
+
+@click.command("leader")
+@config_option
+@click.option("--dry-run", is_flag=True, help="Do all but publish.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the signed ruleset to this file.",
+)
+@click.option("--force", is_flag=True, help="Publish no matter how much vanished.")
+@json_option("what was done and what changed")
+def command(
+    config_path: Path, dry_run: bool, output: Path | None, force: bool, as_json: bool
+) -> None:
+    """Read the security groups of all sources, and publish them as one signed ruleset.
+
+    Prints what changed.
+    If another leader publishes meanwhile its ruleset stands, and the exit code is 0.
+    """
+    from reyes.adapters.clock import now
+    from reyes.adapters.files import write_atomically
+    from reyes.leader import Request
+
+    config = load_config(config_path)
+    generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
+    request = Request(now=now(), generator=generator, dry_run=dry_run, force=force)
+    outcome = _run(config, request)
+    if output:
+        write_atomically(output, outcome.envelope.blob, 0o644)
+    report = _report(config, outcome)
+    click.echo(msgspec.json.encode(report) if as_json else "\n".join(_lines(report)))
+
+
+def _run(config: "Config", request: "Request") -> "Outcome":
+    """Wire the adapters to the pass."""
+    from reyes.adapters.ec2 import Ec2Reader
+    from reyes.adapters.gpg import Gpg
+    from reyes.adapters.s3 import S3Store, make_s3_client
+    from reyes.cli.progress import progress_to
+    from reyes.leader import leader_config, publish_pass
+
+    section = leader_config(config)
+    with progress_to(sys.stderr) as progress:
+        return publish_pass(
+            config,
+            request,
+            store=S3Store(make_s3_client(config.s3.region), config.s3.bucket, config.s3.key),
+            read=Ec2Reader(section.sources, section.excluded_group_names, progress),
+            signer=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
+        )
+
+
+class _Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints; `previous_` fields are null where no genuine ruleset was published."""
+
+    status: str
+    environment: str
+    object: str
+    serial: int
+    generated_at: int
+    not_after: int
+    content_sha256: str
+    counts: Counts
+    previous_serial: int | None
+    previous_counts: Counts | None
+    difference: Difference
+
+
+def _report(config: "Config", outcome: "Outcome") -> _Report:
+    header = outcome.ruleset.header
+    previous: Header | None = outcome.previous.header if outcome.previous else None
+    return _Report(
+        status=outcome.status,
+        environment=header.environment,
+        object=f"s3://{config.s3.bucket}/{config.s3.key}",
+        serial=header.serial,
+        generated_at=header.generated_at,
+        not_after=header.not_after,
+        content_sha256=outcome.ruleset.content_sha256,
+        counts=header.counts,
+        previous_serial=previous.serial if previous else None,
+        previous_counts=previous.counts if previous else None,
+        difference=outcome.difference,
+    )
+
+
+_TITLES = {
+    "published": "published ruleset {serial} at {object}, valid until {end}",
+    "superseded": "superseded: another leader has published at {object} meanwhile",
+    "dry run": "dry run: ruleset {serial} for {object} would be valid until {end}",
+}
+
+
+def _lines(report: _Report) -> Iterator[str]:
+    from reyes.trust import moment_text
+
+    yield _TITLES[report.status].format(
+        serial=report.serial, object=report.object, end=moment_text(report.not_after)
+    )
+    yield from (
+        f"{name:>12} {number}" for name, number in msgspec.structs.asdict(report.counts).items()
+    )
+    if report.previous_serial is None:
+        yield "no genuine ruleset was published before:"
+    elif report.difference:
+        yield f"changes since ruleset {report.previous_serial}:"
+    else:
+        yield f"nothing changed since ruleset {report.previous_serial}"
+    yield from report.difference.lines()

@@ -1,0 +1,197 @@
+"""What changed between two contents, and whether so much could be lost by accident."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from reyes.net import service_text
+from reyes.ruleset import Content, Counts, Region, SecurityGroup
+
+GUARDED = ("sources", "instances", "members")
+"""The counts that fall when a region, an account or a page of a reply is missing."""
+
+Change = Literal["added", "removed", "changed"]
+
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+class GroupChange(Struct, frozen=True, kw_only=True):
+    """What became of one group; of an added or removed one, all it has or had."""
+
+    change: Change
+    region: str
+    vpc: str
+    id: str
+    name: str
+    rules_added: tuple[str, ...]
+    rules_removed: tuple[str, ...]
+    members_added: tuple[str, ...]
+    members_removed: tuple[str, ...]
+
+
+class PrefixListChange(Struct, frozen=True, kw_only=True):
+    """What became of one prefix list."""
+
+    change: Change
+    region: str
+    id: str
+    entries_added: tuple[str, ...]
+    entries_removed: tuple[str, ...]
+
+
+class Difference(Struct, frozen=True, kw_only=True):
+    """All that changed, sorted by region and identifier."""
+
+    settings: tuple[str, ...] = ()
+    groups: tuple[GroupChange, ...] = ()
+    prefix_lists: tuple[PrefixListChange, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether anything changed."""
+        return bool(self.settings or self.groups or self.prefix_lists)
+
+    def lines(self) -> Iterator[str]:
+        """Write it for people; a whole group that came or went takes one line."""
+        for setting in self.settings:
+            yield f"~ {setting}"
+        for group in self.groups:
+            yield from _group_lines(group)
+        for entry in self.prefix_lists:
+            yield f"{_SIGNS[entry.change]} prefix list {entry.id} in {entry.region}"
+            yield from _signed("entry", entry.entries_added, entry.entries_removed)
+
+
+def compare(before: Content | None, after: Content) -> Difference:
+    """Find what changed; None stands for nothing published yet."""
+    if before == after:
+        return Difference()
+    before = before or Content(
+        group_matching=after.group_matching,
+        excluded_group_names=after.excluded_group_names,
+        regions=(),
+    )
+    old, new = _Index(before), _Index(after)
+    return Difference(
+        settings=tuple(_settings(before, after)),
+        groups=tuple(_groups(old, new)),
+        prefix_lists=tuple(_prefix_lists(old, new)),
+    )
+
+
+def shrinkage(before: Counts, after: Counts, max_shrink: float) -> list[str]:
+    """Say what fell by more than the share `max_shrink`."""
+    messages = []
+    for name in GUARDED:
+        had, has = getattr(before, name), getattr(after, name)
+        if had - has > max_shrink * had:
+            share = (had - has) / had
+            messages.append(
+                f"{name} fell from {had} to {has} ({share:.0%}, max_shrink is {max_shrink:.0%})"
+            )
+    return messages
+
+
+class _Index:
+    """One content by identifiers."""
+
+    def __init__(self, content: Content) -> None:
+        self.groups = {(r.name, g.id): g for r in content.regions for g in r.groups}
+        self.prefix_lists = {(r.name, p.id): p for r in content.regions for p in r.prefix_lists}
+        self._members: dict[tuple[str, str], set[str]] = {}
+        for region in content.regions:
+            self._add_members(region)
+
+    def members(self, key: tuple[str, str]) -> set[str]:
+        return self._members.get(key, set())
+
+    def rules(self, key: tuple[str, str]) -> set[str]:
+        group = self.groups.get(key)
+        return set(self._rule_texts(key[0], group)) if group else set()
+
+    def entries(self, key: tuple[str, str]) -> set[str]:
+        return set(self.prefix_lists[key].cidrs) if key in self.prefix_lists else set()
+
+    def _add_members(self, region: Region) -> None:
+        for interface in region.interfaces:
+            for group_id in interface.groups:
+                self._members.setdefault((region.name, group_id), set()).update(
+                    interface.addresses
+                )
+
+    def _rule_texts(self, region: str, group: SecurityGroup) -> Iterator[str]:
+        for rule in group.ingress:
+            service = service_text(rule.service)
+            for peer in (*rule.cidrs, *rule.prefix_lists):
+                yield f"{service} from {peer}"
+            for reference in rule.groups:
+                account = f"{reference.account}/" if reference.account else ""
+                known = self.groups.get((region, reference.id))
+                name = f" ({known.name})" if known else ""
+                state = f", peering {reference.peering}" if reference.peering else ""
+                yield f"{service} from {account}{reference.id}{name}{state}"
+
+
+def _settings(before: Content, after: Content) -> Iterator[str]:
+    if before.group_matching != after.group_matching:
+        yield f"group_matching was {before.group_matching}, is {after.group_matching}"
+    for name in sorted(set(after.excluded_group_names) - set(before.excluded_group_names)):
+        yield f"groups named {name} are excluded"
+    for name in sorted(set(before.excluded_group_names) - set(after.excluded_group_names)):
+        yield f"groups named {name} are no longer excluded"
+
+
+def _groups(old: _Index, new: _Index) -> Iterator[GroupChange]:
+    for key in sorted(old.groups.keys() | new.groups.keys()):
+        group = new.groups.get(key) or old.groups[key]
+        rules, members = (old.rules(key), new.rules(key)), (old.members(key), new.members(key))
+        change = _change(key in old.groups, key in new.groups)
+        if change != "changed" or rules[0] != rules[1] or members[0] != members[1]:
+            yield GroupChange(
+                change=change,
+                region=key[0],
+                vpc=group.vpc,
+                id=group.id,
+                name=group.name,
+                rules_added=tuple(sorted(rules[1] - rules[0])),
+                rules_removed=tuple(sorted(rules[0] - rules[1])),
+                members_added=tuple(sorted(members[1] - members[0])),
+                members_removed=tuple(sorted(members[0] - members[1])),
+            )
+
+
+def _prefix_lists(old: _Index, new: _Index) -> Iterator[PrefixListChange]:
+    for key in sorted(old.prefix_lists.keys() | new.prefix_lists.keys()):
+        before, after = old.entries(key), new.entries(key)
+        change = _change(key in old.prefix_lists, key in new.prefix_lists)
+        if change != "changed" or before != after:
+            yield PrefixListChange(
+                change=change,
+                region=key[0],
+                id=key[1],
+                entries_added=tuple(sorted(after - before)),
+                entries_removed=tuple(sorted(before - after)),
+            )
+
+
+def _change(was: bool, is_there: bool) -> Change:  # noqa: FBT001 - a truth table of two facts
+    if was and is_there:
+        return "changed"
+    return "added" if is_there else "removed"
+
+
+def _group_lines(group: GroupChange) -> Iterator[str]:
+    title = f"{_SIGNS[group.change]} group {group.name} ({group.id}) in {group.region} {group.vpc}"
+    if group.change == "changed":
+        yield title
+        yield from _signed("rule", group.rules_added, group.rules_removed)
+        yield from _signed("member", group.members_added, group.members_removed)
+    else:
+        rules = len(group.rules_added or group.rules_removed)
+        members = len(group.members_added or group.members_removed)
+        yield f"{title}: rules {rules}, members {members}"
+
+
+def _signed(what: str, added: tuple[str, ...], removed: tuple[str, ...]) -> Iterator[str]:
+    yield from (f"  + {what} {text}" for text in added)
+    yield from (f"  - {what} {text}" for text in removed)

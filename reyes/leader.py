@@ -1,0 +1,254 @@
+"""The leader's pass: read EC2, say what it means, sign it, publish it.
+
+Rules it keeps:
+
+* The published object is read before EC2 is described, and replaced only while it is still that
+  object: whoever publishes meanwhile has fresher knowledge, and losing to him is no failure.
+* Nothing is published that followers would refuse: their own code judges it first.
+* An object that is not genuine is no yardstick for anything. It is replaced, so that a vandalised
+  bucket heals; followers never believed it.
+* The serial rises with each publication, and never runs ahead of the clocks: a genuine object
+  from the future counts for the guard, and not for the serial.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from reyes import trust
+from reyes.config import Config, LeaderConfig
+from reyes.difference import Difference, compare, shrinkage
+from reyes.envelope import Envelope, SignatureReport
+from reyes.errors import ConfigError, ImplausibleError, ReyesError, SignatureError, SourceError
+from reyes.inventory import Inventory, build
+from reyes.ruleset import Counts, Header, Ruleset, count, encode
+
+MAX_TRIES = 3
+"""How often to publish again where S3 refused and yet nobody else has published."""
+
+KEY_WARNING = 30 * 86_400
+"""Seconds before the signing key's end from which on it is mentioned."""
+
+log = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """Where the signed ruleset lies."""
+
+    def current(self) -> Envelope | None:
+        """Return what is published, None if nothing is."""
+
+    def publish(self, envelope: Envelope, replacing: str | None) -> bool:
+        """Replace the object tagged `replacing`, or none; False if another one is there."""
+
+    def archive(self, key: str, envelope: Envelope) -> None:
+        """Keep a copy."""
+
+
+class Signer(Protocol):
+    """Who holds the key."""
+
+    def sign(self, payload: bytes) -> Envelope:
+        """Sign with exactly the configured key."""
+
+    def inspect(self, envelope: Envelope) -> SignatureReport:
+        """Report what followers would find."""
+
+
+Reader = Callable[[], Sequence[Inventory]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What one pass is asked to do; `now` is in seconds since the epoch."""
+
+    now: float
+    generator: str
+    dry_run: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one pass did. `previous` is what was published before, if it was genuine."""
+
+    status: Literal["published", "superseded", "dry run"]
+    ruleset: Ruleset
+    envelope: Envelope
+    previous: Ruleset | None
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What lies in the store: its tag, and what it says if it is genuine."""
+
+    etag: str | None = None
+    genuine: trust.Genuine | None = None
+
+    @property
+    def ruleset(self) -> Ruleset | None:
+        return self.genuine.ruleset if self.genuine else None
+
+
+def publish_pass(
+    config: Config, request: Request, *, store: Store, read: Reader, signer: Signer
+) -> Outcome:
+    """Publish one ruleset, or say why not.
+
+    Raises:
+        ConfigError: there is no leader's configuration, or two fleets share one key.
+        SourceError: EC2 or S3 finally failed.
+        ImplausibleError: too much vanished since the last publication.
+        SignatureError: what was signed is not what followers would accept.
+    """
+    leader = leader_config(config)
+    before = _read_published(config, store, signer)
+    content = build(read(), leader.group_matching, leader.excluded_group_names)
+    counts = count(content, len(leader.sources))
+    if before.ruleset and not request.force:
+        _guard(before.ruleset.header.counts, counts, leader.max_shrink)
+    accepted = _accepted(before.genuine, request.now)
+    header = Header(
+        environment=config.environment,
+        serial=_serial(accepted, request.now),
+        generated_at=int(request.now),
+        not_after=int(request.now) + leader.validity,
+        generator=request.generator,
+        counts=counts,
+    )
+    envelope = signer.sign(encode(header, content))
+    expectation = trust.Expectation(
+        environment=config.environment,
+        now=int(request.now),
+        accepted=accepted,
+        force=request.force,
+    )
+    verified = _verify(signer.inspect(envelope), config.signing.pins, expectation)
+    _warn_of_expiry(verified, request.now)
+    status: Literal["published", "superseded", "dry run"] = "dry run"
+    if not request.dry_run:
+        status = "published" if _publish(store, envelope, before.etag) else "superseded"
+    if status == "published":
+        _archive(store, archive_key(header, config.s3.key), envelope)
+    return Outcome(
+        status=status,
+        ruleset=verified.ruleset,
+        envelope=envelope,
+        previous=before.ruleset,
+        difference=compare(before.ruleset.content if before.ruleset else None, content),
+    )
+
+
+def archive_key(header: Header, key: str) -> str:
+    """Name the archived copy of a ruleset by the UTC day of its making, its serial and its key."""
+    day = datetime.fromtimestamp(header.generated_at, UTC)
+    return f"archive/{day:%Y/%m/%d}/{header.serial}-{key}"
+
+
+def leader_config(config: Config) -> LeaderConfig:
+    """Return the leader's section; ConfigError if there is none."""
+    if config.leader is None:
+        raise ConfigError(
+            "the configuration has no leader section",
+            "examples/config.yaml shows one; followers need none",
+        )
+    return config.leader
+
+
+def _read_published(config: Config, store: Store, signer: Signer) -> _Published:
+    """Read what is published before EC2 is described: its tag must be older than our knowledge."""
+    envelope = store.current()
+    if envelope is None:
+        log.info("nothing is published yet")
+        return _Published()
+    try:
+        genuine = trust.authenticate(signer.inspect(envelope), config.signing.pins)
+    except SignatureError as error:
+        reason = error.message
+        log.error("the published object is not genuine and will be replaced: %s", reason)  # noqa: TRY400 - a refusal, not a bug
+        return _Published(envelope.etag)
+    environment = genuine.ruleset.header.environment
+    if environment != config.environment:
+        raise ConfigError(
+            f"environment is {config.environment!r}, and s3.key holds the ruleset of"
+            f" {environment!r}",
+            "two fleets share one key: give each an s3.key of its own",
+        )
+    return _Published(envelope.etag, genuine)
+
+
+def _guard(before: Counts, after: Counts, max_shrink: float) -> None:
+    messages = shrinkage(before, after, max_shrink)
+    if messages:
+        raise ImplausibleError(
+            "; ".join(messages),
+            "`reyes leader --dry-run --force` shows what vanished; --force publishes it",
+        )
+
+
+def _accepted(genuine: trust.Genuine | None, now: float) -> trust.Accepted | None:
+    """Say what followers hold: the published ruleset, unless it comes from the future."""
+    if genuine is None:
+        return None
+    header = genuine.ruleset.header
+    if max(header.serial // 1000, header.generated_at) - now > trust.MAX_CLOCK_SKEW:
+        log.error("the published serial %s is from the future, going back", header.serial)
+        return None
+    return trust.Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts)
+
+
+def _serial(accepted: trust.Accepted | None, now: float) -> int:
+    return max(accepted.serial + 1 if accepted else 0, int(now * 1000))
+
+
+def _verify(
+    report: SignatureReport, pins: frozenset[str], expectation: trust.Expectation
+) -> trust.VerifiedRuleset:
+    """Return what was signed, read back by the code that followers use."""
+    try:
+        return trust.admit(trust.authenticate(report, pins), expectation)
+    except ReyesError as error:
+        message = f"followers would refuse this ruleset, it is not published: {error.message}"
+        raise type(error)(message, error.hint) from error
+
+
+def _publish(store: Store, envelope: Envelope, replacing: str | None) -> bool:
+    """Replace what was read; False if somebody else did so first.
+
+    After a lost answer the object that is in the way is our own.
+    """
+    for _ in range(MAX_TRIES):
+        if store.publish(envelope, replacing):
+            return True
+        there = store.current()
+        if there and there.blob == envelope.blob:
+            return True
+        if there and there.etag != replacing:
+            return False
+        replacing = there.etag if there else None
+    raise SourceError(
+        f"the store refused {MAX_TRIES} times, and nobody else has published",
+        "the next run tries again",
+    )
+
+
+def _archive(store: Store, key: str, envelope: Envelope) -> None:
+    try:
+        store.archive(key, envelope)
+    except SourceError as error:
+        raise SourceError(
+            f"the ruleset is published, but not archived: {error.message}", error.hint
+        ) from error
+
+
+def _warn_of_expiry(verified: trust.VerifiedRuleset, now: float) -> None:
+    end = verified.key_expires_at
+    if end is not None and end - now < KEY_WARNING:
+        log.warning(
+            "the signing key %s expires at %s: prolong it, and ship it to all followers",
+            verified.signer,
+            trust.moment_text(end),
+        )

@@ -1,0 +1,490 @@
+"""EC2 over HTTP: moto for the ordinary case, a server of our own for what moto cannot say."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from reyes.adapters.ec2 import Ec2Reader
+from reyes.config import SourceConfig
+from reyes.errors import ConfigError, SourceError
+from reyes.inventory import build
+from reyes.net import Everything, Icmp, Ports
+from reyes.ruleset import Content, GroupReference, Ingress
+from tests.fakes.ec2_server import Ec2Server, Failure, Item, ec2_server
+
+OWNER = "123456789012"
+ROLE = "arn:aws:iam::210987654321:role/reyes-leader"
+VPC: Item = {
+    "vpcId": "vpc-0a1b2c3d",
+    "ownerId": OWNER,
+    "cidrBlockAssociationSet": [
+        {"cidrBlock": "10.1.0.0/16", "cidrBlockState": {"state": "associated"}}
+    ],
+}
+CALLS = (
+    "DescribeVpcs",
+    "DescribeSecurityGroups",
+    "DescribeNetworkInterfaces",
+    "DescribeInstances",
+)
+
+
+def group(identifier: str = "sg-0000000a", *permissions: Item) -> Item:
+    return {
+        "groupId": identifier,
+        "groupName": f"name of {identifier}",
+        "ownerId": OWNER,
+        "vpcId": "vpc-0a1b2c3d",
+        "ipPermissions": list(permissions),
+    }
+
+
+def interface(number: int, **fields: Any) -> Item:
+    return {
+        "networkInterfaceId": f"eni-{number:08x}",
+        "vpcId": "vpc-0a1b2c3d",
+        "privateIpAddress": f"10.1.0.{number}",
+        "privateIpAddressesSet": [{"privateIpAddress": f"10.1.0.{number}", "primary": "true"}],
+        "groupSet": [{"groupId": "sg-0000000a"}],
+        "attachment": {"instanceId": f"i-{number:08x}", "deviceIndex": 0, "status": "attached"},
+        **fields,
+    }
+
+
+def instance(number: int, state: str = "running") -> Item:
+    return {"instanceId": f"i-{number:08x}", "instanceState": {"code": 16, "name": state}}
+
+
+@pytest.fixture(autouse=True)
+def aws_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "OWN",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_MAX_ATTEMPTS": "2",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ec2Server]:
+    with ec2_server() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        server.say("us-west-2", "DescribeVpcs", [VPC])
+        yield server
+
+
+class Progress:
+    """Counts what it is told, by source and call."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.told: dict[tuple[str, str], list[int]] = {}
+
+    def __call__(self, source: str, call: str, items: int) -> None:
+        with self.lock:
+            self.told.setdefault((source, call), []).append(items)
+
+
+def read(
+    *sources: SourceConfig, excluded: tuple[str, ...] = (), progress: Progress | None = None
+) -> Content:
+    reader = Ec2Reader(
+        sources or (SourceConfig(region="us-west-2"),), excluded, progress or Progress()
+    )
+    return build(reader(), "name", excluded)
+
+
+def test_the_largest_pages_are_asked_for_and_nothing_is_filtered(ec2: Ec2Server) -> None:
+    naming = {"ipProtocol": "-1", "prefixListIds": [{"prefixListId": "pl-0000000a"}]}
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group("sg-0000000a", naming)])
+
+    read()
+
+    assert [asked.action for asked in ec2.asked] == [*CALLS, "GetManagedPrefixListEntries"]
+    assert [asked.parameters["MaxResults"] for asked in ec2.asked] == [*["1000"] * 4, "100"]
+    assert not any("Filter.1.Name" in asked.parameters for asked in ec2.asked)
+    assert all("reyes/" in asked.user_agent for asked in ec2.asked)
+
+
+def test_pages_are_followed_by_their_token_even_through_empty_ones(ec2: Ec2Server) -> None:
+    ec2.say("us-west-2", "DescribeSecurityGroups", [], [group()], [], [group("sg-0000000b")])
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(1)], [], [interface(2)])
+    progress = Progress()
+
+    (region,) = read(progress=progress).regions
+
+    assert [found.id for found in region.groups] == ["sg-0000000a", "sg-0000000b"]
+    assert [found.id for found in region.interfaces] == ["eni-00000001", "eni-00000002"]
+    assert progress.told["us-west-2", "DescribeSecurityGroups"] == [0, 1, 1, 2]
+
+
+def test_every_instance_of_a_reservation_counts(ec2: Ec2Server) -> None:
+    large = {"instancesSet": [instance(1), instance(2, "terminated"), instance(3, "stopped")]}
+    small = {"instancesSet": [instance(4, "terminated")]}
+    ec2.say("us-west-2", "DescribeInstances", [large, small])
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(n) for n in (1, 2, 3, 4)])
+
+    (region,) = read().regions
+
+    assert [found.instance for found in region.interfaces] == ["i-00000001", "i-00000003"]
+
+
+def test_secondary_addresses_and_delegated_prefixes_arrive(ec2: Ec2Server) -> None:
+    ec2.say(
+        "us-west-2",
+        "DescribeNetworkInterfaces",
+        [
+            interface(
+                1,
+                association={"publicIp": "203.0.113.1"},
+                privateIpAddressesSet=[
+                    {
+                        "privateIpAddress": "10.1.0.1",
+                        "primary": "true",
+                        "association": {"publicIp": "203.0.113.1"},
+                    },
+                    {"privateIpAddress": "10.1.0.77", "primary": "false"},
+                ],
+                ipv6AddressesSet=[{"ipv6Address": "2001:db8::1"}],
+                ipv4PrefixSet=[{"ipv4Prefix": "10.1.16.0/28"}],
+                ipv6PrefixSet=[{"ipv6Prefix": "2001:db8:0:0:1::/80"}],
+            )
+        ],
+    )
+
+    (region,) = read().regions
+
+    assert region.interfaces[0].addresses == (
+        "10.1.0.1",
+        "10.1.0.77",
+        "10.1.16.0/28",
+        "2001:db8:0:0:1::/80",
+        "2001:db8::1",
+    )
+
+
+def test_rules_that_moto_does_not_know_arrive(ec2: Ec2Server) -> None:
+    peered = {
+        "userId": "210987654321",
+        "groupId": "sg-0000000b",
+        "vpcId": "vpc-0b0b0b0b",
+        "vpcPeeringConnectionId": "pcx-0a0a0a0a",
+    }
+    ec2.say(
+        "us-west-2",
+        "DescribeSecurityGroups",
+        [
+            group(
+                "sg-0000000a",
+                {"ipProtocol": "icmpv6", "ipv6Ranges": [{"cidrIpv6": "2001:db8::/32"}]},
+                {
+                    "ipProtocol": "58",
+                    "fromPort": 128,
+                    "toPort": 0,
+                    "ipv6Ranges": [{"cidrIpv6": "::/0"}],
+                },
+                {
+                    "ipProtocol": "tcp",
+                    "fromPort": 22,
+                    "toPort": 22,
+                    "groups": [
+                        {**peered, "peeringStatus": "active"},
+                        {**peered, "groupId": "sg-0000000c", "peeringStatus": "deleted"},
+                        {"groupId": "sg-0000000d"},
+                    ],
+                },
+            )
+        ],
+    )
+
+    ((found,),) = (region.groups for region in read().regions)
+
+    assert found.ingress == (
+        Ingress(
+            service=Icmp(protocol="icmpv6", type=-1, code=-1),
+            cidrs=("2001:db8::/32",),
+        ),
+        Ingress(service=Icmp(protocol="icmpv6", type=128, code=0), cidrs=("::/0",)),
+        Ingress(
+            service=Ports(protocol="tcp", first=22, last=22),
+            groups=(
+                GroupReference(id="sg-0000000b", account="210987654321"),
+                GroupReference(id="sg-0000000c", account="210987654321", peering="deleted"),
+                GroupReference(id="sg-0000000d"),
+            ),
+        ),
+    )
+
+
+def test_prefix_lists_are_read_page_by_page_and_unreadable_ones_left_out(
+    ec2: Ec2Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("reyes"), "propagate", True)
+
+    def naming(protocol: str, identifier: str) -> Item:
+        return {"ipProtocol": protocol, "prefixListIds": [{"prefixListId": identifier}]}
+
+    ec2.say(
+        "us-west-2",
+        "DescribeSecurityGroups",
+        [
+            group("sg-0000000a", naming("6", "pl-0000000a"), naming("17", "pl-0000000b")),
+            {
+                **group("sg-0000000b", naming("-1", "pl-0000000c")),
+                "groupName": "vpn-allow-all",
+            },
+        ],
+    )
+    entries = "GetManagedPrefixListEntries"
+    ec2.say(
+        "us-west-2",
+        f"{entries}/pl-0000000a",
+        [{"cidr": "192.0.2.0/24"}],
+        [],
+        [{"cidr": "198.51.100.0/24"}],
+    )
+    ec2.say("us-west-2", f"{entries}/pl-0000000b", Failure("InvalidPrefixListID.NotFound"))
+
+    (region,) = read(excluded=("vpn-allow-all",)).regions
+
+    assert [(found.id, found.cidrs) for found in region.prefix_lists] == [
+        ("pl-0000000a", ("192.0.2.0/24", "198.51.100.0/24"))
+    ]
+    assert {asked.parameters["PrefixListId"] for asked in ec2.asked_for(entries)} == {
+        "pl-0000000a",
+        "pl-0000000b",
+    }
+    assert "us-west-2: prefix list pl-0000000b is gone or not shared" in caplog.text
+
+
+def test_a_prefix_list_that_may_not_be_read_fails_the_read(ec2: Ec2Server) -> None:
+    naming = {"ipProtocol": "-1", "prefixListIds": [{"prefixListId": "pl-0000000a"}]}
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group("sg-0000000a", naming)])
+    action = "GetManagedPrefixListEntries"
+    ec2.say("us-west-2", f"{action}/pl-0000000a", Failure("UnauthorizedOperation", 403))
+
+    with pytest.raises(SourceError, match=action) as caught:
+        read()
+
+    assert caught.value.hint == f"allow the leader the action ec2:{action}"
+
+
+def test_only_the_named_vpcs_are_asked_for(ec2: Ec2Server) -> None:
+    read(SourceConfig(region="us-west-2", vpcs=("vpc-0a1b2c3d",)))
+
+    assert [asked.action for asked in ec2.asked] == list(CALLS)
+    for asked in ec2.asked:
+        assert asked.parameters["Filter.1.Name"] == "vpc-id"
+        assert asked.parameters["Filter.1.Value.1"] == "vpc-0a1b2c3d"
+
+
+def test_a_named_vpc_that_is_not_there_is_an_error(ec2: Ec2Server) -> None:
+    source = SourceConfig(region="us-west-2", vpcs=("vpc-0a1b2c3d", "vpc-0f0f0f0f"))
+
+    with pytest.raises(ConfigError, match=r"^us-west-2 has no VPC vpc-0f0f0f0f$"):
+        read(source)
+
+    assert [asked.action for asked in ec2.asked] == ["DescribeVpcs"]
+
+
+def test_a_role_is_assumed_in_the_source_s_own_region(ec2: Ec2Server) -> None:
+    read(
+        SourceConfig(region="us-west-2"),
+        SourceConfig(region="us-west-2", role_arn=ROLE),
+        SourceConfig(region="eu-west-1", role_arn=ROLE),
+    )
+
+    assert sorted((asked.region, asked.account) for asked in ec2.asked_for("AssumeRole")) == [
+        ("eu-west-1", "OWN"),
+        ("us-west-2", "OWN"),
+    ]
+    assert sorted((asked.region, asked.account) for asked in ec2.asked_for("DescribeVpcs")) == [
+        ("eu-west-1", "210987654321"),
+        ("us-west-2", "210987654321"),
+        ("us-west-2", "OWN"),
+    ]
+
+
+def test_a_role_that_may_not_be_assumed_is_named(ec2: Ec2Server) -> None:
+    ec2.fail("eu-west-1", "AssumeRole", Failure("AccessDenied", 403))
+
+    with pytest.raises(SourceError, match=f"^eu-west-1 as {ROLE}: AssumeRole failed") as caught:
+        read(SourceConfig(region="eu-west-1", role_arn=ROLE))
+
+    assert caught.value.hint == f"allow the leader to assume {ROLE}, on both sides"
+
+
+def test_the_same_world_seen_by_two_accounts_counts_once(ec2: Ec2Server) -> None:
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group()])
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(1)])
+
+    once = read()
+    twice = read(SourceConfig(region="us-west-2"), SourceConfig(region="us-west-2", role_arn=ROLE))
+
+    assert once == twice
+
+
+def test_throttling_that_ends_is_waited_for(ec2: Ec2Server) -> None:
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group()])
+    ec2.fail("us-west-2", "DescribeSecurityGroups", Failure("RequestLimitExceeded", 503))
+
+    (region,) = read().regions
+
+    assert len(region.groups) == 1
+    assert len(ec2.asked_for("DescribeSecurityGroups")) == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "hint"),
+    [
+        (Failure("RequestLimitExceeded", 503), "EC2 throttles the account"),
+        (Failure("UnauthorizedOperation", 403), "the action ec2:DescribeInstances"),
+        (Failure("AuthFailure", 401), "is us-west-2 enabled in the account"),
+        (Failure("InternalError", 500), "the next run tries again"),
+    ],
+    ids=lambda value: value.code if isinstance(value, Failure) else "",
+)
+def test_a_call_that_finally_fails_is_named_with_what_to_do(
+    ec2: Ec2Server, failure: Failure, hint: str
+) -> None:
+    ec2.say("us-west-2", "DescribeInstances", failure)
+
+    with pytest.raises(SourceError) as caught:
+        read()
+
+    assert caught.value.message == (
+        f"us-west-2: DescribeInstances failed: {failure.code}: simulated {failure.code}"
+    )
+    assert caught.value.hint
+    assert hint in caught.value.hint
+
+
+def test_a_region_that_fails_on_its_second_page_fails_the_read(ec2: Ec2Server) -> None:
+    ec2.say("eu-west-1", "DescribeSecurityGroups", [group()], Failure("InternalError", 500))
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group()], [group("sg-0000000b")])
+
+    with pytest.raises(SourceError, match=r"^eu-west-1: DescribeSecurityGroups failed"):
+        read(SourceConfig(region="us-west-2"), SourceConfig(region="eu-west-1"))
+
+
+def test_after_a_failure_the_other_sources_stop_at_their_next_page(ec2: Ec2Server) -> None:
+    pages = [[interface(1)]] * 10_000
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", *pages)
+    ec2.say("eu-west-1", "DescribeVpcs", Failure("UnauthorizedOperation", 403))
+
+    with pytest.raises(SourceError, match="eu-west-1"):
+        read(SourceConfig(region="us-west-2"), SourceConfig(region="eu-west-1"))
+
+    assert len(ec2.asked_for("DescribeNetworkInterfaces")) < len(pages)
+
+
+def test_a_reply_that_is_no_xml_is_a_failed_call(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ec2, "reply", lambda _: (200, "<html>please log in"))
+
+    with pytest.raises(SourceError, match=r"^us-west-2: DescribeVpcs failed"):
+        read()
+
+
+def test_an_endpoint_that_nobody_listens_on_is_a_failed_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:1")
+
+    with pytest.raises(SourceError, match=r"^us-west-2: DescribeVpcs failed: .*127\.0\.0\.1"):
+        read()
+
+
+def test_without_credentials_the_hint_says_how_to_get_some(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    with pytest.raises(SourceError, match=r"^us-west-2: DescribeVpcs failed") as caught:
+        read()
+
+    assert caught.value.hint == "give the leader an instance role, or set AWS_PROFILE"
+    assert ec2.asked == []
+
+
+def test_a_world_made_in_moto_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    try:
+        ec2 = boto3.client("ec2", region_name="us-west-2")
+        vpc = ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
+        ec2.associate_vpc_cidr_block(VpcId=vpc, CidrBlock="10.8.0.0/16")
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.1.0.0/24")["Subnet"]["SubnetId"]
+        web, database = (
+            ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"]
+            for name in ("web", "db")
+        )
+        prefix_list = ec2.create_managed_prefix_list(
+            PrefixListName="offices",
+            MaxEntries=2,
+            AddressFamily="IPv4",
+            Entries=[{"Cidr": "192.0.2.0/24"}, {"Cidr": "198.51.100.7/32"}],
+        )["PrefixList"]["PrefixListId"]
+        ec2.authorize_security_group_ingress(
+            GroupId=database,
+            IpPermissions=[
+                {
+                    "IpProtocol": "tcp",
+                    "FromPort": 5432,
+                    "ToPort": 5433,
+                    "UserIdGroupPairs": [{"GroupId": web}],
+                    "PrefixListIds": [{"PrefixListId": prefix_list}],
+                },
+                {
+                    "IpProtocol": "icmp",
+                    "FromPort": 8,
+                    "ToPort": -1,
+                    "IpRanges": [{"CidrIp": "10.0.0.0/8"}],
+                },
+                {"IpProtocol": "-1", "Ipv6Ranges": [{"CidrIpv6": "2001:db8::/32"}]},
+            ],
+        )
+        instances = ec2.run_instances(
+            ImageId="ami-12345678",
+            MinCount=3,
+            MaxCount=3,
+            SubnetId=subnet,
+            SecurityGroupIds=[web],
+        )["Instances"]
+        ec2.terminate_instances(InstanceIds=[instances[2]["InstanceId"]])
+
+        content = read(SourceConfig(region="us-west-2", vpcs=(vpc,)))
+    finally:
+        server.stop()
+
+    (region,) = content.regions
+    groups = {found.name: found for found in region.groups}
+    assert [found.cidrs for found in region.vpcs] == [("10.1.0.0/16", "10.8.0.0/16")]
+    assert sorted(groups) == ["db", "default", "web"]
+    assert groups["db"].ingress == (
+        Ingress(service=Everything(), cidrs=("2001:db8::/32",)),
+        Ingress(service=Icmp(protocol="icmp", type=8, code=-1), cidrs=("10.0.0.0/8",)),
+        Ingress(
+            service=Ports(protocol="tcp", first=5432, last=5433),
+            prefix_lists=(prefix_list,),
+            groups=(GroupReference(id=web),),
+        ),
+    )
+    assert [found.cidrs for found in region.prefix_lists] == [("192.0.2.0/24", "198.51.100.7")]
+    assert {found.instance: found.addresses for found in region.interfaces} == {
+        running["InstanceId"]: (running["PrivateIpAddress"],) for running in instances[:2]
+    }
+    assert {found.groups for found in region.interfaces} == {(web,)}

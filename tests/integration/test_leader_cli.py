@@ -1,0 +1,355 @@
+"""`reyes leader` from its command line to S3: moto's S3, real gpg, an EC2 of our own."""
+
+import json
+import logging
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from reyes.adapters.gpg import Gpg
+from reyes.adapters.keyring import make_keyrings
+from reyes.cli import main
+from reyes.envelope import Envelope
+from reyes.errors import SignatureError
+from reyes.ruleset import Ruleset
+from reyes.trust import authenticate, moment_text
+from tests.fakes.ec2_server import Ec2Server, Failure, Item, ec2_server
+
+OWNER = "123456789012"
+BUCKET = "acme-reyes"
+KEY = "production/ruleset.gpg"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield boto3.client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=f"http://{host}:{port}",
+        aws_access_key_id="OWN",
+        aws_secret_access_key="secret",
+    )
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def keyrings() -> Iterator[tuple[Path, str]]:
+    """The directory of both keyrings, short enough for gpg-agent's sockets, and the key."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="reyes-") as directory:
+        path = Path(directory)
+        fingerprint = make_keyrings(path, "Reyes leader", "0")
+        yield path, fingerprint
+        subprocess.run(["gpgconf", "--homedir", path / "leader", "--kill", "all"], check=True)
+
+
+@pytest.fixture
+def ec2() -> Iterator[Ec2Server]:
+    with ec2_server() as server:
+        yield server
+
+
+class Leader:
+    """A leader's host: its configuration, its command line, and the bucket it publishes to."""
+
+    def __init__(self, directory: Path, keyrings: tuple[Path, str], s3: Any) -> None:
+        self.config = directory / "config.yaml"
+        self.keyrings, self.fingerprint = keyrings
+        self.s3 = s3
+        self.configure()
+
+    def configure(self, **leader: Any) -> None:
+        """Write the configuration, with some of the leader's options changed."""
+        sources = [{"region": "us-west-2"}, {"region": "eu-west-1"}]
+        document = {
+            "environment": "production",
+            "s3": {"bucket": BUCKET, "key": KEY, "region": "us-east-1"},
+            "signing": {
+                "keyring_directory": str(self.keyrings / "leader"),
+                "signing_key": self.fingerprint,
+            },
+            "leader": {"sources": sources, **leader},
+        }
+        self.config.write_text(yaml.safe_dump(document))
+
+    def run(self, *arguments: str) -> Result:
+        command = ["leader", "--config", str(self.config), *arguments]
+        return CliRunner().invoke(main, command, catch_exceptions=False)
+
+    def published(self) -> bytes | None:
+        keys = {item["Key"] for item in self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", ())}
+        if KEY not in keys:
+            assert not keys
+            return None
+        body: bytes = self.s3.get_object(Bucket=BUCKET, Key=KEY)["Body"].read()
+        return body
+
+    def read_as_follower(self, blob: bytes) -> Ruleset:
+        gpg = Gpg(self.keyrings / "follower", self.fingerprint)
+        return authenticate(gpg.inspect(Envelope(blob)), frozenset({self.fingerprint})).ruleset
+
+
+@pytest.fixture
+def leader(
+    tmp_path: Path,
+    keyrings: tuple[Path, str],
+    s3: Any,
+    ec2: Ec2Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Leader]:
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": s3.meta.endpoint_url,
+        "AWS_ENDPOINT_URL": ec2.url,
+        "AWS_ACCESS_KEY_ID": "OWN",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3.create_bucket(Bucket=BUCKET)
+    logger = logging.getLogger("reyes")
+    before = logger.handlers, logger.propagate, logger.level
+    yield Leader(tmp_path, keyrings, s3)
+    logger.handlers, logger.propagate, level = before
+    logger.setLevel(level)
+    for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        s3.delete_object(Bucket=BUCKET, Key=item["Key"])
+
+
+def interface(number: int) -> Item:
+    return {
+        "networkInterfaceId": f"eni-{number:08x}",
+        "vpcId": "vpc-0a1b2c3d",
+        "privateIpAddress": f"10.1.0.{number}",
+        "groupSet": [{"groupId": "sg-0000000a"}],
+        "attachment": {"instanceId": f"i-{number:08x}", "deviceIndex": 0},
+    }
+
+
+def fill(ec2: Ec2Server, instances: int) -> None:
+    """One group with so many instances in the first region, nothing in the second."""
+    group = {
+        "groupId": "sg-0000000a",
+        "groupName": "web",
+        "ownerId": OWNER,
+        "vpcId": "vpc-0a1b2c3d",
+        "ipPermissions": [
+            {
+                "ipProtocol": "tcp",
+                "fromPort": 443,
+                "toPort": 443,
+                "ipRanges": [{"cidrIp": "10.0.0.0/8"}],
+            }
+        ],
+    }
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group])
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(n) for n in range(instances)])
+
+
+def test_what_is_published_is_what_followers_accept(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 3)
+
+    result = leader.run()
+
+    assert (result.exit_code, result.stderr) == (0, "INFO nothing is published yet\n")
+    blob = leader.published()
+    assert blob
+    ruleset = leader.read_as_follower(blob)
+    header = ruleset.header
+    assert header.environment == "production"
+    assert header.generator == f"{os.uname().nodename} reyes/2.0.0"
+    assert (header.counts.sources, header.counts.instances) == (2, 3)
+    assert [region.name for region in ruleset.content.regions] == ["eu-west-1", "us-west-2"]
+    title, *lines = result.stdout.splitlines()
+    assert title.startswith(
+        f"published ruleset {header.serial} at s3://{BUCKET}/{KEY}, valid until "
+    )
+    assert "   instances 3" in lines
+    assert lines[-2:] == [
+        "no genuine ruleset was published before:",
+        "+ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d: rules 1, members 3",
+    ]
+
+
+def test_each_published_ruleset_is_archived(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 1)
+    leader.run()
+
+    blob = leader.published()
+    assert blob
+    (archived,) = leader.s3.list_objects_v2(Bucket=BUCKET, Prefix="archive/")["Contents"]
+    serial = leader.read_as_follower(blob).header.serial
+    assert archived["Key"].endswith(f"/{serial}-{KEY}")
+    assert archived["Size"] == len(blob)
+
+
+def test_json_tells_the_same_to_machines(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 3)
+    first = json.loads(leader.run("--json").stdout)
+    fill(ec2, 4)
+
+    second = json.loads(leader.run("--json").stdout)
+
+    assert (first["status"], first["previous_serial"]) == ("published", None)
+    assert second["previous_serial"] == first["serial"] < second["serial"]
+    assert second["previous_counts"] == first["counts"]
+    assert second["object"] == f"s3://{BUCKET}/{KEY}"
+    (change,) = second["difference"]["groups"]
+    assert (change["change"], change["members_added"]) == ("changed", ["10.1.0.3"])
+
+
+def test_a_dry_run_publishes_nothing_and_writes_the_signed_file(
+    leader: Leader, ec2: Ec2Server, tmp_path: Path
+) -> None:
+    fill(ec2, 3)
+    leader.run()
+    before = leader.published()
+    fill(ec2, 4)
+    output = tmp_path / "ruleset.gpg"
+
+    result = leader.run("--dry-run", "--output", str(output))
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("dry run: ruleset ")
+    assert result.stdout.splitlines()[-2:] == [
+        "~ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d",
+        "  + member 10.1.0.3",
+    ]
+    assert leader.published() == before
+    assert leader.read_as_follower(output.read_bytes()).header.counts.instances == 4
+    assert output.stat().st_mode & 0o777 == 0o644
+
+
+def test_nothing_changed_is_said(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 3)
+    leader.run()
+
+    result = leader.run("--dry-run")
+
+    assert "nothing changed since ruleset " in result.stdout.splitlines()[-1]
+
+
+def test_a_region_that_fails_on_its_second_page_publishes_nothing(
+    leader: Leader, ec2: Ec2Server, tmp_path: Path
+) -> None:
+    fill(ec2, 3)
+    leader.run()
+    before = leader.published()
+    ec2.say(
+        "us-west-2", "DescribeNetworkInterfaces", [interface(0)], Failure("InternalError", 500)
+    )
+    output = tmp_path / "ruleset.gpg"
+
+    result = leader.run("--force", "--output", str(output))
+
+    assert result.exit_code == 75
+    assert result.stdout == ""
+    assert result.stderr == (
+        "reyes: us-west-2: DescribeNetworkInterfaces failed: InternalError:"
+        " simulated InternalError\n"
+        "hint: nothing is published; the next run tries again\n"
+    )
+    assert leader.published() == before
+    assert not output.exists()
+
+
+def test_a_world_that_shrinks_needs_force(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 10)
+    leader.run()
+    before = leader.published()
+    fill(ec2, 5)
+
+    refused = leader.run()
+    assert refused.exit_code == 24
+    assert "instances fell from 10 to 5 (50%, max_shrink is 30%)" in refused.stderr
+    assert leader.published() == before
+
+    assert leader.run("--force").exit_code == 0
+    assert leader.published() != before
+
+
+def test_a_vandalised_object_is_told_and_replaced(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 1)
+    leader.s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"-----BEGIN PGP MESSAGE-----\n")
+
+    result = leader.run()
+
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "ERROR the published object is not genuine and will be replaced:"
+        " the object is no binary OpenPGP message\n"
+    )
+    blob = leader.published()
+    assert blob
+    assert leader.read_as_follower(blob).header.counts.instances == 1
+
+
+def test_a_key_that_followers_do_not_trust_publishes_nothing(
+    leader: Leader, ec2: Ec2Server
+) -> None:
+    fill(ec2, 1)
+    text = yaml.safe_load(leader.config.read_text())
+    text["signing"]["trusted_keys"] = ["F" * 40]
+    leader.config.write_text(yaml.safe_dump(text))
+
+    result = leader.run()
+
+    assert result.exit_code == SignatureError.exit_code
+    assert "followers would refuse this ruleset, it is not published" in result.stderr
+    assert leader.published() is None
+
+
+def test_excluded_groups_and_matching_tags_reach_the_document(
+    leader: Leader, ec2: Ec2Server
+) -> None:
+    fill(ec2, 1)
+    leader.configure(excluded_group_names=["web"], group_matching="tag:role", validity=600)
+
+    leader.run()
+
+    blob = leader.published()
+    assert blob
+    ruleset = leader.read_as_follower(blob)
+    assert ruleset.header.not_after - ruleset.header.generated_at == 600
+    assert ruleset.content.group_matching == "tag:role"
+    assert ruleset.content.regions[1].groups[0].ingress == ()
+
+
+def test_long_reads_leave_log_lines(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 0)
+    pages = [[interface(0)], [interface(1)], [interface(2)]]
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", *pages)
+
+    result = leader.run("--dry-run")
+
+    assert result.stderr.splitlines() == [
+        "INFO nothing is published yet",
+        "INFO us-west-2: DescribeNetworkInterfaces: 2 items so far",
+        "INFO us-west-2: DescribeNetworkInterfaces: 3 items so far",
+    ]
+
+
+def test_a_configuration_without_leader_is_refused(leader: Leader, ec2: Ec2Server) -> None:
+    text = yaml.safe_load(leader.config.read_text())
+    del text["leader"]
+    leader.config.write_text(yaml.safe_dump(text))
+
+    result = leader.run()
+
+    assert result.exit_code == 78
+    assert "the configuration has no leader section" in result.stderr
+    assert ec2.asked == []

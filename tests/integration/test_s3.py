@@ -1,0 +1,313 @@
+"""The store over HTTP: moto's S3, and a proxy before it for what goes wrong on the way."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config as ClientSettings
+
+from reyes.adapters.s3 import S3Store, make_s3_client
+from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
+from reyes.errors import ConfigError, SignatureError, SourceError
+from reyes.inventory import Inventory
+from reyes.leader import Outcome, Request, publish_pass
+from tests.fakes.proxy import Answer, Proxy, Trick, proxy_to
+from tests.leaders import PaperSigner, configuration, fleet, signed
+from tests.worlds import document
+
+KEY = "production/ruleset.gpg"
+NOW = 1_795_163_376
+BUCKETS = (f"acme-reyes-{number}" for number in itertools.count())
+
+
+def error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>simulated {code}</Message></Error>".encode()
+
+
+FORBIDDEN = Answer(403, error("AccessDenied"))
+CONFLICT = Answer(409, error("ConditionalRequestConflict"))
+
+
+@pytest.fixture(scope="module")
+def moto_url() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def proxy(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with proxy_to(moto_url) as proxy:
+        for name, value in {
+            "AWS_ENDPOINT_URL_S3": proxy.url,
+            "AWS_ACCESS_KEY_ID": "OWN",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_MAX_ATTEMPTS": "2",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield proxy
+
+
+@pytest.fixture
+def bucket(moto_url: str, proxy: Proxy) -> str:
+    """A fresh bucket, made past the proxy."""
+    name = next(BUCKETS)
+    assert proxy.url
+    s3 = boto3.client("s3", region_name="us-east-1", endpoint_url=moto_url)
+    s3.create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def store(bucket: str) -> S3Store:
+    return S3Store(make_s3_client("us-east-1"), bucket, KEY)
+
+
+def etag_of(store: S3Store) -> str:
+    current = store.current()
+    assert current
+    assert current.etag
+    return current.etag
+
+
+def test_what_is_published_is_fetched(store: S3Store) -> None:
+    assert store.publish(Envelope(b"\x90first"), None)
+
+    fetched = store.fetch()
+    assert fetched
+    assert fetched.blob == b"\x90first"
+    assert fetched == store.current()
+
+
+def test_an_unchanged_object_is_not_sent_again(store: S3Store) -> None:
+    store.publish(Envelope(b"first"), None)
+    tag = etag_of(store)
+
+    assert store.fetch(tag) is None
+
+    store.publish(Envelope(b"second"), tag)
+    changed = store.fetch(tag)
+    assert changed
+    assert changed.blob == b"second"
+
+
+def test_only_what_was_read_is_replaced(store: S3Store) -> None:
+    assert store.publish(Envelope(b"first"), None)
+    first = etag_of(store)
+    assert store.publish(Envelope(b"second"), first)
+
+    assert not store.publish(Envelope(b"stale"), first)
+    assert not store.publish(Envelope(b"new"), None)
+
+    current = store.current()
+    assert current
+    assert current.blob == b"second"
+
+
+def test_an_object_that_is_gone_is_not_replaced(store: S3Store) -> None:
+    assert not store.publish(Envelope(b"second"), '"5d41402abc4b2a76b9719d911017c592"')
+    assert store.current() is None
+
+
+def test_a_conflict_is_lost_and_not_repeated_blindly(store: S3Store, proxy: Proxy) -> None:
+    proxy.play("PUT", CONFLICT)
+
+    assert not store.publish(Envelope(b"first"), None)
+    assert proxy.seen == ["PUT"]
+
+
+def test_archived_copies_lie_beside(store: S3Store, bucket: str, moto_url: str) -> None:
+    store.archive("archive/2026/11/20/1-x", Envelope(b"first"))
+    store.archive("archive/2026/11/20/1-x", Envelope(b"second"))
+
+    s3 = boto3.client("s3", region_name="us-east-1", endpoint_url=moto_url)
+    copy = s3.get_object(Bucket=bucket, Key="archive/2026/11/20/1-x")
+    assert copy["Body"].read() == b"second"
+    assert copy["ContentType"] == "application/octet-stream"
+    assert store.current() is None
+
+
+def test_what_is_missing_is_none_for_leaders_and_unavailable_for_followers(
+    store: S3Store, bucket: str
+) -> None:
+    assert store.current() is None
+    with pytest.raises(SourceError, match=f"^s3://{bucket}/{KEY}: GetObject failed: NoSuchKey"):
+        store.fetch()
+
+
+def test_a_bucket_that_is_missing_is_unavailable_for_both(proxy: Proxy) -> None:
+    assert proxy.url
+    store = S3Store(make_s3_client("us-east-1"), "no-such-bucket", KEY)
+
+    for read in (store.current, store.fetch):
+        with pytest.raises(SourceError, match="NoSuchBucket") as caught:
+            read()
+        assert caught.value.hint == "mend s3.bucket, or create the bucket"
+
+
+def test_what_is_forbidden_is_unavailable_for_both(store: S3Store, proxy: Proxy) -> None:
+    proxy.play("GET", FORBIDDEN, FORBIDDEN)
+    proxy.play("PUT", FORBIDDEN)
+
+    for read in (store.current, store.fetch):
+        with pytest.raises(SourceError, match="GetObject failed: AccessDenied") as caught:
+            read()
+        assert caught.value.hint
+        assert "allow s3:GetObject, and s3:ListBucket" in caught.value.hint
+    with pytest.raises(SourceError, match="PutObject failed: AccessDenied") as caught:
+        store.publish(Envelope(b"first"), None)
+    assert caught.value.hint == "allow s3:PutObject on this key"
+
+
+@pytest.mark.parametrize(
+    "trick", [Answer(503, error("SlowDown")), Answer(500, error("InternalError")), "drop"], ids=str
+)
+def test_one_failure_is_tried_again_and_two_are_unavailable(
+    store: S3Store, proxy: Proxy, trick: Trick
+) -> None:
+    store.publish(Envelope(b"first"), None)
+
+    proxy.play("GET", trick)
+    assert store.fetch()
+
+    proxy.play("GET", trick, trick)
+    with pytest.raises(SourceError, match="GetObject failed"):
+        store.fetch()
+
+
+def test_a_reply_that_breaks_off_is_unavailable(store: S3Store, proxy: Proxy) -> None:
+    store.publish(Envelope(bytes(100_000)), None)
+    proxy.play("GET", "cut")
+
+    with pytest.raises(SourceError, match="GetObject failed"):
+        store.fetch()
+
+
+def test_a_server_that_does_not_answer_in_time_is_unavailable(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        client = boto3.client(
+            "s3",
+            region_name="us-east-1",
+            config=ClientSettings(read_timeout=0.2, connect_timeout=0.2),
+        )
+        with pytest.raises(SourceError, match="timeout"):
+            S3Store(client, "bucket", KEY).fetch()
+    assert proxy.seen == []
+
+
+def test_clients_of_the_adapter_do_not_wait_for_ever(proxy: Proxy) -> None:
+    settings: Any = make_s3_client("us-east-1").meta.config
+
+    assert (settings.connect_timeout, settings.read_timeout) == (5, 15)
+    assert settings.retries == {"mode": "standard", "total_max_attempts": 2}
+    assert proxy.seen == []
+
+
+def test_an_object_too_large_is_refused_and_can_still_be_replaced(store: S3Store) -> None:
+    store.publish(Envelope(bytes(MAX_ENVELOPE_BYTES + 5)), None)
+
+    with pytest.raises(SignatureError, match=f"more than {MAX_ENVELOPE_BYTES} bytes"):
+        store.fetch()
+    current = store.current()
+    assert current
+    assert len(current.blob) == MAX_ENVELOPE_BYTES + 1
+    assert store.publish(Envelope(b"healed"), current.etag)
+
+
+def test_the_largest_ruleset_is_fetched(store: S3Store) -> None:
+    store.publish(Envelope(bytes(MAX_ENVELOPE_BYTES)), None)
+
+    fetched = store.fetch()
+    assert fetched
+    assert len(fetched.blob) == MAX_ENVELOPE_BYTES
+
+
+def run(store: S3Store, now: int, before_reading: Any = lambda: None) -> Outcome:
+    def read() -> Sequence[Inventory]:
+        before_reading()
+        return fleet(3)
+
+    return publish_pass(
+        configuration(),
+        Request(now=now, generator="leader"),
+        store=store,
+        read=read,
+        signer=PaperSigner(),
+    )
+
+
+@pytest.mark.parametrize("was_published", [False, True])
+def test_of_two_leaders_in_a_race_one_publishes_and_the_other_is_superseded(
+    store: S3Store, *, was_published: bool
+) -> None:
+    if was_published:
+        run(store, NOW - 300)
+    outcomes: list[Outcome] = []
+
+    slow = run(store, NOW, lambda: outcomes.append(run(store, NOW + 10)))
+
+    assert [outcome.status for outcome in outcomes] == ["published"]
+    assert slow.status == "superseded"
+    current = store.current()
+    assert current
+    assert current.blob == outcomes[0].envelope.blob
+
+
+def test_a_lost_answer_is_recognised_as_own_success(store: S3Store, proxy: Proxy) -> None:
+    proxy.play("PUT", "drop")
+
+    outcome = run(store, NOW)
+
+    assert outcome.status == "published"
+    # Read, write, write again after the lost answer, find the own object there, archive.
+    assert proxy.seen == ["GET", "PUT", "PUT", "GET", "PUT"]
+
+
+def test_a_conflict_without_winner_is_tried_again(store: S3Store, proxy: Proxy) -> None:
+    run(store, NOW)
+    proxy.play("PUT", CONFLICT)
+
+    assert run(store, NOW + 10).status == "published"
+
+
+def test_a_vandalised_object_is_replaced(store: S3Store) -> None:
+    store.publish(Envelope(b"vandalism"), None)
+
+    assert run(store, NOW).status == "published"
+    assert run(store, NOW + 10).previous is not None
+
+
+def test_another_fleet_s_object_stays(store: S3Store) -> None:
+    theirs = Envelope(signed(document(NOW, environment="staging")))
+    store.publish(theirs, None)
+
+    with pytest.raises(ConfigError, match="staging"):
+        run(store, NOW)
+
+    current = store.current()
+    assert current
+    assert current.blob == theirs.blob
+
+
+def test_a_failing_archive_leaves_the_ruleset_published(store: S3Store, proxy: Proxy) -> None:
+    proxy.play("PUT", "forward", FORBIDDEN)
+
+    with pytest.raises(SourceError, match=r"published, but not archived: s3://.*/archive/2026/"):
+        run(store, NOW)
+
+    assert store.current()

@@ -1,0 +1,191 @@
+import msgspec
+import pytest
+from hypothesis import given, settings
+from msgspec.structs import replace
+
+from reyes.difference import Difference, compare, shrinkage
+from reyes.net import Ports
+from reyes.ruleset import Content, Counts, GroupReference, Ingress, PrefixList, SecurityGroup
+from tests.strategies import contents
+from tests.worlds import small_world
+
+
+def lines(before: Content | None, after: Content) -> list[str]:
+    return list(compare(before, after).lines())
+
+
+def with_west(content: Content, **changes: object) -> Content:
+    """The world with some fields of its second region changed."""
+    eu, west = content.regions
+    return replace(content, regions=(eu, replace(west, **changes)))
+
+
+def test_the_same_world_differs_in_nothing() -> None:
+    difference = compare(small_world(), small_world())
+
+    assert not difference
+    assert list(difference.lines()) == []
+
+
+def test_the_first_ruleset_adds_every_group_in_one_line_each() -> None:
+    assert lines(None, small_world()) == [
+        "+ group web (sg-0000000e) in eu-west-1 vpc-0e0e0e0e: rules 0, members 1",
+        "+ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d: rules 2, members 3",
+        "+ group db (sg-0000000b) in us-west-2 vpc-0a1b2c3d: rules 4, members 2",
+        "+ prefix list pl-0000000a in us-west-2",
+        "  + entry 192.0.2.0/24",
+        "  + entry 198.51.100.7",
+    ]
+
+
+def test_a_vanished_group_takes_one_line_and_changes_the_rules_that_named_it() -> None:
+    before = small_world()
+    west = before.regions[1]
+    after = with_west(before, groups=west.groups[1:], interfaces=west.interfaces[1:2])
+
+    assert lines(before, after) == [
+        "- group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d: rules 2, members 3",
+        "~ group db (sg-0000000b) in us-west-2 vpc-0a1b2c3d",
+        "  + rule tcp 5432-5433 from sg-0000000a",
+        "  - rule tcp 5432-5433 from sg-0000000a (web)",
+    ]
+
+
+def test_rules_are_told_source_by_source() -> None:
+    before = small_world()
+    web, db = before.regions[1].groups
+    changed = Ingress(
+        service=Ports(protocol="tcp", first=443, last=443), cidrs=("10.3.0.0/16", "::/0")
+    )
+    more = Ingress(
+        service=Ports(protocol="udp", first=0, last=65535),
+        prefix_lists=("pl-0000000a",),
+        groups=(
+            GroupReference(id="sg-0000000b"),
+            GroupReference(id="sg-0000000d", account="210987654321", peering="deleted"),
+        ),
+    )
+    after = with_west(before, groups=(replace(web, ingress=(changed, more)), db))
+
+    assert lines(before, after) == [
+        "~ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d",
+        "  + rule tcp 443 from 10.3.0.0/16",
+        "  + rule udp all ports from 210987654321/sg-0000000d, peering deleted",
+        "  + rule udp all ports from pl-0000000a",
+        "  + rule udp all ports from sg-0000000b (db)",
+        "  - rule tcp 443 from 0.0.0.0/0",
+    ]
+
+
+def test_members_are_told_by_group() -> None:
+    before = small_world()
+    first, *others = before.regions[1].interfaces
+    moved = replace(first, addresses=("10.1.0.99", "2001:db8::10"))
+    after = with_west(before, interfaces=(moved, *others))
+
+    assert lines(before, after) == [
+        "~ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d",
+        "  + member 10.1.0.99",
+        "  - member 10.1.0.10",
+    ]
+
+
+def test_entries_of_prefix_lists_are_told() -> None:
+    before = small_world()
+    after = with_west(
+        before,
+        prefix_lists=(
+            PrefixList(id="pl-0000000a", cidrs=("192.0.2.0/24",)),
+            PrefixList(id="pl-0000000b", cidrs=()),
+        ),
+    )
+
+    assert lines(before, after) == [
+        "~ prefix list pl-0000000a in us-west-2",
+        "  - entry 198.51.100.7",
+        "+ prefix list pl-0000000b in us-west-2",
+    ]
+    assert lines(after, before)[-1] == "- prefix list pl-0000000b in us-west-2"
+
+
+def test_settings_are_told() -> None:
+    before = small_world()
+    after = replace(before, group_matching="id", excluded_group_names=("open",))
+
+    assert lines(before, after) == [
+        "~ group_matching was name, is id",
+        "~ groups named open are excluded",
+        "~ groups named vpn-allow-all are no longer excluded",
+    ]
+
+
+def test_groups_of_one_id_in_two_regions_are_two() -> None:
+    before = small_world()
+    eu, west = before.regions
+    twin = SecurityGroup(id="sg-0000000a", name="twin", vpc="vpc-0e0e0e0e", account="123456789012")
+    after = replace(before, regions=(replace(eu, groups=(*eu.groups, twin)), west))
+
+    assert lines(before, after) == [
+        "+ group twin (sg-0000000a) in eu-west-1 vpc-0e0e0e0e: rules 0, members 0"
+    ]
+
+
+@settings(max_examples=25)
+@given(contents(), contents())
+def test_there_and_back_are_mirror_images(one: Content, other: Content) -> None:
+    there, back = compare(one, other), compare(other, one)
+
+    assert [(g.region, g.id, g.rules_added, g.members_added) for g in there.groups] == [
+        (g.region, g.id, g.rules_removed, g.members_removed) for g in back.groups
+    ]
+    assert msgspec.json.decode(msgspec.json.encode(there), type=Difference) == there
+
+
+def counts(**changes: int) -> Counts:
+    world = {
+        "sources": 10,
+        "vpcs": 10,
+        "groups": 10,
+        "rules": 10,
+        "interfaces": 10,
+        "instances": 10,
+        "members": 10,
+    }
+    return Counts(**{**world, **changes})
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ({}, []),
+        ({"instances": 11, "members": 99, "sources": 11}, []),
+        ({"instances": 7, "members": 7, "sources": 7}, []),
+        ({"instances": 6}, ["instances fell from 10 to 6 (40%, max_shrink is 30%)"]),
+        ({"members": 0}, ["members fell from 10 to 0 (100%, max_shrink is 30%)"]),
+        ({"sources": 1}, ["sources fell from 10 to 1 (90%, max_shrink is 30%)"]),
+        ({"vpcs": 0, "groups": 0, "rules": 0, "interfaces": 0}, []),
+        (
+            {"sources": 5, "instances": 5},
+            [
+                "sources fell from 10 to 5 (50%, max_shrink is 30%)",
+                "instances fell from 10 to 5 (50%, max_shrink is 30%)",
+            ],
+        ),
+    ],
+)
+def test_what_falls_by_more_than_max_shrink_is_named(
+    after: dict[str, int], expected: list[str]
+) -> None:
+    assert shrinkage(counts(), counts(**after), 0.3) == expected
+
+
+def test_an_empty_world_can_only_grow() -> None:
+    empty = counts(sources=0, instances=0, members=0)
+
+    assert shrinkage(empty, empty, 0) == []
+    assert shrinkage(empty, counts(), 0) == []
+
+
+def test_limits_of_max_shrink() -> None:
+    assert shrinkage(counts(), counts(instances=0), 1) == []
+    assert shrinkage(counts(), counts(instances=9), 0) != []
