@@ -1,0 +1,191 @@
+"""A ruleset in words: pure text for `reyes show`."""
+
+from collections.abc import Iterable, Iterator
+
+from reyes.errors import HostUnknownError
+from reyes.net import service_text
+from reyes.ruleset import (
+    Content,
+    Counts,
+    GroupReference,
+    Ingress,
+    Interface,
+    Region,
+    SecurityGroup,
+)
+from reyes.trust import Genuine, moment_text, span_text
+
+
+def describe(genuine: Genuine, now: int) -> Iterator[str]:
+    """Yield the lines that tell everything a ruleset says."""
+    content = genuine.ruleset.content
+    yield from _header_lines(genuine, now)
+    for region in content.regions:
+        members = _members(region)
+        yield ""
+        yield f"region {region.name}"
+        yield from _vpc_lines(region, {vpc.id for vpc in region.vpcs})
+        for group in region.groups:
+            yield from _group_lines(content, region, group, members)
+        yield from _prefix_list_lines(region, {entry.id for entry in region.prefix_lists})
+
+
+def describe_instance(genuine: Genuine, instance: str, now: int) -> Iterator[str]:
+    """Yield the lines that concern one instance; HostUnknownError if there is none."""
+    content = genuine.ruleset.content
+    yield from _header_lines(genuine, now)
+    known = False
+    for region in content.regions:
+        own = [interface for interface in region.interfaces if interface.instance == instance]
+        if own:
+            known = True
+            yield ""
+            yield f"instance {instance} in region {region.name}"
+            yield from _instance_lines(content, region, own)
+    if not known:
+        raise HostUnknownError(
+            f"the ruleset does not know instance {instance}",
+            "see whether leader.sources covers its region and VPC",
+        )
+
+
+def _header_lines(genuine: Genuine, now: int) -> Iterator[str]:
+    header, content = genuine.ruleset.header, genuine.ruleset.content
+    left = header.not_after - now
+    until = f"in {span_text(left)}" if left >= 0 else f"expired {span_text(-left)} ago"
+    age = now - header.generated_at
+    since = f"{span_text(age)} ago" if age >= 0 else f"{span_text(-age)} ahead of this host"
+    expiry = genuine.key_expires_at
+    lasts = "never expires" if expiry is None else f"expires {moment_text(expiry)}"
+    yield f"ruleset {header.serial} for {_shown(header.environment)}"
+    yield f"  generated  {moment_text(header.generated_at)} ({since})"
+    yield f"  generator  {_shown(header.generator)}"
+    yield f"  not after  {moment_text(header.not_after)} ({until})"
+    yield f"  signed by  {genuine.signer} (key {lasts})"
+    yield f"  content    {genuine.ruleset.content_sha256}"
+    yield f"  holds      {counts_text(header.counts)}"
+    yield f"  matching   {_matching_text(content)}"
+    if content.excluded_group_names:
+        yield f"  excluded   {', '.join(map(_shown, content.excluded_group_names))}"
+
+
+def counts_text(counts: Counts) -> str:
+    """Write how large a world is."""
+    return ", ".join(
+        f"{getattr(counts, field)} {field if field != 'vpcs' else 'VPCs'}"
+        for field in counts.__struct_fields__
+    )
+
+
+def _matching_text(content: Content) -> str:
+    match content.group_matching:
+        case "id":
+            return "a group means itself only"
+        case "name":
+            return "a group means all groups of its name in all VPCs (`default` only itself)"
+        case other:
+            key = _shown(other.removeprefix("tag:"))
+            return f"a group means all groups with the same value of the tag {key} in all VPCs"
+
+
+def _instance_lines(content: Content, region: Region, own: list[Interface]) -> Iterator[str]:
+    members = _members(region)
+    yield from _vpc_lines(region, {interface.vpc for interface in own})
+    for interface in own:
+        groups = {group.id: group for group in region.groups}
+        names = [_group_name(groups.get(group), group) for group in interface.groups]
+        yield f"  interface {interface.id} in {interface.vpc}: {_list(interface.addresses)}"
+        yield f"    groups {_list(names)}"
+    carried = {group for interface in own for group in interface.groups}
+    rules = [rule for group in region.groups if group.id in carried for rule in group.ingress]
+    for group in region.groups:
+        if group.id in carried:
+            yield from _group_lines(content, region, group, members)
+    referenced = {reference.id for rule in rules for reference in rule.groups} - carried
+    for group in region.groups:
+        if group.id in referenced:
+            yield f"  referenced {_group_name(group, group.id)} in {group.vpc}"
+            yield f"    members {_list(members.get(group.id, ()))}"
+    yield from _prefix_list_lines(region, {entry for rule in rules for entry in rule.prefix_lists})
+
+
+def _vpc_lines(region: Region, wanted: set[str]) -> Iterator[str]:
+    for vpc in region.vpcs:
+        if vpc.id in wanted:
+            yield f"  {vpc.id} of account {vpc.account}: {_list(vpc.cidrs)}"
+
+
+def _prefix_list_lines(region: Region, wanted: set[str]) -> Iterator[str]:
+    for prefix_list in region.prefix_lists:
+        if prefix_list.id in wanted:
+            yield f"  prefix list {prefix_list.id}: {_list(prefix_list.cidrs)}"
+
+
+def _group_lines(
+    content: Content, region: Region, group: SecurityGroup, members: dict[str, list[str]]
+) -> Iterator[str]:
+    excluded = " (excluded, allows nothing)" if _is_excluded(content, group) else ""
+    yield f"  {_group_name(group, group.id)} in {group.vpc}{excluded}"
+    for rule in group.ingress:
+        sources = _list(_sources(content, region, rule))
+        yield f"    allows {service_text(rule.service)} from {sources}"
+    yield f"    members {_list(members.get(group.id, ()))}"
+
+
+def _sources(content: Content, region: Region, rule: Ingress) -> Iterator[str]:
+    groups = {group.id: group for group in region.groups}
+    known = {prefix_list.id for prefix_list in region.prefix_lists}
+    yield from rule.cidrs
+    for entry in rule.prefix_lists:
+        yield f"prefix list {entry}" + ("" if entry in known else " (unknown, matches nobody)")
+    for reference in rule.groups:
+        yield _reference_text(content, reference, groups.get(reference.id))
+
+
+def _reference_text(
+    content: Content, reference: GroupReference, group: SecurityGroup | None
+) -> str:
+    name = _group_name(group, reference.id)
+    if reference.peering is not None:
+        return f"{name} (stale: peering {_shown(reference.peering)}, matches nobody)"
+    if group is None:
+        owner = f" of account {reference.account}" if reference.account else ""
+        return f"{name}{owner} (not in the ruleset, matches nobody)"
+    if _is_excluded(content, group):
+        return f"{name} (excluded, matches nobody)"
+    match content.group_matching:
+        case "name" if group.name != "default":
+            return f"{name} and all groups named {_shown(group.name)}"
+        case "name" | "id":
+            return name
+        case other if group.tag:
+            return f"{name} and all groups tagged {_shown(other[4:])}={_shown(group.tag)}"
+        case _:
+            return name
+
+
+def _is_excluded(content: Content, group: SecurityGroup) -> bool:
+    return group.name in content.excluded_group_names
+
+
+def _group_name(group: SecurityGroup | None, identifier: str) -> str:
+    return f"group {_shown(group.name)} ({identifier})" if group else f"group {identifier}"
+
+
+def _members(region: Region) -> dict[str, list[str]]:
+    """Collect the members of each group, each interface's addresses with their holder."""
+    members: dict[str, list[str]] = {}
+    for interface in region.interfaces:
+        text = f"{' '.join(interface.addresses)} ({interface.instance or interface.id})"
+        for group in interface.groups:
+            members.setdefault(group, []).append(text)
+    return members
+
+
+def _list(items: Iterable[str]) -> str:
+    return ", ".join(items) or "nobody"
+
+
+def _shown(text: str) -> str:
+    """Quote a name that could do harm to a terminal or hide in a line."""
+    return text if text.isprintable() and text.strip() == text != "" else repr(text)

@@ -1,0 +1,56 @@
+"""`reyes show`: verify a ruleset and print it in words."""
+
+from pathlib import Path
+
+import click
+
+from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.rulesets import FileSource, StoreSource, fetch_genuine, problem_of
+from reyes.ruleset import encode
+from reyes.trust import Genuine
+
+
+@click.command("show")
+@config_option
+@json_option("the signed document itself")
+@click.option("--instance", metavar="ID", help="Only what concerns this instance.")
+@click.argument(
+    "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.pass_context
+def command(
+    context: click.Context,
+    config_path: Path,
+    as_json: bool,
+    instance: str | None,
+    file: Path | None,
+) -> None:
+    """Verify a signed ruleset, FILE or the one in S3, and print it.
+
+    One that is expired, or made for another environment, is shown all the same: the problem is
+    said first, and is the exit code. One with a bad signature is not shown.
+    """
+    from reyes.adapters.clock import now
+
+    if as_json and instance:
+        raise click.UsageError("--json prints the whole document, without --instance")
+    config = load_config(config_path)
+    genuine = fetch_genuine(config, FileSource(file) if file else StoreSource(config))
+    problem = problem_of(genuine, config)
+    if problem:
+        click.echo(f"reyes: {problem.message}", err=True)
+        click.echo(f"hint: {problem.hint}", err=True)
+    if as_json:
+        click.echo(encode(genuine.ruleset.header, genuine.ruleset.content))
+    else:
+        _print_words(genuine, instance, int(now()))
+    if problem:
+        context.exit(problem.exit_code)
+
+
+def _print_words(genuine: Genuine, instance: str | None, now: int) -> None:
+    from reyes.cli.describe import describe, describe_instance
+
+    lines = describe_instance(genuine, instance, now) if instance else describe(genuine, now)
+    for line in lines:
+        click.echo(line)

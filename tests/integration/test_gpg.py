@@ -1,0 +1,462 @@
+"""What gpg says of good and bad messages, and that `trust` refuses every bad one."""
+
+import logging
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from reyes.adapters import gpg as gpg_adapter
+from reyes.adapters.gpg import KEYRING_FILE, Gpg
+from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope, SignatureReport
+from reyes.errors import ConfigError, SignatureError
+from reyes.trust import authenticate
+from tests.gnupg_home import LONG_AGO, GnupgHome, gnupg_home
+from tests.worlds import document
+
+NOW = 1_795_000_000
+PAYLOAD = document(NOW)
+SPECIFICATION = Path(__file__).parents[2] / "docs" / "ruleset-format.md"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Keys of every kind in one home, all of them in the public keyring but the outsider."""
+
+    home: GnupgHome
+    leader: str
+    stranger: str
+    outsider: str
+    expired: str
+    revoked: str
+    divided: str
+    subkey: str
+    locked: str
+    rsa: str
+    dying: str
+
+    def gpg(self, key: str) -> Gpg:
+        return Gpg(self.home.path, key)
+
+    def inspect(self, blob: bytes) -> SignatureReport:
+        return self.gpg(self.leader).inspect(Envelope(blob))
+
+    def refuse(self, blob: bytes) -> str:
+        """The reason why a message is refused, with every key but the stranger's pinned."""
+        pins = {self.leader, self.expired, self.revoked, self.divided, self.rsa, self.outsider}
+        with pytest.raises(SignatureError) as caught:
+            authenticate(self.inspect(blob), frozenset(pins))
+        return caught.value.message
+
+
+@pytest.fixture(scope="module")
+def workshop() -> Iterator[Workshop]:
+    with gnupg_home() as home:
+        divided = home.generate("Divided", usage="cert")
+        shop = Workshop(
+            home=home,
+            leader=home.generate("Leader"),
+            stranger=home.generate("Stranger"),
+            outsider=home.generate("Outsider"),
+            expired=home.generate("Expired", *LONG_AGO, expire="1d"),
+            revoked=home.generate("Revoked"),
+            divided=divided,
+            subkey=home.add_subkey(divided),
+            locked=home.generate("Locked", passphrase="secret"),
+            rsa=home.generate("Rsa", algorithm="rsa2048"),
+            dying=home.generate("Dying", expire="30d"),
+        )
+        ring = [v for k, v in vars(shop).items() if k not in ("home", "outsider", "subkey")]
+        before = home.sign(PAYLOAD, shop.revoked)
+        (home.path / "before-revocation.gpg").write_bytes(before)
+        home.revoke(shop.revoked)
+        home.export(home.path / KEYRING_FILE, *ring)
+        subprocess.run(["gpgconf", "--homedir", str(home.path), "--kill", "all"], check=True)
+        yield shop
+
+
+@pytest.mark.parametrize("key", ["leader", "rsa", "divided", "dying"])
+def test_what_is_signed_comes_back_unchanged(workshop: Workshop, key: str) -> None:
+    fingerprint = getattr(workshop, key)
+    envelope = workshop.gpg(fingerprint).sign(PAYLOAD)
+    report = workshop.inspect(envelope.blob)
+    assert report.payload == PAYLOAD
+    assert report.primary_fingerprint == fingerprint
+    assert (report.valid, report.returncode, report.status, report.key_status) == (
+        True,
+        0,
+        "signature valid",
+        None,
+    )
+    assert (report.problems, report.signatures) == (0, 1)
+    assert authenticate(report, frozenset({fingerprint})).signer == fingerprint
+
+
+@pytest.mark.parametrize(
+    "payload", [b"x" * 1_000_000, "ü\r\n \t\x0c-----BEGIN".encode(), bytes(range(256)) * 40]
+)
+def test_no_byte_is_changed(workshop: Workshop, payload: bytes) -> None:
+    envelope = workshop.gpg(workshop.leader).sign(payload)
+    assert workshop.inspect(envelope.blob).payload == payload
+
+
+def test_signing_key_may_be_written_in_small_letters(workshop: Workshop) -> None:
+    envelope = workshop.gpg(workshop.leader.lower()).sign(PAYLOAD)
+    assert workshop.inspect(envelope.blob).primary_fingerprint == workshop.leader
+
+
+def test_subkey_signs_for_its_primary(workshop: Workshop) -> None:
+    packets = workshop.home.run(
+        "--list-packets", stdin=workshop.gpg(workshop.divided).sign(PAYLOAD).blob
+    )
+    assert workshop.subkey[-16:] in packets.decode()
+
+
+def test_expiry_of_the_signing_key_is_reported(workshop: Workshop) -> None:
+    report = workshop.inspect(workshop.gpg(workshop.dying).sign(PAYLOAD).blob)
+    listing = workshop.home.run("--with-colons", "--list-keys", workshop.dying).decode()
+    assert report.key_expires_at == int(listing.partition("pub:")[2].split(":")[5])
+    assert (
+        workshop.inspect(workshop.gpg(workshop.leader).sign(PAYLOAD).blob).key_expires_at is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("expired", "has expired"),
+        ("revoked", "was revoked"),
+        ("locked", "no pinentry"),
+        ("subkey", "there is no secret key"),
+    ],
+)
+def test_key_that_cannot_sign_is_named_with_the_reason(
+    workshop: Workshop, key: str, reason: str
+) -> None:
+    fingerprint = getattr(workshop, key)
+    with pytest.raises(ConfigError, match=reason) as caught:
+        workshop.gpg(fingerprint).sign(PAYLOAD)
+    assert fingerprint in caught.value.message
+    assert caught.value.hint
+
+
+def test_unknown_key_is_never_replaced_by_another(workshop: Workshop) -> None:
+    with pytest.raises(ConfigError, match="there is no secret key " + "0" * 40):
+        workshop.gpg("0" * 40).sign(PAYLOAD)
+
+
+def test_signature_by_another_key_than_asked_for_is_refused(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gpg, "_secret_fingerprints", lambda *_: frozenset({workshop.stranger}))
+    with pytest.raises(SignatureError, match=workshop.leader):
+        workshop.gpg(workshop.leader).sign(PAYLOAD)
+
+
+def test_signing_leaves_the_secret_home_as_it_was(workshop: Workshop) -> None:
+    workshop.gpg(workshop.leader).sign(PAYLOAD)
+    before = contents(workshop.home.path)
+    workshop.gpg(workshop.leader).sign(PAYLOAD)
+    assert contents(workshop.home.path) == before
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+# What a verification says, case by case: each of these is refused, whatever looks good in it.
+
+
+def test_message_of_an_expired_key(workshop: Workshop) -> None:
+    blob = workshop.home.sign(PAYLOAD, workshop.expired, *LONG_AGO)
+    report = workshop.inspect(blob)
+    assert (report.returncode, report.status) == (0, "signature valid")
+    assert "the signing key has expired" in workshop.refuse(blob)
+
+
+def test_message_of_a_revoked_key(workshop: Workshop) -> None:
+    blob = (workshop.home.path / "before-revocation.gpg").read_bytes()
+    report = workshop.inspect(blob)
+    assert (report.returncode, report.status) == (0, "signature valid")
+    assert "the signing key was revoked" in workshop.refuse(blob)
+
+
+def test_signature_that_expired(workshop: Workshop) -> None:
+    blob = workshop.home.sign(
+        PAYLOAD, workshop.rsa, "--faked-system-time", tomorrow(), "--default-sig-expire", "1d"
+    )
+    assert workshop.inspect(blob).valid is True
+    old = workshop.home.sign(
+        PAYLOAD, workshop.expired, *LONG_AGO, "--default-sig-expire", "seconds=60"
+    )
+    assert workshop.inspect(old).valid is False
+    assert "signature refused" in workshop.refuse(old)
+
+
+def tomorrow() -> str:
+    return subprocess.run(
+        ["date", "-u", "-d", "+1 day", "+%Y%m%dT%H%M%S!"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.strip()
+
+
+def test_message_of_an_unrelated_key_in_the_ring(workshop: Workshop) -> None:
+    blob = workshop.home.sign(PAYLOAD, workshop.stranger)
+    report = workshop.inspect(blob)
+    assert (report.valid, report.returncode, report.problems) == (True, 0, 0)
+    assert workshop.stranger in workshop.refuse(blob)
+
+
+def test_message_of_a_key_outside_the_ring(workshop: Workshop) -> None:
+    assert "no public key" in workshop.refuse(workshop.home.sign(PAYLOAD, workshop.outsider))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("outsider", "leader"), ("leader", "outsider"), ("stranger", "leader"), ("rsa", "leader")],
+)
+def test_message_with_two_signatures(workshop: Workshop, first: str, second: str) -> None:
+    blob = workshop.home.sign(
+        PAYLOAD, getattr(workshop, first), "--local-user", getattr(workshop, second)
+    )
+    assert "signature refused" in workshop.refuse(blob)
+
+
+@pytest.mark.parametrize("compression", ["0", "6"])
+def test_only_what_is_signed_counts_of_several_messages(
+    workshop: Workshop, compression: str
+) -> None:
+    good = workshop.home.sign(PAYLOAD, workshop.leader, "-z", compression)
+    other = workshop.home.sign(b"more", workshop.stranger, "-z", compression)
+    bare = workshop.home.run("--store", "-z", compression, stdin=b"more")
+    for behind in (good + good, good + other, good + bare, good + b"\xb0\x03abc"):
+        report = workshop.inspect(behind)
+        assert report.payload == PAYLOAD or not report.valid
+    for before in (other + good, bare + good):
+        assert workshop.refuse(before)
+
+
+def test_no_change_of_a_message_makes_another_text_good(workshop: Workshop) -> None:
+    blob = workshop.home.sign(PAYLOAD, workshop.leader)
+    for position in range(0, len(blob), len(blob) // 60):
+        changed = bytearray(blob)
+        changed[position] ^= 0x04
+        if changed[0] & 0x80:
+            report = workshop.inspect(bytes(changed))
+            assert not report.valid or report.returncode or report.payload == PAYLOAD
+
+
+def test_sha1_signature(workshop: Workshop) -> None:
+    blob = workshop.home.sign(PAYLOAD, workshop.rsa, "--digest-algo", "SHA1")
+    assert "signature refused" in workshop.refuse(blob)
+
+
+def test_literal_without_signature(workshop: Workshop) -> None:
+    blob = workshop.home.run("--store", stdin=PAYLOAD)
+    assert "signature expected but not found" in workshop.refuse(blob)
+
+
+def test_encrypted_message(workshop: Workshop) -> None:
+    blob = workshop.home.run(*SYMMETRIC, stdin=PAYLOAD)
+    assert workshop.refuse(blob)
+
+
+SYMMETRIC = (
+    *("--symmetric", "--passphrase", "x", "--pinentry-mode", "loopback"),
+    *("--s2k-count", "1024"),
+)
+
+
+def test_detached_signature_alone(workshop: Workshop) -> None:
+    assert workshop.refuse(workshop.home.sign(PAYLOAD, workshop.leader, form="--detach-sign"))
+
+
+def test_public_key_instead_of_a_message(workshop: Workshop) -> None:
+    assert workshop.refuse(workshop.home.run("--export", workshop.leader))
+
+
+@pytest.mark.parametrize("form", ["--clear-sign", "--armor"])
+def test_text_forms_are_refused_before_gpg_runs(
+    workshop: Workshop, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--armor",) if form == "--armor" else ()
+    blob = workshop.home.sign(
+        PAYLOAD, workshop.leader, *options, form="--sign" if options else form
+    )
+    monkeypatch.setattr(gpg_adapter, "open_gpg", None)
+    assert "no binary OpenPGP message" in workshop.refuse(blob)
+
+
+@pytest.mark.parametrize("blob", [b"", PAYLOAD, b"\n" + PAYLOAD])
+def test_other_bytes_are_refused_before_gpg_runs(
+    workshop: Workshop, blob: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpg_adapter, "open_gpg", None)
+    assert "no binary OpenPGP message" in workshop.refuse(blob)
+
+
+def test_object_above_the_bound_is_refused_before_gpg_runs(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpg_adapter, "open_gpg", None)
+    assert str(MAX_ENVELOPE_BYTES) in workshop.refuse(b"\x90" * (MAX_ENVELOPE_BYTES + 1))
+
+
+def test_report_that_cannot_be_understood_is_refused(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "gpg"
+    fake.write_text(
+        '#!/bin/sh\ncase "$*" in *--list-config*) echo cfg:version:2.2.40;;'
+        " *) cat >/dev/null; echo '[GNUPG:] GOODSIG' >&2;; esac\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(gpg_adapter, "find_program", lambda _: str(fake))
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    assert "cannot be understood" in workshop.refuse(b"\x90")
+
+
+# The surroundings.
+
+
+def test_verifying_needs_nothing_and_leaves_nothing(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = workshop.home.sign(PAYLOAD, workshop.leader)
+    subprocess.run(["gpgconf", "--homedir", str(workshop.home.path), "--kill", "all"], check=True)
+    shutil.copy(workshop.home.path / KEYRING_FILE, tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("HOME", "GNUPGHOME", "PATH", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    gpg_adapter.find_program.cache_clear()
+    before = contents(tmp_path)
+    assert Gpg(tmp_path, workshop.leader).inspect(Envelope(blob)).valid
+    assert contents(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == [KEYRING_FILE]
+    assert not agents(tmp_path)
+
+
+def agents(under: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if "gpg-agent" in command and str(under) in command:
+            found.append(command)
+    return found
+
+
+def test_documents_are_not_logged(workshop: Workshop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    workshop.inspect(workshop.gpg(workshop.leader).sign(PAYLOAD).blob)
+    assert "environment" not in caplog.text
+    assert not [record for record in caplog.records if record.levelno < logging.WARNING]
+
+
+def test_configuration_in_the_secret_home_has_no_say(workshop: Workshop) -> None:
+    options = workshop.home.path / "gpg.conf"
+    options.write_text(f"default-key {workshop.stranger}\narmor\nlocal-user {workshop.rsa}\n")
+    try:
+        report = workshop.inspect(workshop.gpg(workshop.leader).sign(PAYLOAD).blob)
+    finally:
+        options.unlink()
+    assert (report.primary_fingerprint, report.signatures) == (workshop.leader, 1)
+
+
+def follower_directory(workshop: Workshop, tmp_path: Path) -> Path:
+    directory = tmp_path / "keyring"
+    directory.mkdir(mode=0o755)
+    shutil.copy(workshop.home.path / KEYRING_FILE, directory)
+    (directory / KEYRING_FILE).chmod(0o644)
+    return directory
+
+
+def refused_keyring(directory: Path, workshop: Workshop) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        Gpg(directory, workshop.leader).inspect(Envelope(b"\x90"))
+    return caught.value
+
+
+def test_missing_keyring_is_said_and_not_made(workshop: Workshop, tmp_path: Path) -> None:
+    error = refused_keyring(tmp_path, workshop)
+    assert "does not exist" in error.message
+    assert error.hint
+    assert f"gpg --export {workshop.leader}" in error.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_armored_keyring_is_said(workshop: Workshop, tmp_path: Path) -> None:
+    directory = follower_directory(workshop, tmp_path)
+    armored = workshop.home.run("--armor", "--export", workshop.leader)
+    (directory / KEYRING_FILE).write_bytes(armored)
+    assert "not in gpg's binary form" in refused_keyring(directory, workshop).message
+
+
+def test_empty_keyring_is_said(workshop: Workshop, tmp_path: Path) -> None:
+    directory = follower_directory(workshop, tmp_path)
+    (directory / KEYRING_FILE).write_bytes(b"")
+    assert "not in gpg's binary form" in refused_keyring(directory, workshop).message
+
+
+@pytest.mark.parametrize("name", [KEYRING_FILE, "."])
+def test_keyring_that_others_may_write_is_refused(
+    workshop: Workshop, tmp_path: Path, name: str
+) -> None:
+    directory = follower_directory(workshop, tmp_path)
+    (directory / name).chmod(0o777)
+    error = refused_keyring(directory, workshop)
+    assert "writable by others (mode 0777)" in error.message
+    assert error.hint == f"chmod go-w {directory / name}"
+
+
+def test_secret_home_that_others_may_read_is_refused(workshop: Workshop) -> None:
+    workshop.home.path.chmod(0o750)
+    try:
+        with pytest.raises(ConfigError, match="open to others"):
+            workshop.gpg(workshop.leader).sign(PAYLOAD)
+    finally:
+        workshop.home.path.chmod(0o700)
+
+
+def test_secret_home_with_a_long_path_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    home = tmp_path / ("x" * 80)
+    with pytest.raises(ConfigError, match=r"path of \d+ characters"):
+        Gpg(home, workshop.leader).sign(PAYLOAD)
+
+
+def test_missing_gpg_is_said(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    gpg_adapter.find_program.cache_clear()
+    with pytest.raises(ConfigError, match="gpg is not installed"):
+        workshop.inspect(b"\x90")
+
+
+def test_gpg_is_found_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    gpg_adapter.find_program.cache_clear()
+    assert Path(gpg_adapter.find_program("gpg")).is_absolute()
+
+
+def test_the_specifications_commands_verify_a_ruleset(workshop: Workshop, tmp_path: Path) -> None:
+    block = re.search(r"^gpg .*?(?=^```)", SPECIFICATION.read_text(), re.DOTALL | re.MULTILINE)
+    assert block
+    (tmp_path / "ruleset.gpg").write_bytes(workshop.gpg(workshop.leader).sign(PAYLOAD).blob)
+    shutil.copy(workshop.home.path / KEYRING_FILE, tmp_path)
+    done = subprocess.run(
+        ["sh", "-ec", block[0]], cwd=tmp_path, capture_output=True, check=True, text=True
+    )
+    assert (tmp_path / "ruleset.json").read_bytes() == PAYLOAD
+    assert re.search(rf"VALIDSIG .*{workshop.leader}$", done.stderr, re.MULTILINE)
