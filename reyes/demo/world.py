@@ -1,0 +1,120 @@
+"""The story as data: two VPCs and what joins them, the groups, and what each probe must show.
+
+The verdicts are written by hand from the groups below, as a person reads them: nothing that
+Reyes computes had a part in them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from reyes.net import Everything, Icmp, Ports, Service
+
+ANYWHERE = "0.0.0.0/0"
+TUNNEL = "10.0.0.0/8"
+OPEN_GROUP = "vpn-allow-all"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A region with one VPC."""
+
+    name: str
+    region: str
+    cidr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A machine in the demo; without a site it is no instance, and no follower runs on it."""
+
+    name: str
+    address: str
+    site: Site | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A service that a group opens to a network or to a group of that name in its own VPC."""
+
+    service: Service
+    cidr: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A packet to send, whether the groups let it in, and why."""
+
+    source: str
+    destination: str
+    service: Service
+    allowed: Literal["yes", "no"]
+    why: str
+
+
+def tcp(first: int, last: int | None = None) -> Ports:
+    """Say a TCP port or range."""
+    return Ports("tcp", first, last or first)
+
+
+STATSD = Ports("udp", 8125, 8125)
+ECHO = Icmp("icmp", 8, -1)
+
+US = Site("us", "us-west-2", "10.1.0.0/16")
+EU = Site("eu", "eu-west-1", "10.2.0.0/16")
+SITES = (US, EU)
+
+STATIONS = (
+    Station("us-web", "10.1.0.10", US, "web"),
+    Station("us-app", "10.1.0.20", US, "app"),
+    Station("us-bastion", "10.1.0.30", US, "bastion"),
+    Station("eu-app", "10.2.0.20", EU, "app"),
+    Station("eu-db", "10.2.0.40", EU, "db"),
+    Station("eu-metrics", "10.2.0.50", EU, "metrics"),
+    Station("laptop", "10.9.0.5"),
+    Station("office", "203.0.113.7"),
+)
+INSTANCES = tuple(station for station in STATIONS if station.site)
+
+# Every VPC has all of them, as a template would make them.
+GROUPS: dict[str, tuple[Permission, ...]] = {
+    "web": (Permission(tcp(443), cidr=ANYWHERE),),
+    "app": (Permission(tcp(8080, 8089), group="web"), Permission(ECHO, group="bastion")),
+    "db": (Permission(tcp(5432), group="app"), Permission(tcp(22), group="bastion")),
+    "metrics": (Permission(STATSD, group="app"),),
+    "bastion": (Permission(tcp(22), cidr="203.0.113.0/24"),),
+    OPEN_GROUP: (Permission(Everything(), cidr=TUNNEL),),
+}
+
+APP_TO_DB = Probe("us-app", "eu-db", tcp(5432), "yes", "db lets in app, and us-app is in app")
+APP_TO_METRICS = Probe("us-app", "eu-metrics", STATSD, "yes", "metrics lets in app by UDP")
+BASTION_TO_DB = Probe("us-bastion", "eu-db", tcp(22), "yes", "db lets in bastion for SSH")
+WEB_TO_APP = Probe("us-web", "eu-app", tcp(8080), "yes", "app lets in web on 8080-8089")
+
+PROBES = (
+    APP_TO_DB,
+    Probe("us-web", "eu-db", tcp(5432), "no", "db lets in app only, not web"),
+    BASTION_TO_DB,
+    Probe("us-app", "eu-db", tcp(22), "no", "SSH to db is for bastion only"),
+    WEB_TO_APP,
+    Probe("us-web", "eu-app", tcp(8090), "no", "one port beyond the range 8080-8089"),
+    Probe("us-bastion", "eu-app", ECHO, "yes", "app answers pings of bastion"),
+    Probe("us-web", "eu-app", ECHO, "no", "app answers pings of bastion only"),
+    APP_TO_METRICS,
+    Probe("us-web", "eu-metrics", STATSD, "no", "metrics lets in app only, not web"),
+    Probe("eu-db", "us-web", tcp(443), "yes", "web is open to all, also this way round"),
+    Probe("eu-metrics", "us-app", tcp(8080), "no", "app lets in web only, not metrics"),
+    Probe("laptop", "us-web", tcp(443), "yes", "web is open to all, VPN users included"),
+    Probe("laptop", "eu-db", tcp(5432), "no", "the laptop is in no group"),
+    Probe("eu-app", "eu-db", tcp(5432), "yes", "db lets in app; inside a VPC AWS sees to it"),
+    Probe("office", "us-bastion", tcp(22), "yes", "bastion lets in the office; AWS sees to it"),
+)
+
+LEAVER, LEFT_GROUP = "us-app", "app"
+AFTER_LEAVING = (
+    Probe("us-app", "eu-db", tcp(5432), "no", "us-app is no longer in app"),
+    Probe("us-app", "eu-metrics", STATSD, "no", "us-app is no longer in app"),
+    BASTION_TO_DB,
+    WEB_TO_APP,
+)

@@ -1,0 +1,235 @@
+"""Packets of any kind and source for a host's INPUT chain, and the verdict on each.
+
+    Wire                   a host in a namespace of its own, with a cable to another namespace
+    Wire.probe(packets)    sends raw Ethernet frames and tells which of them passed INPUT
+
+How it knows:
+
+* The kernel hands a packet to raw sockets of its protocol just after INPUT
+  (ip_local_deliver_finish, ip6_protocol_deliver_rcu), so these see exactly what was accepted,
+  whether or not anything listens.
+* Every packet ends in a number of its own, by which it is recognised.
+* Frames that one thread sends on one CPU stay in order. A last frame of a private EtherType
+  that arrives says that the kernel is done with all before it: nothing waits for time to pass.
+
+Source ports and ICMP identifiers come round only after 60,000 packets, so that connection
+tracking sees each packet as new.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import count
+from subprocess import CompletedProcess
+from types import TracebackType
+from typing import Self
+
+from reyes.demo.namespaces import Namespace
+
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+
+_BATCH = 256  # well below net.core.netdev_max_backlog and a receive buffer's default limit
+_BARRIER = 0x88B5  # IEEE 802, local experimental EtherType 1
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_HOST_MAC, _NEIGHBOUR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
+_ETHERNET = bytes.fromhex((_HOST_MAC + _NEIGHBOUR_MAC).replace(":", ""))
+_HIGHEST_NUMBER = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What a rule can see of one packet; a TCP packet is a SYN.
+
+    `protocol` is the IANA number. `interface` is the one it arrives on, by default the first.
+    IPv6 extension headers (0, 43, 44, 59, 60, 135) are no protocols and cannot be told here.
+    """
+
+    source: str
+    destination: str
+    protocol: int
+    port: int | None = None
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    interface: str | None = None
+
+
+class Wire:
+    """A host with the given addresses, reachable from a neighbour that may claim any source.
+
+    `host` is where rules go, and `neighbour` the far end of each cable, for what frames cannot do.
+    Needs CAP_SYS_ADMIN, as all making of namespaces does.
+    """
+
+    def __init__(self, addresses: Sequence[str], interfaces: Sequence[str] = ("eth0",)) -> None:
+        self.addresses = frozenset(ip_address(address) for address in addresses)
+        self._first = interfaces[0]
+        self._numbers = count(1)
+        self.host = Namespace()
+        self.neighbour = Namespace()
+        for interface in interfaces:
+            self._lay(interface)
+        self.host.ip(
+            *(f"address add {address} dev {self._first} nodad" for address in addresses),
+            f"route add default via 192.0.2.254 dev {self._first} onlink",
+            f"neighbour replace 192.0.2.254 lladdr {_NEIGHBOUR_MAC} dev {self._first}",
+            f"route add default via fe80::fe dev {self._first} onlink",
+            f"neighbour replace fe80::fe lladdr {_NEIGHBOUR_MAC} dev {self._first}",
+        )
+        self._senders = {name: self.neighbour.call(_frame_socket, name) for name in interfaces}
+        self._barriers = {
+            name: self.host.call(_frame_socket, name, _BARRIER) for name in interfaces
+        }
+        self._receivers: dict[tuple[int, int], socket.socket] = {}
+
+    def probe(self, packets: Sequence[Packet]) -> list[bool]:
+        """Send packets and tell for each whether it passed INPUT."""
+        numbered = [(next(self._numbers) % _HIGHEST_NUMBER, packet) for packet in packets]
+        for _, packet in numbered:
+            self._listen(packet)
+        passed: set[int] = set()
+        for start in range(0, len(numbered), _BATCH):
+            self.neighbour.call(self._send, numbered[start : start + _BATCH])
+            passed.update(self._collect())
+        return [number in passed for number, _ in numbered]
+
+    def run(self, argv: Sequence[str], input: str | None = None) -> CompletedProcess[str]:  # noqa: A002 - as subprocess.run calls it
+        """Run a command on the host that must succeed."""
+        done = self.host.run(argv, input)
+        assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
+        return done
+
+    def close(self) -> None:
+        """Give the sockets and both namespaces back."""
+        for opened in (self._senders, self._barriers, self._receivers):
+            for one in opened.values():
+                one.close()
+        self.host.close()
+        self.neighbour.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _lay(self, interface: str) -> None:
+        self.neighbour.connect(interface, self.host, interface, _HOST_MAC)
+        # Nobody there may answer: only frames made here are on the cable.
+        self.neighbour.sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", 1)
+        self.neighbour.ip(f"link set {interface} address {_NEIGHBOUR_MAC} up")
+        self.host.ip(f"link set {interface} up")
+        for scope in ("all", interface):
+            self.host.sysctl(f"net/ipv4/conf/{scope}/rp_filter", 0)
+
+    def _listen(self, packet: Packet) -> None:
+        destination = ip_address(packet.destination)
+        if destination not in self.addresses:
+            raise ValueError(f"{destination} is no address of the host, INPUT never sees it")
+        family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
+        if (family, packet.protocol) not in self._receivers:
+            self._receivers[family, packet.protocol] = self.host.call(
+                _raw_socket, family, packet.protocol
+            )
+
+    def _send(self, numbered: Sequence[tuple[int, Packet]]) -> None:
+        """Send frames and the barrier after them; ordered, since all leave from one CPU."""
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(allowed)})
+        try:
+            for number, packet in numbered:
+                self._senders[packet.interface or self._first].send(_frame(packet, number))
+            for sender in self._senders.values():
+                sender.send(_ETHERNET + struct.pack("!H", _BARRIER))
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+    def _collect(self) -> set[int]:
+        for barrier in self._barriers.values():
+            barrier.recv(64)
+        passed: set[int] = set()
+        for receiver in self._receivers.values():
+            passed.update(_numbers_in(receiver))
+        return passed
+
+
+def _numbers_in(receiver: socket.socket) -> set[int]:
+    numbers: set[int] = set()
+    while True:
+        try:
+            received = receiver.recv(2048)
+        except BlockingIOError:
+            return numbers
+        numbers.add(int.from_bytes(received[-4:]))
+
+
+def _frame_socket(interface: str, ethertype: int = 0) -> socket.socket:
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
+    opened.bind((interface, ethertype))
+    opened.settimeout(10)
+    return opened
+
+
+def _raw_socket(family: int, protocol: int) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_RAW, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+    opened.setblocking(False)
+    return opened
+
+
+def _frame(packet: Packet, number: int) -> bytes:
+    version, source = _address(packet.source)
+    _, destination = _address(packet.destination)
+    body = _body(packet, number, source + destination)
+    if version == 4:
+        header = struct.pack(
+            "!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, 0, 64, packet.protocol, 0
+        )
+        header = header[:10] + _checksum(header + source + destination)
+        return b"".join((_ETHERNET, _IPV4, header, source, destination, body))
+    # Hop limit 255: neighbour discovery with any other is not genuine (RFC 4861, 6.1).
+    header = struct.pack("!IHBB", 6 << 28, len(body), packet.protocol, 255)
+    return b"".join((_ETHERNET, _IPV6, header, source, destination, body))
+
+
+def _body(packet: Packet, number: int, addresses: bytes) -> bytes:
+    """Make what follows the IP header: checksums right, the number last."""
+    unique = 1024 + number % 60_000
+    mark = struct.pack("!I", number)
+    if packet.protocol == TCP:
+        ports = struct.pack("!HH", unique, packet.port or 0)
+        syn = struct.pack("!IIBBH", number, 0, 5 << 4, 0x02, 65_535)
+        before, after = ports + syn, b"\0\0" + mark
+    elif packet.protocol == UDP:
+        before = struct.pack("!HHH", unique, packet.port or 0, 8 + len(mark))
+        after = mark
+    elif packet.protocol in (ICMP, ICMPV6):
+        before = bytes((packet.icmp_type or 0, packet.icmp_code or 0))
+        after = struct.pack("!HH", unique, 0) + mark
+    else:
+        return bytes(8) + mark
+    pseudo = b""
+    if packet.protocol != ICMP:
+        length = len(before) + 2 + len(after)
+        pseudo = addresses + struct.pack("!II", length, packet.protocol)
+    return before + _checksum(pseudo + before + b"\0\0" + after) + after
+
+
+def _checksum(content: bytes) -> bytes:
+    """Return the Internet checksum (RFC 1071): the sum modulo 65535, complemented."""
+    remainder = int.from_bytes(content) % 0xFFFF
+    return (0xFFFF - remainder).to_bytes(2)
+
+
+@cache
+def _address(text: str) -> tuple[int, bytes]:
+    address: IPv4Address | IPv6Address = ip_address(text)
+    return address.version, address.packed

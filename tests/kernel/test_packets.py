@@ -1,0 +1,134 @@
+"""The packet injector itself, against rules so plain that their verdict is beyond doubt."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kernel.packets import ICMP, ICMPV6, TCP, UDP, Packet, Wire
+
+pytestmark = pytest.mark.kernel
+
+HOST, HOST6 = "10.2.0.40", "fd00:2::40"
+FRIEND, FRIEND6 = "10.1.0.20", "fd00:1::20"
+STRANGER, STRANGER6 = "172.16.9.9", "2001:db8::9"
+GRE, ESP = 47, 50
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with Wire([HOST, HOST6], interfaces=["eth0", "wg0"]) as opened:
+        yield opened
+
+
+def every_kind(source: str, destination: str) -> list[Packet]:
+    icmp = ICMP if ":" not in source else ICMPV6
+    return [
+        Packet(source, destination, TCP, port=443),
+        Packet(source, destination, UDP, port=53),
+        Packet(source, destination, icmp, icmp_type=8 if icmp == ICMP else 128, icmp_code=0),
+        Packet(source, destination, icmp, icmp_type=13, icmp_code=0),
+        Packet(source, destination, GRE),
+        Packet(source, destination, ESP),
+        Packet(source, destination, 255),
+    ]
+
+
+ALL_KINDS = [
+    packet
+    for source, destination in (
+        (FRIEND, HOST),
+        (STRANGER, HOST),
+        (FRIEND6, HOST6),
+        (STRANGER6, HOST6),
+    )
+    for packet in every_kind(source, destination)
+]
+
+
+def test_without_rules_everything_passes(wire: Wire) -> None:
+    assert wire.probe(ALL_KINDS) == [True] * len(ALL_KINDS)
+
+
+BACKENDS = ["nft", "legacy"]
+
+V4_RULES = f"""*filter
+:INPUT DROP [0:0]
+-A INPUT -s {FRIEND} -p tcp --dport 443 -m conntrack --ctstate NEW -j ACCEPT
+-A INPUT -p udp --dport 5000:5100 -j ACCEPT
+-A INPUT -p icmp --icmp-type 3/4 -j ACCEPT
+-A INPUT -p 47 -j ACCEPT
+-A INPUT -i wg0 -p 50 -j ACCEPT
+COMMIT
+"""
+
+V4_VERDICTS = [
+    (Packet(FRIEND, HOST, TCP, 443), True),
+    (Packet(STRANGER, HOST, TCP, 443), False),
+    (Packet(FRIEND, HOST, TCP, 444), False),
+    (Packet(STRANGER, HOST, UDP, 5000), True),
+    (Packet(STRANGER, HOST, UDP, 5100), True),
+    (Packet(STRANGER, HOST, UDP, 5101), False),
+    (Packet(STRANGER, HOST, ICMP, icmp_type=3, icmp_code=4), True),
+    (Packet(STRANGER, HOST, ICMP, icmp_type=3, icmp_code=1), False),
+    (Packet(FRIEND, HOST, GRE), True),
+    (Packet(FRIEND, HOST, ESP), False),
+    (Packet(FRIEND, HOST, ESP, interface="wg0"), True),
+]
+
+V6_RULES = f"""*filter
+:INPUT DROP [0:0]
+-A INPUT -s {FRIEND6} -p tcp --dport 443 -m conntrack --ctstate NEW -j ACCEPT
+-A INPUT -p udp --dport 5000:5100 -j ACCEPT
+-A INPUT -p icmpv6 --icmpv6-type 135 -j ACCEPT
+-A INPUT -p 47 -j ACCEPT
+-A INPUT -i wg0 -p 50 -j ACCEPT
+COMMIT
+"""
+
+V6_VERDICTS = [
+    (Packet(FRIEND6, HOST6, TCP, 443), True),
+    (Packet(STRANGER6, HOST6, TCP, 443), False),
+    (Packet(FRIEND6, HOST6, TCP, 444), False),
+    (Packet(STRANGER6, HOST6, UDP, 5000), True),
+    (Packet(STRANGER6, HOST6, UDP, 5101), False),
+    (Packet(STRANGER6, HOST6, ICMPV6, icmp_type=135, icmp_code=0), True),
+    (Packet(STRANGER6, HOST6, ICMPV6, icmp_type=128, icmp_code=0), False),
+    (Packet(FRIEND6, HOST6, GRE), True),
+    (Packet(FRIEND6, HOST6, ESP), False),
+    (Packet(FRIEND6, HOST6, ESP, interface="wg0"), True),
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_verdicts_are_those_of_the_rules(wire: Wire, backend: str) -> None:
+    wire.run([f"iptables-{backend}-restore", "-w"], V4_RULES)
+    wire.run([f"ip6tables-{backend}-restore", "-w"], V6_RULES)
+    expected = V4_VERDICTS + V6_VERDICTS
+    verdicts = wire.probe([packet for packet, _ in expected])
+    assert list(zip([packet for packet, _ in expected], verdicts, strict=True)) == expected
+
+
+def test_the_kernel_finds_no_packet_malformed(wire: Wire) -> None:
+    invalid = (
+        "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"
+    )
+    wire.run(["iptables-nft-restore", "-w"], invalid)
+    wire.run(["ip6tables-nft-restore", "-w"], invalid)
+    sound = [packet for packet in ALL_KINDS if packet.icmp_type in (None, 8, 128)]
+    assert wire.probe(sound) == [True] * len(sound)
+
+
+def test_ten_thousand_packets_each_get_their_own_verdict(wire: Wire) -> None:
+    odd = "".join(f"-A INPUT -p udp --dport {port} -j DROP\n" for port in range(1, 100, 2))
+    wire.run(["iptables-nft-restore", "-w"], f"*filter\n:INPUT ACCEPT [0:0]\n{odd}COMMIT\n")
+    packets = [
+        Packet(f"10.{i // 250}.{i % 250}.1", HOST, UDP, port=i % 100) for i in range(10_000)
+    ]
+    assert wire.probe(packets) == [
+        packet.port is None or packet.port % 2 == 0 for packet in packets
+    ]
+
+
+def test_a_destination_that_input_never_sees_is_a_mistake(wire: Wire) -> None:
+    with pytest.raises(ValueError, match=r"10\.2\.0\.41 is no address of the host"):
+        wire.probe([Packet(FRIEND, "10.2.0.41", TCP, 443)])
