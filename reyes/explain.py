@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from reyes.host import InterfaceScope, IpsecScope, Scope, VpcScope
+from reyes.matching import GroupKey, GroupMatching
 from reyes.net import Address, canonical, family_of, parse_network, service_text
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Visit, Walk, is_service
 from reyes.netfilter.iptables import SourceSet, render_rule
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted, Peer
-from reyes.ruleset import Content, Interface
+from reyes.ruleset import Content, Interface, Region, SecurityGroup
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ class Grant(Struct, frozen=True, kw_only=True):
     service: str
     source: str
     source_label: str
-    addresses: int
+    addresses: tuple[str, ...]
     matched: tuple[str, ...] = ()
     members: tuple[Member, ...] = ()
     kernel_rule: str | None = None
@@ -93,15 +94,8 @@ def members_at(content: Content, address: Address) -> Iterator[Member]:
             carried = _carried(interface, address)
             if carried:
                 for group in interface.groups:
-                    yield Member(
-                        address=carried,
-                        interface=interface.id,
-                        instance=interface.instance,
-                        region=region.name,
-                        vpc=interface.vpc,
-                        group=group,
-                        group_name=group_names.get(group, "?"),
-                    )
+                    name = group_names.get(group, "not in the ruleset")
+                    yield _member(region, interface, carried, group, name)
 
 
 def may_reach(policy: HostPolicy) -> Iterator[tuple[InterfacePolicy, tuple[Grant, ...]]]:
@@ -189,7 +183,7 @@ def _grant(
         service=service_text(allow.service),
         source=peer.name,
         source_label=peer.label,
-        addresses=len(peer.addresses),
+        addresses=peer.addresses,
         matched=tuple(a for a in peer.addresses if source and source in parse_network(a)),
         members=tuple(member for member in source_is if member.group in groups),
         kernel_rule=line,
@@ -203,3 +197,97 @@ def _holds(peer: Peer, address: Address) -> bool:
 
 def _carried(interface: Interface, address: Address) -> str | None:
     return next((a for a in interface.addresses if address in parse_network(a)), None)
+
+
+class Use(Struct, frozen=True, kw_only=True):
+    """A rule that opens a service to the members of a group, and the id by which it names them."""
+
+    region: str
+    vpc: str
+    group: str
+    group_name: str
+    rule: int
+    service: str
+    reference: str
+
+
+class GroupUse(Struct, frozen=True, kw_only=True):
+    """Where a group is used: who carries it, what it means elsewhere, who lets it in."""
+
+    region: str
+    vpc: str
+    group: str
+    group_name: str
+    excluded: bool
+    members: tuple[Member, ...]
+    alike: tuple[str, ...]
+    let_in_by: tuple[Use, ...]
+
+
+def group_uses(content: Content, name: str) -> Iterator[GroupUse]:
+    """Describe every group of this name or id."""
+    matching = GroupMatching(content)
+    uses = _uses_by_group(content, matching)
+    for region in content.regions:
+        for group in region.groups:
+            if name in (group.name, group.id):
+                key = (region.name, group.id)
+                yield GroupUse(
+                    region=region.name,
+                    vpc=group.vpc,
+                    group=group.id,
+                    group_name=group.name,
+                    excluded=matching.is_excluded(group),
+                    members=tuple(_carriers(region, group)),
+                    alike=tuple(
+                        f"{other.id} in {other.vpc}, {where}"
+                        for (where, _), other in matching.meant_by(region.name, group).items()
+                        if other is not group
+                    ),
+                    let_in_by=tuple(uses.get(key, ())),
+                )
+
+
+def _uses_by_group(content: Content, matching: GroupMatching) -> dict[GroupKey, list[Use]]:
+    uses: dict[GroupKey, list[Use]] = {}
+    for region in content.regions:
+        groups = {group.id: group for group in region.groups}
+        for group in region.groups:
+            for number, ingress in enumerate(group.ingress, start=1):
+                for reference in ingress.groups:
+                    named = groups.get(reference.id)
+                    if named is None or reference.peering is not None:
+                        continue
+                    use = Use(
+                        region=region.name,
+                        vpc=group.vpc,
+                        group=group.id,
+                        group_name=group.name,
+                        rule=number,
+                        service=service_text(ingress.service),
+                        reference=reference.id,
+                    )
+                    for key in matching.meant_by(region.name, named):
+                        uses.setdefault(key, []).append(use)
+    return uses
+
+
+def _carriers(region: Region, group: SecurityGroup) -> Iterator[Member]:
+    for interface in region.interfaces:
+        if group.id in interface.groups:
+            for address in interface.addresses:
+                yield _member(region, interface, address, group.id, group.name)
+
+
+def _member(
+    region: Region, interface: Interface, address: str, group: str, group_name: str
+) -> Member:
+    return Member(
+        address=address,
+        interface=interface.id,
+        instance=interface.instance,
+        region=region.name,
+        vpc=interface.vpc,
+        group=group,
+        group_name=group_name,
+    )

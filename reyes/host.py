@@ -73,6 +73,12 @@ def configured_host(config: FollowerConfig, instance_id: str, region: str | None
     )
 
 
+def filtered_networks(config: FollowerConfig) -> tuple[Network, ...] | None:
+    """Return the networks whose packets are judged; None if the scope does not ask for them."""
+    scope = _scope(config)
+    return scope.filtered if isinstance(scope, VpcScope) else None
+
+
 def _scope(config: FollowerConfig) -> Scope:
     match config.traffic:
         case "vpc":

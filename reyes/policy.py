@@ -17,6 +17,7 @@ from typing import Literal
 
 from reyes.errors import HostUnknownError, SignatureError
 from reyes.host import Host, VpcScope
+from reyes.matching import GroupKey, GroupMatching
 from reyes.net import (
     Icmp,
     Network,
@@ -103,7 +104,15 @@ def resolve(verified: VerifiedRuleset, host: Host) -> HostPolicy:
         HostUnknownError: the ruleset does not hold the instance or one of its VPCs.
         SignatureError: an address in the ruleset is none.
     """
-    content = verified.ruleset.content
+    return suppose(verified.ruleset.content, host)
+
+
+def suppose(content: Content, host: Host) -> HostPolicy:
+    """Work out what a host would let in; for explanations, where nothing is put in force.
+
+    Raises:
+        HostUnknownError, SignatureError: as `resolve`.
+    """
     region, interfaces = _own_interfaces(content, host)
     vpcs = tuple(_own_vpc(region, vpc) for vpc in sorted({i.vpc for i in interfaces}))
     own_networks = tuple(_network(cidr) for vpc in vpcs for cidr in vpc.cidrs)
@@ -169,9 +178,8 @@ class _Resolver:
         self._filtered = host.scope.filtered if isinstance(host.scope, VpcScope) else None
         self._groups = {group.id: group for group in region.groups}
         self._prefix_lists = {entry.id: entry for entry in region.prefix_lists}
-        self._excluded = frozenset(content.excluded_group_names)
-        self._alike = _groups_alike(content)
-        self._members: dict[tuple[str, str], list[str]] | None = None
+        self._matching = GroupMatching(content)
+        self._members: dict[GroupKey, list[str]] | None = None
         self._judged: dict[str, bool] = {}
         self._peers: dict[str, Peer] = {}
 
@@ -181,7 +189,7 @@ class _Resolver:
             group = self._groups.get(group_id)
             if group is None:
                 self._omit(group_id, 0, "the group", "it is not in the ruleset")
-            elif group.name in self._excluded:
+            elif self._matching.is_excluded(group):
                 self._omit(group_id, 0, "the group", f"{group.name!r} is excluded")
             else:
                 for number, ingress in enumerate(group.ingress, start=1):
@@ -195,7 +203,7 @@ class _Resolver:
 
     def _allows(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Allow]:
         service = ingress.service
-        reason = _inexpressible(service)
+        reason = inexpressible(service)
         if reason:
             self._omit(group.id, number, service_text(service), reason)
             return
@@ -215,7 +223,8 @@ class _Resolver:
             else:
                 yield self._prefix_list_peer(prefix_list)
         for reference in ingress.groups:
-            reason = self._nobody(reference)
+            named = self._groups.get(reference.id)
+            reason = stands_for_nobody(reference, named, self._matching, self._region.name)
             if reason:
                 self._omit(group.id, number, reference.id, reason)
             else:
@@ -231,37 +240,22 @@ class _Resolver:
             addresses=prefix_list.cidrs,
         )
 
-    def _nobody(self, reference: GroupReference) -> str | None:
-        """Say why a reference matches nobody, if it does."""
-        if reference.peering is not None:
-            return f"stale: its VPC peering connection is {reference.peering}"
-        group = self._groups.get(reference.id)
-        if group is None:
-            owner = f" (account {reference.account})" if reference.account else ""
-            return f"no such group{owner} in what the leader reads of {self._region.name}"
-        if group.name in self._excluded:
-            return f"{group.name!r} is excluded"
-        return None
-
     def _group_peer(self, group_id: str) -> Peer:
         if group_id not in self._peers:
             group = self._groups[group_id]
-            likeness = _likeness(self._content, group)
-            alike = self._alike[likeness] if likeness else ()
-            keys = {(self._region.name, group_id): group}
-            keys.update({(region, other.id): other for region, other in alike})
+            meant = self._matching.meant_by(self._region.name, group)
             members = self._all_members()
-            addresses = {a for key in keys for a in members.get(key, ()) if self._is_judged(a)}
+            addresses = {a for key in meant for a in members.get(key, ()) if self._is_judged(a)}
             self._peers[group_id] = Peer(
                 kind="group",
                 name=group_id,
                 label=group.name,
                 addresses=tuple(sorted(addresses)),
-                groups=tuple(keys.values()),
+                groups=tuple(meant.values()),
             )
         return self._peers[group_id]
 
-    def _all_members(self) -> dict[tuple[str, str], list[str]]:
+    def _all_members(self) -> dict[GroupKey, list[str]]:
         if self._members is None:
             self._members = {}
             for region in self._content.regions:
@@ -288,7 +282,7 @@ class _Resolver:
         self.omitted.append(Omitted(group=group, rule=rule, what=what, reason=reason))
 
 
-def _inexpressible(service: Service) -> str | None:
+def inexpressible(service: Service) -> str | None:
     """Say why no packet can be told to be of this service, if so."""
     match service:
         case Icmp(type=-1, code=code) if code != -1:
@@ -299,26 +293,13 @@ def _inexpressible(service: Service) -> str | None:
             return None
 
 
-def _groups_alike(content: Content) -> dict[str, list[tuple[str, SecurityGroup]]]:
-    """Collect the groups of all regions under the word by which they are matched."""
-    alike: dict[str, list[tuple[str, SecurityGroup]]] = {}
-    for region in content.regions:
-        for group in region.groups:
-            likeness = _likeness(content, group)
-            if likeness and group.name not in content.excluded_group_names:
-                alike.setdefault(likeness, []).append((region.name, group))
-    return alike
-
-
-def _likeness(content: Content, group: SecurityGroup) -> str | None:
-    """Return the word that makes groups of different VPCs count as one, if there is one.
-
-    An empty tag is no such word: it would join all groups that somebody tagged carelessly.
-    """
-    match content.group_matching:
-        case "name":
-            return None if group.name == "default" else group.name
-        case "id":
-            return None
-        case _:
-            return group.tag
+def stands_for_nobody(
+    reference: GroupReference, named: SecurityGroup | None, matching: GroupMatching, region: str
+) -> str | None:
+    """Say why a reference matches nobody, if so; `named` is the group of its id, if known."""
+    if reference.peering is not None:
+        return f"stale: its VPC peering connection is {reference.peering}"
+    if named is None:
+        owner = f" (account {reference.account})" if reference.account else ""
+        return f"no such group{owner} in what the leader reads of {region}"
+    return f"{named.name!r} is excluded" if matching.is_excluded(named) else None

@@ -14,6 +14,8 @@ COMMANDS = {
     "follower": "reyes.cli.follower",
     "keygen": "reyes.cli.keygen",
     "show": "reyes.cli.show",
+    "explain": "reyes.cli.explain",
+    "check-ruleset": "reyes.cli.check_ruleset",
     "check-config": "reyes.cli.check_config",
     "demo": "reyes.cli.demo",
 }

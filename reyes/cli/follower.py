@@ -5,23 +5,23 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-import msgspec
 
 from reyes.adapters import clock
 from reyes.adapters.deadline import deadline
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.kernel import Kernel, families, raise_conntrack_max
 from reyes.adapters.state import StateDirectory
+from reyes.cli.identity import this_host
 from reyes.cli.options import config_option, load_config
+from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
-from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
-from reyes.errors import ConfigError, SourceError
+from reyes.errors import ConfigError
 from reyes.follower import Follower, Memory, Prepared, nothing_live, payload_text
-from reyes.host import Host, configured_host
+from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
 from reyes.state import State
@@ -85,7 +85,7 @@ def _apply(config: Config, options: Options) -> None:
     memory = StateDirectory(Path(config.follower.state_directory))
     with memory.lock():
         with deadline(config.follower.deadline + options.splay):
-            host = _host(config.follower, options)
+            host = _host(config, options)
             _wait_for_turn(host.instance_id, options.splay)
             follower = _follower(config, memory, options.ruleset)
             verified = follower.obtain(force=options.force)
@@ -105,7 +105,7 @@ def _dry_run(config: Config, options: Options) -> None:
     """Do all but remember and commit, as far as this user's rights go."""
     memory = _readable_memory(Path(config.follower.state_directory))
     with deadline(config.follower.deadline):
-        host = _host(config.follower, options)
+        host = _host(config, options)
         follower = _follower(config, memory, options.ruleset)
         verified = follower.obtain(force=options.force, remember=False)
         live, members = _readable_kernel(follower)
@@ -130,62 +130,24 @@ def _remove(config: Config) -> None:
         )
 
 
-def _host(config: FollowerConfig, options: Options) -> Host:
-    instance_id, region = config.instance_id, config.region
-    if instance_id is None:
-        from reyes.adapters.metadata import instance_identity
-
-        identity = instance_identity()
-        instance_id, region = identity.instance_id, region or identity.region
-    return configured_host(
-        msgspec.structs.replace(
-            config,
-            log_accept=config.log_accept or options.log_accept,
-            log_drop=config.log_drop or options.log_drop,
-        ),
-        instance_id,
-        region,
+def _host(config: Config, options: Options) -> Host:
+    host = this_host(config)
+    return replace(
+        host,
+        log_accept=host.log_accept or options.log_accept,
+        log_drop=host.log_drop or options.log_drop,
     )
 
 
 def _follower(config: Config, memory: Memory, ruleset: Path | None) -> Follower:
     return Follower(
         config=config,
-        source=_S3(config) if ruleset is None else _File(ruleset),
+        source=StoreSource(config) if ruleset is None else FileSource(ruleset),
         verifier=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
         memory=memory,
         kernel=Kernel(),
         now=clock.now,
     )
-
-
-class _S3:
-    """The store, made when it is first needed: its import costs more than all the rest."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config.s3
-
-    def fetch(self, etag: str | None = None) -> Envelope | None:
-        """Return the object, or None if it still is the one of this tag."""
-        from reyes.adapters.s3 import S3Store, make_s3_client
-
-        client = make_s3_client(self._config.region)
-        return S3Store(client, self._config.bucket, self._config.key).fetch(etag)
-
-
-class _File:
-    """A local signed file instead of the store."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def fetch(self, etag: str | None = None) -> Envelope | None:  # noqa: ARG002 - a file has no tag
-        """Return the file's bytes, one more than allowed at most."""
-        try:
-            with self._path.open("rb") as file:
-                return Envelope(file.read(MAX_ENVELOPE_BYTES + 1))
-        except OSError as error:
-            raise SourceError(f"cannot read {self._path}: {error.strerror}") from error
 
 
 class _NoMemory:

@@ -1,0 +1,91 @@
+"""`reyes explain`: what becomes of a packet on a host, and why; who may reach an instance."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from reyes.cli.explanation import explanation_lines, omitted_lines, reach_lines, use_lines
+from reyes.cli.identity import this_host
+from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.question import Question, asked_packet
+from reyes.cli.rulesets import believed_content
+from reyes.explain import explain, group_uses, may_reach
+from reyes.netfilter.compiler import compile_policy
+from reyes.policy import HostPolicy, suppose
+
+DENIED = 1
+"""The exit code of a packet that is denied."""
+
+
+@click.command("explain")
+@config_option
+@click.option("--from", "source", metavar="ADDRESS", help="Where the packet comes from.")
+@click.option("--to", "destination", metavar="ADDRESS", help="Where it goes; else the host.")
+@click.option("--proto", metavar="NAME|NUMBER", help="tcp, udp, icmp, icmpv6 or a number.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The destination port.")
+@click.option("--icmp", metavar="TYPE[/CODE]", help="The ICMP message; else an echo request.")
+@click.option("--instance", metavar="ID", help="The host that is asked about; else this one.")
+@click.option("--group", metavar="NAME|ID", help="Say where this security group is used.")
+@click.option("--interface", metavar="NAME", help="Where it arrives; else where it is judged.")
+@click.option(
+    "--ipsec/--clear",
+    default=None,
+    help="Whether it came out of IPsec on the host; if not said: as the scope asks for.",
+)
+@click.option(
+    "--ruleset",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Use this signed file; else what this host accepted last, else the object on S3.",
+)
+@click.option("--unverified", is_flag=True, help="Believe the file of --ruleset, whoever made it.")
+@json_option("the explanation")
+@click.pass_context
+def command(context: click.Context, /, config_path: Path, **options: object) -> None:
+    """Say what becomes of a new packet on a host, and why.
+
+    Exit code 0: it is accepted or not judged; 1: it is denied.
+    Without --from, --instance lists all that may reach that instance, and --group says where a
+    group is used.
+    """
+    asked = Question(**options)  # type: ignore[arg-type]  # click gives each the type of its option
+    config = load_config(config_path)
+    if asked.source is None and asked.instance is None and asked.group is None:
+        raise click.UsageError("say --from ADDRESS for a packet, or --instance, or --group")
+    if asked.unverified and asked.ruleset is None:
+        raise click.UsageError("--unverified needs the file: --ruleset FILE")
+    content = believed_content(config, asked.ruleset, unverified=asked.unverified)
+    if asked.group is not None and asked.source is None:
+        uses = tuple(group_uses(content, asked.group))
+        if not uses:
+            raise click.UsageError(f"--group: the ruleset holds no group {asked.group!r}")
+        _print(asked, uses, (line for use in uses for line in use_lines(use)))
+        return
+    policy = suppose(content, this_host(config, asked.instance))
+    if asked.source is None:
+        _print_reach(asked, policy)
+        return
+    packet = asked_packet(asked, policy)
+    explanation = explain(policy, compile_policy(policy), content, packet)
+    _print(asked, explanation, explanation_lines(explanation, packet))
+    if explanation.decision == "denied":
+        context.exit(DENIED)
+
+
+def _print_reach(asked: Question, policy: HostPolicy) -> None:
+    reach = tuple(may_reach(policy))
+    lines = (line for interface, grants in reach for line in reach_lines(interface, grants))
+    as_data = {
+        "interfaces": {interface.id: grants for interface, grants in reach},
+        "omitted": policy.omitted,
+    }
+    _print(asked, as_data, (*lines, *omitted_lines(policy.omitted)))
+
+
+def _print(asked: Question, value: Any, lines: Iterator[str] | tuple[str, ...]) -> None:
+    if asked.as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+    else:
+        click.echo("\n".join(lines))

@@ -1,0 +1,115 @@
+"""Explanations in words, a line at a time."""
+
+from collections.abc import Iterator
+
+from reyes.explain import Explanation, Grant, GroupUse, Member, Use
+from reyes.netfilter.evaluate import PROTOCOL_NUMBERS, Packet
+from reyes.policy import InterfacePolicy, Omitted
+
+SHOWN = 8
+"""So many addresses or members of one source are listed; --json lists all."""
+
+
+def explanation_lines(explanation: Explanation, packet: Packet) -> Iterator[str]:
+    """Put a verdict into words."""
+    service = packet_text(packet)
+    way = f"{service} from {packet.source} to {packet.destination}"
+    judge = f" at {explanation.interface}" if explanation.interface else ""
+    yield f"{explanation.decision}: {way}{judge}"
+    yield f"  because      {explanation.reason.removeprefix(f'{explanation.decision}: ')}"
+    grant = explanation.granted
+    if grant:
+        yield f"  rule         {_rule_text(grant)}"
+        yield f"  source       {_source_text(grant)}"
+        yield from (f"  matched by   {cidr}" for cidr in grant.matched if not grant.members)
+        yield from (f"  matched by   {member_text(member)}" for member in grant.members)
+        yield f"  kernel rule  {grant.kernel_rule}"
+        if grant.set:
+            yield f"  set          {grant.set}"
+    yield from (f"  sender is    {member_text(member)}" for member in explanation.source_is)
+    if not explanation.source_is:
+        yield f"  sender is    no interface in the ruleset has {packet.source}"
+    for miss in explanation.near_misses:
+        yield f"  near miss    {_rule_text(miss)} allows {_source_text(miss)}"
+    if explanation.decision == "denied" and not explanation.near_misses:
+        yield f"  near miss    none: no rule there is about {service}"
+    yield from omitted_lines(explanation.omitted)
+
+
+def reach_lines(interface: InterfacePolicy, grants: tuple[Grant, ...]) -> Iterator[str]:
+    """Put into words who may reach an interface."""
+    yield f"{interface.id} {' '.join(map(str, interface.addresses))}"
+    if not grants:
+        yield "  nobody that is judged"
+    width = max((len(grant.service) for grant in grants), default=0)
+    for grant in grants:
+        yield f"  {grant.service:{width}}  from {_source_text(grant)}  ({_rule_text(grant)})"
+
+
+def use_lines(use: GroupUse) -> Iterator[str]:
+    """Put into words where a group is used."""
+    yield f"{use.group} ({use.group_name}) in {use.vpc}, {use.region}"
+    if use.excluded:
+        yield "  excluded: its rules allow nothing, and a reference to it matches nobody"
+    yield from (f"  same as      {other}" for other in use.alike)
+    yield from _shortened([_carrier_text(member) for member in use.members], "  member       ")
+    yield from (f"  let in by    {_use_text(one)}" for one in use.let_in_by)
+    if not use.let_in_by:
+        yield "  let in by    no rule"
+
+
+def omitted_lines(omitted: tuple[Omitted, ...]) -> Iterator[str]:
+    """Put into words what allows nothing here."""
+    for one in omitted:
+        yield f"  omitted      {one.group} rule {one.rule}: {one.what}: {one.reason}"
+
+
+def packet_text(packet: Packet) -> str:
+    """Write what a packet is of, as people say it."""
+    names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+    name = names.get(packet.protocol, f"protocol {packet.protocol}")
+    if packet.port is not None:
+        return f"{name} {packet.port}"
+    return f"{name} {packet.icmp[0]}/{packet.icmp[1]}" if packet.icmp else name
+
+
+def member_text(member: Member) -> str:
+    """Write who carries an address, and as a member of what."""
+    group = f"{member.group} ({member.group_name})"
+    return f"{member.address} in {group}: {_place(member)}"
+
+
+def _carrier_text(member: Member) -> str:
+    return f"{member.address}: {_place(member)}"
+
+
+def _place(member: Member) -> str:
+    owner = f"{member.instance}, " if member.instance else ""
+    return f"{owner}{member.interface} in {member.vpc}, {member.region}"
+
+
+def _rule_text(grant: Grant) -> str:
+    return f"{grant.group} ({grant.group_name}) rule {grant.rule}: {grant.service}"
+
+
+def _use_text(use: Use) -> str:
+    place = f"{use.vpc}, {use.region}"
+    return (
+        f"{use.group} ({use.group_name}) rule {use.rule}: {use.service}"
+        f" as {use.reference} in {place}"
+    )
+
+
+def _source_text(grant: Grant) -> str:
+    if grant.source == "cidrs":
+        shown = " ".join(grant.addresses[:SHOWN])
+        more = len(grant.addresses) - SHOWN
+        return f"{shown} and {more} more" if more > 0 else shown
+    label = f" ({grant.source_label})" if grant.source_label != grant.source else ""
+    return f"{grant.source}{label}, {len(grant.addresses)} addresses"
+
+
+def _shortened(lines: list[str], prefix: str) -> Iterator[str]:
+    yield from (f"{prefix}{line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"{prefix}and {len(lines) - SHOWN} more"

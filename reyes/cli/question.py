@@ -1,0 +1,116 @@
+"""The packet that a command line asks about."""
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import click
+
+from reyes.host import Host, InterfaceScope, IpsecScope
+from reyes.net import Address, Family, family_of, parse_address
+from reyes.netfilter.evaluate import PROTOCOL_NUMBERS, Packet
+from reyes.policy import HostPolicy
+
+_ECHO_REQUEST = {"icmp": (8, 0), "icmpv6": (128, 0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the command line asks."""
+
+    source: str | None
+    destination: str | None
+    proto: str | None
+    port: int | None
+    icmp: str | None
+    instance: str | None
+    group: str | None
+    interface: str | None
+    ipsec: bool | None
+    ruleset: Path | None
+    unverified: bool
+    as_json: bool
+
+
+def asked_packet(asked: Question, policy: HostPolicy) -> Packet:
+    """Build the packet, what was not said from the host it goes to; UsageError if it is none."""
+    source = _address("--from", asked.source or "")
+    destination = (
+        _address("--to", asked.destination)
+        if asked.destination
+        else _own_address(policy, family_of(source))
+    )
+    if family_of(source) is not family_of(destination):
+        raise click.UsageError(f"--from {source} and --to {destination} are not of one family")
+    protocol = _protocol(asked, family_of(source))
+    return Packet(
+        source=source,
+        destination=destination,
+        protocol=protocol,
+        port=_port(asked, protocol),
+        icmp=_icmp(asked, protocol),
+        interface=asked.interface or _interface(policy.host),
+        from_ipsec=isinstance(policy.host.scope, IpsecScope)
+        if asked.ipsec is None
+        else asked.ipsec,
+    )
+
+
+def _address(option: str, text: str) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from error
+
+
+def _own_address(policy: HostPolicy, family: Family) -> Address:
+    """Return the host's first address of a family; the unspecified one if it has none."""
+    for interface in policy.interfaces:
+        for network in interface.addresses:
+            if family_of(network) is family:
+                return network.network_address
+    return ip_address("0.0.0.0" if family is Family.V4 else "::")  # noqa: S104 - nothing is bound
+
+
+def _interface(host: Host) -> str:
+    """Return where packets arrive if nobody says so: on the first interface that is judged."""
+    if isinstance(host.scope, InterfaceScope):
+        return host.scope.names[0].removesuffix("+")
+    return "eth0"
+
+
+def _protocol(asked: Question, family: Family) -> int:
+    name = asked.proto or ("tcp" if asked.port is not None else "")
+    if name in ("icmp", "icmpv6") and (name == "icmp") is not (family is Family.V4):
+        raise click.UsageError(f"--proto {name} does not exist in IPv{family.value}")
+    if name in PROTOCOL_NUMBERS:
+        return PROTOCOL_NUMBERS[name]
+    if not name.isdecimal() or not 0 < int(name) <= 255:  # noqa: PLR2004 - IANA's last number
+        raise click.UsageError(
+            "--proto: expected tcp, udp, icmp, icmpv6 or a number from 1 to 255"
+        )
+    return int(name)
+
+
+def _port(asked: Question, protocol: int) -> int | None:
+    has_ports = protocol in (PROTOCOL_NUMBERS["tcp"], PROTOCOL_NUMBERS["udp"])
+    if has_ports and asked.port is None:
+        raise click.UsageError("--port: tcp and udp need one")
+    if not has_ports and asked.port is not None:
+        raise click.UsageError("--port: only tcp and udp have ports")
+    return asked.port
+
+
+def _icmp(asked: Question, protocol: int) -> tuple[int, int] | None:
+    name = next((n for n in _ECHO_REQUEST if PROTOCOL_NUMBERS[n] == protocol), None)
+    if name is None:
+        if asked.icmp:
+            raise click.UsageError("--icmp: only icmp and icmpv6 have types")
+        return None
+    if not asked.icmp:
+        return _ECHO_REQUEST[name]
+    numbers = asked.icmp.split("/")
+    if len(numbers) > 2 or not all(n.isdecimal() and int(n) <= 255 for n in numbers):  # noqa: PLR2004 - type and code, of a byte each
+        raise click.UsageError(f"--icmp: expected TYPE or TYPE/CODE, got {asked.icmp!r}")
+    kind, code = (*map(int, numbers), 0)[:2]
+    return kind, code

@@ -1,0 +1,123 @@
+"""Where commands get a ruleset from: the store, a file, or what this host accepted last."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import click
+
+from reyes.adapters.clock import now
+from reyes.adapters.state import LAST_GOOD
+from reyes.config import Config
+from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
+from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
+from reyes.ruleset import Content, DocumentError, decode
+from reyes.trust import Expectation, Genuine, admit, authenticate
+
+
+class Source(Protocol):
+    """Anything that signed rulesets come from."""
+
+    def fetch(self, etag: str | None = None) -> Envelope | None:
+        """Return the object, or None if it still is the one of this tag."""
+
+
+class StoreSource:
+    """The object on S3; the client is made when it is needed, as its import costs most."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config.s3
+
+    def fetch(self, etag: str | None = None) -> Envelope | None:
+        """Return the object, or None if it still is the one of this tag."""
+        from reyes.adapters.s3 import S3Store, make_s3_client
+
+        client = make_s3_client(self._config.region)
+        return S3Store(client, self._config.bucket, self._config.key).fetch(etag)
+
+
+class FileSource:
+    """A local signed file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fetch(self, etag: str | None = None) -> Envelope | None:  # noqa: ARG002 - a file has no tag
+        """Return the file's bytes, one more than allowed at most."""
+        try:
+            with self._path.open("rb") as file:
+                return Envelope(file.read(MAX_ENVELOPE_BYTES + 1))
+        except OSError as error:
+            raise ConfigError(f"cannot read {self._path}: {error.strerror}") from error
+
+
+def fetch_genuine(config: Config, source: Source) -> Genuine:
+    """Fetch a ruleset and check its signature, but not yet whether it is meant for us, now.
+
+    Raises:
+        SourceError, ConfigError: it cannot be had.
+        SignatureError: it is not signed by a trusted key.
+    """
+    from reyes.adapters.gpg import Gpg
+
+    envelope = source.fetch()
+    if envelope is None:
+        raise SourceError(f"s3://{config.s3.bucket}/{config.s3.key} came back without content")
+    gpg = Gpg(Path(config.signing.keyring_directory), config.signing.signing_key)
+    return authenticate(gpg.inspect(envelope), config.signing.pins)
+
+
+def problem_of(genuine: Genuine, config: Config) -> ReyesError | None:
+    """Say why a follower that knows nothing yet would refuse a genuine ruleset, if it would."""
+    expectation = Expectation(environment=config.environment, now=int(now()), accepted=None)
+    try:
+        admit(genuine, expectation)
+    except ReyesError as error:
+        return error
+    return None
+
+
+def believed_content(config: Config, file: Path | None, *, unverified: bool = False) -> Content:
+    """Return the content of a file, of what this host accepted last, or of the store's object.
+
+    For questions, not for the kernel: an expired ruleset is what the kernel may still enforce.
+    Whatever a follower would hold against it is said on stderr.
+
+    Raises:
+        SignatureError: no trusted key signed it, and `unverified` is not set.
+    """
+    if unverified and file:
+        click.echo("note: UNVERIFIED: nobody vouches for this ruleset", err=True)
+        return _unverified(config, FileSource(file))
+    source, origin = _source(config, file)
+    genuine = fetch_genuine(config, source)
+    problem = problem_of(genuine, config)
+    serial = genuine.ruleset.header.serial
+    click.echo(f"note: ruleset {serial} from {origin}", err=True)
+    if problem:
+        click.echo(f"note: {problem.message}", err=True)
+    return genuine.ruleset.content
+
+
+def _source(config: Config, file: Path | None) -> tuple[Source, str]:
+    if file:
+        return FileSource(file), str(file)
+    last_good = Path(config.follower.state_directory) / LAST_GOOD
+    if os.access(last_good, os.R_OK):
+        return FileSource(last_good), str(last_good)
+    return StoreSource(config), f"s3://{config.s3.bucket}/{config.s3.key}"
+
+
+def _unverified(config: Config, source: Source) -> Content:
+    """Read a signed object without asking who signed it, or a bare document."""
+    from reyes.adapters.gpg import Gpg
+
+    envelope = source.fetch() or Envelope(b"")
+    text = envelope.blob
+    if not text.startswith(b"{"):
+        gpg = Gpg(Path(config.signing.keyring_directory), config.signing.signing_key)
+        text = gpg.inspect(envelope).payload
+    try:
+        return decode(text).content
+    except DocumentError as error:
+        raise SignatureError(f"even unverified it cannot be read: {error}") from error
