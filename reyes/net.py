@@ -131,8 +131,9 @@ def service_text(service: Service) -> str:
         case Ports(protocol, first, last):
             return f"{protocol} {_range_text(first, last)}"
         case Icmp(protocol, kind, code):
-            numbers = "/".join(str(number) for number in (kind, code) if number != -1)
-            return f"{protocol} {numbers}".rstrip()
+            if code != -1:
+                return f"{protocol} {kind}/{code}"
+            return protocol if kind == -1 else f"{protocol} {kind}"
         case Protocol(number):
             return f"protocol {number}"
         case Everything():

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
+from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import (
     LiveKernel,
     LiveSet,
@@ -26,9 +27,11 @@ from reyes.netfilter.plan import (
     CommitPlan,
     CountSets,
     DestroySets,
+    ReadTables,
     RestoreSets,
     RestoreTable,
     Step,
+    in_force,
 )
 
 LOCK_WAIT_SECONDS = 10
@@ -91,6 +94,8 @@ class Kernel:
                 self._count(entries)
             case RestoreTable(family, text, _, flush):
                 _feed(_restore_command(family, flush=flush), text)
+            case ReadTables(tables):
+                self._check_rules(tables)
             case DestroySets(names):
                 self._destroy(names)
 
@@ -111,6 +116,14 @@ class Kernel:
                 raise KernelError(
                     f"set {name} holds {found} entries after it was filled with {expected}",
                     "another program may be changing the sets of Reyes",
+                )
+
+    def _check_rules(self, tables: Iterable[Table]) -> None:
+        for table in tables:
+            if not in_force(table, self._read_table(table.family)):
+                raise KernelError(
+                    f"the rules that {_PREFIX[table.family]}-restore took are not in force",
+                    "another program may be changing the filter table at the same time",
                 )
 
     def _destroy(self, names: Iterable[str]) -> None:

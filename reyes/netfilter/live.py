@@ -56,7 +56,7 @@ class LiveTable:
             for chain, rules in self.rules.items()
             if not names.owns_chain(chain)
             for line in rules
-            if not is_jump(line)
+            if not (chain == "INPUT" and is_jump(line))
         ]
         return tuple(lines)
 
@@ -145,5 +145,5 @@ def parse_set_members(text: str) -> dict[str, tuple[str, ...]]:
         if len(words) >= 3 and names.owns_set(words[1]):  # noqa: PLR2004 - verb, set, argument
             members = found.setdefault(words[1], [])
             if words[0] == "add":
-                members.append(words[2])
+                members.append(" ".join(words[2:]))
     return {name: tuple(sorted(members)) for name, members in found.items()}

@@ -5,7 +5,8 @@ Order, with reasons (docs/design.md):
 1. Missing sets are created, because a restore that names a missing set changes nothing at all.
 2. They are counted in the kernel, because a failed `ipset restore` leaves sets partly filled.
 3. One restore a family puts all rules in force in one instant.
-4. Sets that nothing needs are destroyed, except those that the rules before the commit named:
+4. The rules are read back, because an exit code is only a word.
+5. Sets that nothing needs are destroyed, except those that the rules before the commit named:
    they are the way back.
 
 A plan is data. `--dry-run` prints it; `reyes.adapters.kernel` executes it and, if a step fails,
@@ -51,13 +52,20 @@ class RestoreTable:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadTables:
+    """Read the tables back: each must hold our chains in full, and the jump first."""
+
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DestroySets:
     """Destroy sets that nothing refers to; one that is still in use is left for the next run."""
 
     names: tuple[str, ...]
 
 
-Step = RestoreSets | CountSets | RestoreTable | DestroySets
+Step = RestoreSets | CountSets | RestoreTable | ReadTables | DestroySets
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +100,14 @@ def plan_commit(
         steps.append(RestoreSets(text, tuple(entry.name for entry in missing)))
         steps.append(CountSets(tuple((e.name, len(e.members)) for e in (*missing, *repaired))))
     by_family = {table.family: table for table in live.tables}
-    restores = [
-        _restore(table, by_family[table.family], filter_table)
+    changed = [
+        table
         for table in dataplane.tables
-        if table.family in by_family
-        and not _in_force(table, by_family[table.family], filter_table)
+        if table.family in by_family and not in_force(table, by_family[table.family], filter_table)
     ]
-    steps += restores
+    if changed:
+        steps += [_restore(table, by_family[table.family], filter_table) for table in changed]
+        steps.append(ReadTables(tuple(changed)))
     unneeded = _unneeded(live, (entry.name for entry in dataplane.sets)) if steps else ()
     if unneeded:
         steps.append(DestroySets(unneeded))
@@ -125,7 +134,8 @@ def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
     return _restore(table, live, filter_table).text
 
 
-def _in_force(table: Table, live: LiveTable, filter_table: FilterTable) -> bool:
+def in_force(table: Table, live: LiveTable) -> bool:
+    """Tell whether a live table shows all of a table's rules in order, and the jump first."""
     return (
         live.jumps == (0,)
         and live.rules["INPUT"][0] == JUMP
@@ -134,8 +144,11 @@ def _in_force(table: Table, live: LiveTable, filter_table: FilterTable) -> bool:
             live.identities(chain.name) == tuple(i for i, _ in render_chain(chain, table.family))
             for chain in table.chains
         )
-        and not (filter_table == "exclusive" and live.foreign)
     )
+
+
+def _is_right(table: Table, live: LiveTable, filter_table: FilterTable) -> bool:
+    return in_force(table, live) and not (filter_table == "exclusive" and live.foreign)
 
 
 def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> RestoreTable:
