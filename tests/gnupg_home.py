@@ -66,5 +66,7 @@ class GnupgHome:
 def gnupg_home() -> Iterator[GnupgHome]:
     """A fresh home in a short path; its agent ends with it."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="reyes-") as path:
-        yield GnupgHome(Path(path))
-        subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=True)
+        try:
+            yield GnupgHome(Path(path))
+        finally:
+            subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=True)

@@ -103,7 +103,7 @@ def plan_commit(
     changed = [
         table
         for table in dataplane.tables
-        if table.family in by_family and not in_force(table, by_family[table.family], filter_table)
+        if table.family in by_family and not _is_right(table, by_family[table.family], filter_table)
     ]
     if changed:
         steps += [_restore(table, by_family[table.family], filter_table) for table in changed]
