@@ -148,7 +148,7 @@ def parse_config(text: str, name: str) -> Config:
     """Read a configuration; ConfigError lists every problem of the file called `name`."""
     try:
         raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader, see below
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets ValueError of a date through
         raise ConfigError(f"{name} is not YAML: {error}") from error
     problems: list[str] = []
     config = _read(Config, raw, "", problems)
@@ -167,7 +167,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[Any] = set()
-        for key_node, _ in node.value:
+        scalars = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key_node in scalars:
             key = key_node.value
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -184,8 +185,9 @@ def _read(expected: Any, raw: Any, path: str, problems: list[str]) -> Any:
         inner = next(a for a in get_args(expected) if a is not types.NoneType)
         return None if raw is None else _read(inner, raw, path, problems)
     if origin is Annotated and get_origin(get_args(expected)[0]) is tuple:
+        before = len(problems)
         items = _read(get_args(expected)[0], raw, path, problems)
-        return _leaf(expected, items, path, problems) if isinstance(items, tuple) else None
+        return _leaf(expected, items, path, problems) if len(problems) == before else None
     if origin is tuple:
         if not isinstance(raw, list):
             problems.append(f"{path}: expected a list, got {_shown(raw)}")

@@ -107,9 +107,12 @@ class _RuleFinder:
         self._groups = {group.id: group for group in region.groups}
         self._prefix_lists = {entry.id: entry.cidrs for entry in region.prefix_lists}
         self._own = {vpc.id: tuple(map(parse_network, vpc.cidrs)) for vpc in region.vpcs}
-        self._wide = filtered or tuple(
-            parse_network(cidr) for r in content.regions for vpc in r.vpcs for cidr in vpc.cidrs
-        )
+        self._vpcs = [
+            (vpc.id, parse_network(cidr))
+            for r in content.regions
+            for vpc in r.vpcs
+            for cidr in vpc.cidrs
+        ]
         self._carried = {
             (r.name, group)
             for r in content.regions
@@ -123,7 +126,7 @@ class _RuleFinder:
         service = service_text(ingress.service)
         for severity, kind, message in (
             *self._unreachable(ingress),
-            *self._open(ingress),
+            *self._open(group, ingress),
             *self._idle(group, ingress),
         ):
             yield Finding(
@@ -148,18 +151,21 @@ class _RuleFinder:
             ):
                 yield "note", "group without members", f"{reference.id} ({named.name}) is empty"
 
-    def _open(self, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
+    def _open(self, group: SecurityGroup, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
         match ingress.service:
             case Everything() | Ports(first=0, last=65535):
                 pass
             case _:
                 return
+        foreign = (*(self._filtered or ()), *(n for vpc, n in self._vpcs if vpc != group.vpc))
         for cidr in self._networks(ingress):
-            swallowed = [canonical(wide) for wide in self._wide if contains(cidr, wide)]
+            swallowed = [
+                canonical(wide) for wide in self._wide.get(group.vpc, ()) if contains(cidr, wide)
+            ]
             if swallowed:
                 yield (
                     "critical",
-                    "open to all that is judged",
+                    "open to whole networks",
                     f"{cidr} holds {', '.join(swallowed)}; {_EXCLUDE}",
                 )
 

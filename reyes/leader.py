@@ -111,23 +111,9 @@ def publish_pass(
     if before.ruleset and not request.force:
         _guard(before.ruleset.header.counts, counts, leader.max_shrink)
     accepted = _accepted(before.genuine, request.now)
-    header = Header(
-        environment=config.environment,
-        serial=_serial(accepted, request.now),
-        generated_at=int(request.now),
-        not_after=int(request.now) + leader.validity,
-        generator=request.generator,
-        counts=counts,
-    )
+    header = _header(config, leader, request, counts, accepted)
     envelope = signer.sign(encode(header, content))
-    expectation = trust.Expectation(
-        environment=config.environment,
-        now=int(request.now),
-        accepted=accepted,
-        force=request.force,
-    )
-    verified = _verify(signer.inspect(envelope), config.signing.pins, expectation)
-    _warn_of_expiry(verified, request.now)
+    verified = _verify(config, request, signer.inspect(envelope), accepted)
     status: Literal["published", "superseded", "dry run"] = "dry run"
     if not request.dry_run:
         status = "published" if _publish(store, envelope, before.etag) else "superseded"
@@ -200,19 +186,42 @@ def _accepted(genuine: trust.Genuine | None, now: float) -> trust.Accepted | Non
     return trust.Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts)
 
 
-def _serial(accepted: trust.Accepted | None, now: float) -> int:
-    return max(accepted.serial + 1 if accepted else 0, int(now * 1000))
+def _header(
+    config: Config,
+    leader: LeaderConfig,
+    request: Request,
+    counts: Counts,
+    accepted: trust.Accepted | None,
+) -> Header:
+    """Say when, where and by whom; a clock that is behind still counts the serial up."""
+    now = int(request.now)
+    return Header(
+        environment=config.environment,
+        serial=max(accepted.serial + 1 if accepted else 0, int(request.now * 1000)),
+        generated_at=now,
+        not_after=now + leader.validity,
+        generator=request.generator,
+        counts=counts,
+    )
 
 
 def _verify(
-    report: SignatureReport, pins: frozenset[str], expectation: trust.Expectation
+    config: Config, request: Request, report: SignatureReport, accepted: trust.Accepted | None
 ) -> trust.VerifiedRuleset:
-    """Return what was signed, read back by the code that followers use."""
+    """Read back what was signed by the code that followers use, as one that is up to date."""
+    expectation = trust.Expectation(
+        environment=config.environment,
+        now=int(request.now),
+        accepted=accepted,
+        force=request.force,
+    )
     try:
-        return trust.admit(trust.authenticate(report, pins), expectation)
+        verified = trust.admit(trust.authenticate(report, config.signing.pins), expectation)
     except ReyesError as error:
         message = f"followers would refuse this ruleset, it is not published: {error.message}"
         raise type(error)(message, error.hint) from error
+    _warn_of_expiry(verified, request.now)
+    return verified
 
 
 def _publish(store: Store, envelope: Envelope, replacing: str | None) -> bool:

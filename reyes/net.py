@@ -4,6 +4,7 @@ Text from outside becomes a value only here. A network is always written canonic
 a host as its bare address, everything else as address/prefix.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 from ipaddress import (
     IPv4Address,
@@ -83,6 +84,22 @@ def contains(outer: Network, inner: Network) -> bool:
         and outer.prefixlen <= inner.prefixlen
         and inner.network_address in outer
     )
+
+
+def without(network: Network, others: Iterable[Network]) -> list[Network]:
+    """Return the networks that hold what is left of `network` without the others."""
+    left = [network]
+    for other in others:
+        left = [part for one in left for part in _rest(one, other)]
+    return left
+
+
+def _rest(network: Network, other: Network) -> Iterable[Network]:
+    if contains(other, network):
+        return ()
+    if not contains(network, other):
+        return (network,)
+    return network.address_exclude(other)  # type: ignore[arg-type]  # of one family: contains() told
 
 
 class Ports(Struct, frozen=True, order=True, tag_field="kind", tag="ports"):

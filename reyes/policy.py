@@ -21,6 +21,7 @@ from reyes.matching import GroupKey, GroupMatching
 from reyes.net import (
     Icmp,
     Network,
+    Ports,
     Protocol,
     Service,
     canonical,
@@ -287,6 +288,10 @@ def inexpressible(service: Service) -> str | None:
     match service:
         case Icmp(type=-1, code=code) if code != -1:
             return "ICMP with a code but no type matches nothing (EC2 refuses to store it)"
+        case Icmp(protocol="icmp", type=255):
+            return "ICMP type 255 means every type to iptables"
+        case Ports(first=first, last=last) if first > last:
+            return "its ports end before they begin (EC2 refuses to store it)"
         case Protocol(number=0):
             return "protocol 0 means every protocol to iptables"
         case _:

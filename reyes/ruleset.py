@@ -25,12 +25,19 @@ FORMAT_VERSION = 3
 """The gem published version 2; the two have nothing in common but the number's meaning."""
 
 # \Z, because $ would also match before a final newline.
-RegionName = Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
+RegionName = Annotated[
+    str,
+    Meta(pattern=r"^[a-z0-9-]{1,32}\Z", description="a region's name such as us-west-2"),
+]
 AccountId = Annotated[str, Meta(pattern=r"^[0-9]{12}\Z")]
-VpcId = Annotated[str, Meta(pattern=r"^vpc-[0-9a-f]{8,17}\Z")]
+VpcId = Annotated[
+    str, Meta(pattern=r"^vpc-[0-9a-f]{8,17}\Z", description="a VPC's id such as vpc-0a1b2c3d")
+]
 GroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}\Z")]
 InterfaceId = Annotated[str, Meta(pattern=r"^eni-[0-9a-f]{8,17}\Z")]
-InstanceId = Annotated[str, Meta(pattern=r"^i-[0-9a-f]{8,17}\Z")]
+InstanceId = Annotated[
+    str, Meta(pattern=r"^i-[0-9a-f]{8,17}\Z", description="an instance's id such as i-0a1b2c3d")
+]
 PrefixListId = Annotated[str, Meta(pattern=r"^pl-[0-9a-f]{8,17}\Z")]
 Moment = Annotated[int, Meta(ge=0, le=2**62)]
 

@@ -141,7 +141,6 @@ class Gpg:
         make = f"gpg --export {self._signing_key} > {keyring}"
         if not keyring.is_file():  # gpg would make an empty one
             raise ConfigError(f"the keyring {keyring} does not exist", make)
-        check_private(keyring)
         try:
             with keyring.open("rb") as file:
                 first = file.read(1)

@@ -44,6 +44,8 @@ _EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
 _LINE = re.compile(r"line:? (\d+)")
 _CONTEXT_LINES = 5
+_WITHOUT_NFT = ("Failed to initialize nft", "rule set generation id: Invalid argument")
+"""What iptables-nft-save says where the kernel has no nfnetlink, or no nf_tables."""
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +198,13 @@ def _holds_rules(family: Family, backend: str) -> bool:
     command = f"{prefix}-{backend}-save"
     if find_command(command) is None:
         return False
-    return any(line.startswith("-A ") for line in _run((command,)).splitlines())
+    try:
+        rules = _run((command,))
+    except KernelError as error:
+        if any(words in error.message for words in _WITHOUT_NFT):
+            return False
+        raise
+    return any(line.startswith("-A ") for line in rules.splitlines())
 
 
 def _restore_command(family: Family, *, flush: bool) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ All ways between our chains are gotos, so the end of `reyes-accept` returns to I
 one jump: an accepted packet goes on to the host's own rules. Reyes only ever narrows.
 
 A packet to an address of no interface (a tunnel's own, a container bridge's) is judged by the
-rules of the primary interface, as AWS counts an instance's groups.
+rules of the primary interface, as AWS counts an instance's groups. An address that several
+interfaces hold (VPCs may overlap) is the first one's, by device index.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reyes.host import Failsafe, Host, InterfaceScope, IpsecScope, VpcScope
@@ -28,8 +29,9 @@ from reyes.net import (
     parse_network,
     service_families,
     service_text,
+    without,
 )
-from reyes.netfilter import names
+from reyes.netfilter import names, tree
 from reyes.netfilter.ipset import IPSet, ip_set
 from reyes.netfilter.iptables import (
     Chain,
@@ -48,6 +50,7 @@ from reyes.netfilter.iptables import (
     Table,
     Verdict,
 )
+from reyes.netfilter.tree import PLAIN_RULES, TreeCompiler, plain_rules
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Peer
 
 INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
@@ -83,7 +86,15 @@ def compile_policy(policy: HostPolicy) -> Dataplane:
     compilers = [_FamilyCompiler(policy, family) for family in Family]
     tables = tuple(compiler.table() for compiler in compilers)
     sets = {name: entry for compiler in compilers for name, entry in compiler.sets.items()}
-    return Dataplane(tuple(sets[name] for name in sorted(sets)), tables)
+    used = {
+        match.name
+        for table in tables
+        for chain in table.chains
+        for rule in chain.rules
+        for match in rule.matches
+        if isinstance(match, SourceSet)
+    }
+    return Dataplane(tuple(sets[name] for name in sorted(used)), tables)
 
 
 class _FamilyCompiler:
@@ -102,19 +113,14 @@ class _FamilyCompiler:
             return Table(self._family, (entry,))
         primary, *others = self._policy.interfaces
         apart = [other for other in others if other.groups != primary.groups]
-        return Table(
-            self._family,
-            (
-                entry,
-                Chain(names.INGRESS, tuple(self._ingress_rules(primary, apart))),
-                *(
-                    Chain(names.interface_chain(other.id), tuple(self._allow_rules(other)))
-                    for other in apart
-                ),
-                Chain(names.ACCEPT, tuple(_accept_rules(host))),
-                Chain(names.DROP, tuple(_drop_rules(host))),
-            ),
-        )
+        first, *branches = self._interface_chains(primary, 0, names.INGRESS)
+        ingress = Chain(names.INGRESS, (*self._ingress_rules(primary, apart), *first.rules))
+        chains = [entry, ingress, *branches]
+        for number, other in enumerate(apart, start=1):
+            chains += self._interface_chains(other, number, names.interface_chain(other.id))
+        chains.append(Chain(names.ACCEPT, tuple(_accept_rules(host))))
+        chains.append(Chain(names.DROP, tuple(_drop_rules(host))))
+        return Table(self._family, tuple(chains))
 
     def _input_rules(self) -> Iterator[Rule]:
         yield Rule((InInterface("lo"),), Verdict.RETURN, "not judged: loopback")
@@ -154,42 +160,47 @@ class _FamilyCompiler:
         for kind, meaning in INNOCUOUS_ICMP[self._family]:
             service = Icmp(protocol=protocol, type=kind, code=-1)  # type: ignore[arg-type]  # one of two literals
             yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
-        taken = set(primary.addresses)
-        for interface in apart:
-            for address in interface.addresses:
-                if self._has(address) and address not in taken:
-                    taken.add(address)
-                    chain = names.interface_chain(interface.id)
-                    yield Rule((Destination(address),), Goto(chain), f"to {interface.id}")
-        yield from self._allow_rules(primary)
+        taken = list(primary.addresses)
+        for interface in self._policy.interfaces[1:]:
+            if interface in apart:
+                chain = Goto(names.interface_chain(interface.id))
+                for address in filter(self._has, interface.addresses):
+                    for part in without(address, taken):
+                        yield Rule((Destination(part),), chain, f"to {interface.id}")
+            taken += interface.addresses
 
-    def _allow_rules(self, interface: InterfacePolicy) -> Iterator[Rule]:
-        for allow in interface.allows:
-            if self._family in service_families(allow.service):
-                yield from self._rules_of(allow)
-        yield Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
+    def _interface_chains(
+        self, interface: InterfacePolicy, number: int, name: str
+    ) -> Iterable[Chain]:
+        """Compile an interface's rules: one after the other if they are few, else as a tree."""
+        sources = [
+            source
+            for allow in interface.allows
+            if self._family in service_families(allow.service)
+            for source in self._sources(allow)
+        ]
+        denied = Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
+        if len(sources) <= PLAIN_RULES:
+            return (Chain(name, plain_rules(sources, denied)),)
+        return TreeCompiler(sources, number, denied, self._make_set).chains(name)
 
-    def _rules_of(self, allow: Allow) -> Iterator[Rule]:
-        addresses = self._addresses(allow.peer)
-        if not addresses:
-            return
-        source, from_whom = self._source(allow.peer, addresses)
-        comment = (
-            f"{allow.group.id} rule {allow.rule}: {service_text(allow.service)} from {from_whom}"
-        )
-        matches = (*_service_matches(allow.service), *source)
-        yield Rule(matches, Goto(names.ACCEPT), comment, (allow,))
-
-    def _source(self, peer: Peer, addresses: list[str]) -> tuple[tuple[Match, ...], str]:
+    def _sources(self, allow: Allow) -> Iterator[tree.Source]:
+        members = self._addresses(allow.peer)
         everywhere = canonical(self._family.everywhere)
-        if everywhere in addresses:
-            return (), everywhere
-        if len(addresses) == 1 and peer.kind == "cidrs":
-            return (Source(parse_network(addresses[0])),), addresses[0]
-        entry = self._set_of(peer, addresses)
-        return (SourceSet(entry.name),), peer.name
+        if everywhere in members:
+            yield tree.Source(None, (), everywhere, allow)
+        elif len(members) == 1 and allow.peer.kind == "cidrs":
+            yield tree.Source(Source(parse_network(members[0])), members, members[0], allow)
+        elif members:
+            match = SourceSet(self._set_of(allow.peer, members).name)
+            yield tree.Source(match, members, allow.peer.name, allow)
 
-    def _set_of(self, peer: Peer, addresses: list[str]) -> IPSet:
+    def _make_set(self, label: str, members: Sequence[str]) -> Match:
+        entry = ip_set(self._family, label, members)
+        self.sets[entry.name] = entry
+        return SourceSet(entry.name)
+
+    def _set_of(self, peer: Peer, addresses: Sequence[str]) -> IPSet:
         """Return the set of a peer's addresses; peers are shared, so each is hashed once."""
         entry = self._named.get(id(peer))
         if entry is None:
@@ -197,9 +208,9 @@ class _FamilyCompiler:
             self.sets[entry.name] = entry
         return entry
 
-    def _addresses(self, peer: Peer) -> list[str]:
+    def _addresses(self, peer: Peer) -> tuple[str, ...]:
         wanted = self._family is Family.V6
-        return [address for address in peer.addresses if (":" in address) is wanted]
+        return tuple(address for address in peer.addresses if (":" in address) is wanted)
 
     def _has(self, network: Network) -> bool:
         return family_of(network) is self._family

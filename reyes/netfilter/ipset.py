@@ -3,7 +3,7 @@
 A set is never changed after it was made: other members make another name, hence another set.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from reyes.net import Family
@@ -35,15 +35,17 @@ def create_text(sets: Iterable[IPSet]) -> str:
     return "".join(_one(entry, entry.name) for entry in sets)
 
 
-def repair_text(sets: Iterable[IPSet]) -> str:
+def repair_text(sets: Iterable[IPSet], existing: Container[str]) -> str:
     """Write the input that gives existing sets their members back, each in one instant.
 
     The only place where a set in use is touched: its name stays true, so no rule has to change
-    (docs/adr/0004). The stand-in is named like a set of ours, so that a left-over is swept.
+    (docs/adr/0004). A stand-in that a killed run left behind is destroyed first.
     """
     text = ""
     for entry in sets:
         spare = names.set_name(entry.family, "repair", (entry.name,))
+        if spare in existing:
+            text += f"destroy {spare}\n"
         text += _one(entry, spare) + f"swap {spare} {entry.name}\ndestroy {spare}\n"
     return text
 

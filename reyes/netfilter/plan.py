@@ -96,14 +96,15 @@ def plan_commit(
     repaired = [entry for entry in dataplane.sets if entry.name in wrong]
     steps: list[Step] = []
     if missing or repaired:
-        text = create_text(missing) + repair_text(repaired)
+        text = create_text(missing) + repair_text(repaired, live.sets)
         steps.append(RestoreSets(text, tuple(entry.name for entry in missing)))
         steps.append(CountSets(tuple((e.name, len(e.members)) for e in (*missing, *repaired))))
     by_family = {table.family: table for table in live.tables}
     changed = [
         table
         for table in dataplane.tables
-        if table.family in by_family and not _is_right(table, by_family[table.family], filter_table)
+        if table.family in by_family
+        and not _is_right(table, by_family[table.family], filter_table)
     ]
     if changed:
         steps += [_restore(table, by_family[table.family], filter_table) for table in changed]
