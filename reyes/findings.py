@@ -159,9 +159,7 @@ class _RuleFinder:
                 return
         foreign = (*(self._filtered or ()), *(n for vpc, n in self._vpcs if vpc != group.vpc))
         for cidr in self._networks(ingress):
-            swallowed = [
-                canonical(wide) for wide in self._wide.get(group.vpc, ()) if contains(cidr, wide)
-            ]
+            swallowed = [canonical(wide) for wide in foreign if contains(cidr, wide)]
             if swallowed:
                 yield (
                     "critical",

@@ -23,9 +23,11 @@ from reyes.netfilter.plan import (
     CommitPlan,
     CountSets,
     DestroySets,
+    ReadTables,
     RestoreSets,
     RestoreTable,
     Step,
+    in_force,
 )
 
 _TARGET = re.compile(r" -[jg] (\S+)")
@@ -143,6 +145,10 @@ class MemoryKernel:
                     _require(len(self.sets[name].members) == expected, f"count of {name}")
             case RestoreTable(family, text, _, flush):
                 self.restore(family, text, flush=flush)
+            case ReadTables(tables):
+                for table in tables:
+                    live = parse_table(self.save(table.family), table.family)
+                    _require(in_force(table, live), "not in force")
             case DestroySets(names):
                 self._destroy(names)
 

@@ -20,7 +20,7 @@ from reyes.cli import main
 from reyes.envelope import Envelope
 from reyes.errors import SignatureError
 from reyes.ruleset import Ruleset
-from reyes.trust import authenticate, moment_text
+from reyes.trust import authenticate
 from tests.fakes.ec2_server import Ec2Server, Failure, Item, ec2_server
 
 OWNER = "123456789012"

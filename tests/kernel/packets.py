@@ -12,23 +12,29 @@ How it knows:
 * Frames that one thread sends on one CPU stay in order. A last frame of a private EtherType
   that arrives says that the kernel is done with all before it: nothing waits for time to pass.
 
-Source ports and ICMP identifiers come round only after 60,000 packets, so that connection
-tracking sees each packet as new.
+Connection tracking must see each packet as new:
+
+* Source ports and ICMP identifiers come round only after 60,000 packets.
+* `Wire.forget` empties the table of connections; other protocols have no ports to tell one
+  packet from the next, and a packet that went the other way before would make this one a reply.
+
+Not to be had by frames: packets out of IPsec (`from_ipsec`), which take keys, and those over
+loopback. IPv6 extension headers (0, 43, 44, 59, 60, 135) are no protocols and cannot be told.
 """
 
 import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from itertools import count
 from subprocess import CompletedProcess
 from types import TracebackType
 from typing import Self
 
 from reyes.demo.namespaces import Namespace
+from reyes.net import Address
+from reyes.netfilter.evaluate import Packet
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 
@@ -39,22 +45,11 @@ _HOST_MAC, _NEIGHBOUR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 _ETHERNET = bytes.fromhex((_HOST_MAC + _NEIGHBOUR_MAC).replace(":", ""))
 _HIGHEST_NUMBER = 2**32
 
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """What a rule can see of one packet; a TCP packet is a SYN.
-
-    `protocol` is the IANA number. `interface` is the one it arrives on, by default the first.
-    IPv6 extension headers (0, 43, 44, 59, 60, 135) are no protocols and cannot be told here.
-    """
-
-    source: str
-    destination: str
-    protocol: int
-    port: int | None = None
-    icmp_type: int | None = None
-    icmp_code: int | None = None
-    interface: str | None = None
+# linux/netlink.h, linux/netfilter/nfnetlink_conntrack.h: NETLINK_NETFILTER, IPCTNL_MSG_CT_DELETE
+# of NFNL_SUBSYS_CTNETLINK, NLM_F_REQUEST | NLM_F_ACK.
+_NETFILTER = 12
+_DELETE_CONNECTIONS = 1 << 8 | 2
+_REQUEST_AND_ANSWER = 1 | 4
 
 
 class Wire:
@@ -65,7 +60,7 @@ class Wire:
     """
 
     def __init__(self, addresses: Sequence[str], interfaces: Sequence[str] = ("eth0",)) -> None:
-        self.addresses = frozenset(ip_address(address) for address in addresses)
+        self.addresses: set[Address] = set()
         self._first = interfaces[0]
         self._numbers = count(1)
         self.host = Namespace()
@@ -73,7 +68,6 @@ class Wire:
         for interface in interfaces:
             self._lay(interface)
         self.host.ip(
-            *(f"address add {address} dev {self._first} nodad" for address in addresses),
             f"route add default via 192.0.2.254 dev {self._first} onlink",
             f"neighbour replace 192.0.2.254 lladdr {_NEIGHBOUR_MAC} dev {self._first}",
             f"route add default via fe80::fe dev {self._first} onlink",
@@ -84,6 +78,24 @@ class Wire:
             name: self.host.call(_frame_socket, name, _BARRIER) for name in interfaces
         }
         self._receivers: dict[tuple[int, int], socket.socket] = {}
+        self.take({ip_address(address) for address in addresses})
+
+    def take(self, addresses: set[Address]) -> None:
+        """Give the host these addresses instead of those that it has."""
+        self.host.ip(
+            *(f"address delete {one} dev {self._first}" for one in self.addresses - addresses),
+            *(f"address add {one} dev {self._first} nodad" for one in addresses - self.addresses),
+        )
+        self.addresses = set(addresses)
+
+    def forget(self) -> None:
+        """Empty the host's table of connections, as `conntrack -F` does."""
+        request = struct.pack("=IHHII4x", 20, _DELETE_CONNECTIONS, _REQUEST_AND_ANSWER, 1, 0)
+        with self.host.call(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as link:
+            link.send(request)
+            failure = struct.unpack_from("=i", link.recv(4096), 16)[0]
+        if failure:
+            raise OSError(-failure, f"cannot forget connections: {os.strerror(-failure)}")
 
     def probe(self, packets: Sequence[Packet]) -> list[bool]:
         """Send packets and tell for each whether it passed INPUT."""
@@ -131,10 +143,11 @@ class Wire:
             self.host.sysctl(f"net/ipv4/conf/{scope}/rp_filter", 0)
 
     def _listen(self, packet: Packet) -> None:
-        destination = ip_address(packet.destination)
-        if destination not in self.addresses:
-            raise ValueError(f"{destination} is no address of the host, INPUT never sees it")
-        family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
+        if packet.destination not in self.addresses:
+            raise ValueError(
+                f"{packet.destination} is no address of the host, INPUT never sees it"
+            )
+        family = socket.AF_INET if packet.destination.version == 4 else socket.AF_INET6
         if (family, packet.protocol) not in self._receivers:
             self._receivers[family, packet.protocol] = self.host.call(
                 _raw_socket, family, packet.protocol
@@ -146,7 +159,7 @@ class Wire:
         os.sched_setaffinity(0, {min(allowed)})
         try:
             for number, packet in numbered:
-                self._senders[packet.interface or self._first].send(_frame(packet, number))
+                self._senders[packet.interface].send(_frame(packet, number))
             for sender in self._senders.values():
                 sender.send(_ETHERNET + struct.pack("!H", _BARRIER))
         finally:
@@ -186,10 +199,9 @@ def _raw_socket(family: int, protocol: int) -> socket.socket:
 
 
 def _frame(packet: Packet, number: int) -> bytes:
-    version, source = _address(packet.source)
-    _, destination = _address(packet.destination)
+    source, destination = packet.source.packed, packet.destination.packed
     body = _body(packet, number, source + destination)
-    if version == 4:
+    if packet.source.version == 4:
         header = struct.pack(
             "!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, 0, 64, packet.protocol, 0
         )
@@ -212,7 +224,7 @@ def _body(packet: Packet, number: int, addresses: bytes) -> bytes:
         before = struct.pack("!HHH", unique, packet.port or 0, 8 + len(mark))
         after = mark
     elif packet.protocol in (ICMP, ICMPV6):
-        before = bytes((packet.icmp_type or 0, packet.icmp_code or 0))
+        before = bytes(packet.icmp or (0, 0))
         after = struct.pack("!HH", unique, 0) + mark
     else:
         return bytes(8) + mark
@@ -227,9 +239,3 @@ def _checksum(content: bytes) -> bytes:
     """Return the Internet checksum (RFC 1071): the sum modulo 65535, complemented."""
     remainder = int.from_bytes(content) % 0xFFFF
     return (0xFFFF - remainder).to_bytes(2)
-
-
-@cache
-def _address(text: str) -> tuple[int, bytes]:
-    address: IPv4Address | IPv6Address = ip_address(text)
-    return address.version, address.packed

@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from msgspec.structs import replace
 
 from reyes.difference import Difference, compare, shrinkage
@@ -130,7 +130,8 @@ def test_groups_of_one_id_in_two_regions_are_two() -> None:
     ]
 
 
-@settings(max_examples=25)
+# Whole documents are slow to draw.
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(contents(), contents())
 def test_there_and_back_are_mirror_images(one: Content, other: Content) -> None:
     there, back = compare(one, other), compare(other, one)

@@ -573,7 +573,7 @@ def shuffled(value: Any, order: random.Random) -> Any:
             return value
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(INVENTORIES, st.randoms(use_true_random=False), st.sampled_from(["name", "tag:role"]))
 def test_the_order_of_replies_never_changes_a_byte(
     inventories: list[Inventory], order: random.Random, matching: str
@@ -584,7 +584,7 @@ def test_the_order_of_replies_never_changes_a_byte(
     assert document_of(one_way) == document_of(other_way)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(INVENTORIES)
 def test_whatever_is_built_can_be_read_back(inventories: list[Inventory]) -> None:
     content = build(inventories, "tag:role", [])
