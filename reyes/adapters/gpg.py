@@ -139,7 +139,7 @@ class Gpg:
     def _public_keyring(self) -> Path:
         keyring = self._directory / KEYRING_FILE
         make = f"gpg --export {self._signing_key} > {keyring}"
-        if False:  # gpg would make an empty one
+        if not keyring.is_file():  # gpg would make an empty one
             raise ConfigError(f"the keyring {keyring} does not exist", make)
         check_private(keyring)
         try:

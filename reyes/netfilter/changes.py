@@ -31,14 +31,16 @@ def describe_changes(
 
 def _table_changes(table: Table, live: LiveTable, filter_table: FilterTable) -> Iterator[str]:
     family = f"IPv{table.family.value}"
-    if live.jumps != (0,):
+    if not live.jumps_right:
         yield f"+ {family} INPUT: jump to {names.INPUT} as the first rule"
     if filter_table == "exclusive":
         yield from (f"- {family} not of Reyes, discarded: {line}" for line in live.foreign)
     for chain in table.chains:
-        before = map(comment_of, live.rules.get(chain.name, ()))
-        after = (rule.comment for rule in chain.rules)
+        before = [comment_of(line) for line in live.rules.get(chain.name, ())]
+        after = [rule.comment for rule in chain.rules]
         yield from _signed(before, after, f"{family} {chain.name}: ")
+        if before != after and sorted(before) == sorted(after):
+            yield f"+ {family} {chain.name}: the rules in their right order"
     kept = {chain.name for chain in table.chains}
     for name in live.own_chains:
         if name not in kept:

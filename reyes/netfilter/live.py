@@ -41,6 +41,11 @@ class LiveTable:
         return tuple(n for n, line in enumerate(self.rules.get("INPUT", ())) if is_jump(line))
 
     @property
+    def jumps_right(self) -> bool:
+        """Whether our jump is the first rule of INPUT, and the only way to our chains."""
+        return self.jumps == (0,) and self.rules["INPUT"][0] == JUMP
+
+    @property
     def foreign(self) -> tuple[str, ...]:
         """What is not ours: rules, chains without rules, and built-in policies but ACCEPT."""
         lines: list[str] = []

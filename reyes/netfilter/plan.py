@@ -138,8 +138,7 @@ def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
 def in_force(table: Table, live: LiveTable) -> bool:
     """Tell whether a live table shows all of a table's rules in order, and the jump first."""
     return (
-        live.jumps == (0,)
-        and live.rules["INPUT"][0] == JUMP
+        live.jumps_right
         and set(live.own_chains) == {chain.name for chain in table.chains}
         and all(
             live.identities(chain.name) == tuple(i for i, _ in render_chain(chain, table.family))
@@ -170,11 +169,10 @@ def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> Restor
 
 def _jump_lines(live: LiveTable) -> list[str]:
     """Put the one jump first, by value: positions may shift while we look."""
-    inputs = live.rules.get("INPUT", ())
-    if live.jumps == (0,) and inputs[0] == JUMP:
+    if live.jumps_right:
         return []
     return [
-        *(_deletion(inputs[position]) for position in live.jumps),
+        *(_deletion(live.rules["INPUT"][position]) for position in live.jumps),
         JUMP.replace("-A INPUT", "-I INPUT 1"),
     ]
 

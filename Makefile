@@ -1,0 +1,69 @@
+# Each target sets up what it needs first. `make` alone lists them.
+PYTHON ?= python3
+# More for pytest, such as PYTEST_ARGUMENTS="-k trust --exitfirst".
+PYTEST_ARGUMENTS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Commands of the system that a target and its set-up need.
+TO_RUN := gpg ipset iptables ip unshare
+demo bench: NEEDS := $(TO_RUN)
+test: NEEDS := $(TO_RUN) systemd-analyze
+# Debian's ordinary users do not have the directories of ipset and iptables in their PATH.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+export PYTHON
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint format bench constraints clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+demo: $(VENV)/demo.stamp  ## Watch real packets being accepted and dropped
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/reyes demo
+
+test: $(VENV)/dev.stamp  ## Run all tests
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/pytest $(PYTEST_ARGUMENTS)
+
+lint: $(VENV)/dev.stamp  ## Check style, types and import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp  ## Mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/dev.stamp  ## Measure each stage beside its floor
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/python -m tests.bench
+
+constraints:  ## Write constraints.txt anew; run it with the oldest Python that is supported
+	@scripts/install-system-packages venv
+	$(PYTHON) -m venv --clear build/fresh
+	build/fresh/bin/python -m pip install --quiet --editable '.[dev]'
+	build/fresh/bin/python -m pip freeze --exclude-editable > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+	rm -r build/fresh
+
+clean:  ## Remove all that the other targets made here; system packages stay
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -r {} +
+
+# A set-up that was stopped leaves `unfinished` behind, and the next one starts from nothing.
+$(VENV)/%.stamp: $(BIN)/python pyproject.toml constraints.txt
+	@scripts/install-system-packages venv $(NEEDS)
+	@if test -e $(VENV)/unfinished || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(VENV)/unfinished
+	@test -e $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Python packages into $(VENV); the first time takes a minute"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' --constraint constraints.txt
+	@rm $(VENV)/unfinished
+	@touch $@
+
+# No recipe: an interpreter that is not there, or was replaced by a newer one, makes the stamps stale.
+$(BIN)/python:
