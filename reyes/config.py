@@ -15,7 +15,7 @@ import yaml
 from msgspec import Meta, Struct, field
 
 from reyes.errors import ConfigError
-from reyes.net import PortNumber, parse_network
+from reyes.net import PortNumber, parse_address, parse_network
 from reyes.ruleset import InstanceId, RegionName, VpcId
 
 MAX_VALIDITY = 7 * 86_400
@@ -43,6 +43,24 @@ InterfaceName = Annotated[
     Meta(
         pattern=r"^[A-Za-z0-9_.@-]{1,14}[A-Za-z0-9_.@+-]?\Z",
         description="an interface name of at most 15 characters, such as wg0 or tun+",
+    ),
+]
+
+
+def _check_probe(text: str) -> None:
+    host, _, port = text.rpartition(":")
+    if host.startswith("["):
+        parse_address(host[1:-1])
+    if int(port) not in range(1, 65536):
+        raise ValueError(f"there is no port {port}")
+
+
+Probe = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}\Z",
+        description="a TCP service such as 10.0.0.2:22 or [2001:db8::2]:22",
+        extra={"check": _check_probe},
     ),
 ]
 
@@ -99,6 +117,7 @@ class LeaderConfig(Struct, frozen=True, kw_only=True):
     ] = "name"
     validity: Annotated[int, Meta(ge=60, le=MAX_VALIDITY)] = 3600
     max_shrink: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    metrics_file: AbsolutePath | None = None
 
 
 class FailsafeConfig(Struct, frozen=True, kw_only=True):
@@ -117,13 +136,19 @@ class FollowerConfig(Struct, frozen=True, kw_only=True):
     filtered_cidrs: tuple[Cidr, ...] = ("10.0.0.0/8",)
     filter_table: Literal["shared", "exclusive"] = "shared"
     denied: Literal["drop", "reject"] = "drop"
+    enforce: bool = True
+    established: Literal["aws", "strict"] = "aws"
     failsafe: tuple[FailsafeConfig, ...] = ()
+    rehearsal: bool = True
+    probes: tuple[Probe, ...] = ()
+    confirm_timeout: Seconds = 20
     disable_file: AbsolutePath = "/etc/reyes/disabled"
     state_directory: AbsolutePath = "/var/lib/reyes"
     instance_id: InstanceId | None = None
     region: RegionName | None = None
     nf_conntrack_max: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     deadline: Seconds = 60
+    metrics_file: AbsolutePath | None = None
     log_accept: bool = False
     log_drop: bool = False
 

@@ -13,14 +13,15 @@ The world is reached through the ports below; `reyes.cli.follower` wires them.
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from reyes.config import Config
+from reyes.cutover import Guard, UnhealthyError, changes_rules, cut_over
 from reyes.envelope import Envelope, SignatureReport
-from reyes.errors import ExpiredError, ImplausibleError, SignatureError, SourceError
+from reyes.errors import ConfigError, ExpiredError, ImplausibleError, SignatureError, SourceError
 from reyes.host import Host
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
@@ -29,7 +30,7 @@ from reyes.netfilter.iptables import render_chain
 from reyes.netfilter.live import LiveKernel, LiveTable
 from reyes.netfilter.plan import CommitPlan, FilterTable, payload, plan_commit, plan_removal
 from reyes.policy import HostPolicy, resolve
-from reyes.state import State
+from reyes.state import Hold, State
 from reyes.trust import Accepted, Expectation, Genuine, VerifiedRuleset, admit, authenticate
 
 MEMBERS_CHECK_SECONDS = 3600
@@ -37,6 +38,9 @@ MEMBERS_CHECK_SECONDS = 3600
 
 IMPLAUSIBLE_PATIENCE = 3
 """So many different rulesets that look implausible are a world that has changed."""
+
+Outcome = Literal["unchanged", "applied", "repaired", "held"]
+"""What became of a pass that did not fail."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,18 @@ class Memory(Protocol):
     def keep(self, blob: bytes) -> None:
         """Keep a signed object as the last good one."""
 
+    def generation(self) -> LiveKernel | None:
+        """Return the rules that were in force before the last commit that changed them."""
+
+    def keep_generation(self, live: LiveKernel) -> None:
+        """Keep the rules that are in force before a commit changes them."""
+
+    def held_generation(self) -> LiveKernel | None:
+        """Return the rules that a rollback brought back."""
+
+    def hold_generation(self, live: LiveKernel) -> None:
+        """Keep the rules that a rollback brought back."""
+
 
 class KernelPort(Protocol):
     """The packet filter of this host."""
@@ -81,7 +97,10 @@ class KernelPort(Protocol):
         """Return the members of our sets."""
 
     def execute(self, plan: CommitPlan) -> None:
-        """Execute a plan."""
+        """Execute a plan, or undo what was done of it."""
+
+    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
+        """Bring the rules of another time back."""
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -114,7 +133,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
         """
         state = self.memory.load()
-        envelope, genuine = self._newest(state)
+        kept = self.memory.last_good() if state.etag else None
+        envelope, genuine = self._newest(state, kept)
         header = genuine.ruleset.header
         implausible = tuple(sorted({*state.implausible, header.serial}))
         expectation = Expectation(
@@ -136,8 +156,9 @@ class Follower(Struct, frozen=True, kw_only=True):
             not_after=header.not_after,
             implausible=(),
         )
-        if remember and after != state:
+        if remember and envelope.blob != kept:
             self.memory.keep(envelope.blob)
+        if remember and after != state:
             self.memory.save(after)
         return verified
 
@@ -166,21 +187,79 @@ class Follower(Struct, frozen=True, kw_only=True):
             fingerprint=_fingerprint(dataplane),
         )
 
-    def commit(self, prepared: Prepared) -> bool:
-        """Put a prepared dataplane in force; tell whether that repaired somebody's change.
+    def commit(self, prepared: Prepared, guard: Guard, *, force: bool = False) -> Outcome:
+        """Put a prepared dataplane in force, and say what that was.
 
         Raises:
-            KernelError: the kernel refused; the rules before are in force.
+            KernelError: the kernel refused, or the host did not prove healthy; the rules before
+                are in force.
         """
         state = self.memory.load()
-        repaired = bool(prepared.plan.steps) and state.applied == prepared.fingerprint
-        self.kernel.execute(prepared.plan)
-        after = replace(state, applied=prepared.fingerprint)
+        if self._is_held(state, prepared):
+            return "held"
+        if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
+            raise UnhealthyError(
+                "these rules cost the host its health before: they are not tried again",
+                "--force tries them all the same",
+            )
+        self._cut_over(prepared, guard, state)
+        after = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
         if prepared.members is not None:
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:
             self.memory.save(after)
-        return repaired
+        if not prepared.plan.steps:
+            return "unchanged"
+        return "repaired" if state.applied == prepared.fingerprint else "applied"
+
+    def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
+        if changes_rules(prepared.plan) and state.applied != prepared.fingerprint:
+            self.memory.keep_generation(prepared.live)
+        try:
+            cut_over(
+                prepared.dataplane,
+                prepared.plan,
+                prepared.live,
+                self.config.follower.filter_table,
+                kernel=self.kernel,
+                guard=guard,
+            )
+        except UnhealthyError:
+            self.memory.save(replace(state, unhealthy=prepared.fingerprint))
+            raise
+
+    def _is_held(self, state: State, prepared: Prepared) -> bool:
+        """Tell whether a rollback still holds; what it brought back is repaired if need be."""
+        hold = state.hold
+        if hold is None or prepared.verified.ruleset.header.serial > hold.serial:
+            return False
+        if hold.until and hold.until <= self.now():
+            return False
+        held = self.memory.held_generation()
+        if held is not None:
+            self.kernel.revert(held, self.config.follower.filter_table)
+        return True
+
+    def roll_back(self, until: int) -> None:
+        """Bring the generation before back and stay there; `until` is a time, 0 for no end.
+
+        Raises:
+            ConfigError: no generation is remembered.
+            KernelError: the kernel refused.
+        """
+        before = self.memory.generation()
+        state = self.memory.load()
+        if before is None or state.accepted is None:
+            raise ConfigError(
+                "there is no generation to go back to",
+                "one is kept at each commit that changes rules",
+            )
+        now = self.kernel.read()
+        self.kernel.revert(before, self.config.follower.filter_table)
+        self.memory.hold_generation(before)
+        self.memory.keep_generation(now)
+        hold = Hold(serial=state.accepted.serial, until=until)
+        self.memory.save(replace(state, hold=hold, applied=None))
 
     def remove(self) -> CommitPlan:
         """Take all of Reyes out of the kernel; return what was done."""
@@ -191,8 +270,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             self.memory.save(replace(state, applied=None))
         return plan
 
-    def _newest(self, state: State) -> tuple[Envelope, Genuine]:
-        kept = self.memory.last_good() if state.etag else None
+    def _newest(self, state: State, kept: bytes | None) -> tuple[Envelope, Genuine]:
         envelope = self._fetch(state, state.etag if kept else None)
         if envelope is None and kept is not None:
             known = self._known(Envelope(kept, state.etag), state)

@@ -56,6 +56,8 @@ class Host:
     scope: Scope
     failsafe: tuple[Failsafe, ...] = ()
     denied: Literal["drop", "reject"] = "drop"
+    enforce: bool = True
+    established: Literal["aws", "strict"] = "aws"
     log_accept: bool = False
     log_drop: bool = False
 
@@ -68,6 +70,8 @@ def configured_host(config: FollowerConfig, instance_id: str, region: str | None
         scope=_scope(config),
         failsafe=tuple(_failsafe(entry) for entry in config.failsafe),
         denied=config.denied,
+        enforce=config.enforce,
+        established=config.established,
         log_accept=config.log_accept,
         log_drop=config.log_drop,
     )

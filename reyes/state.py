@@ -5,12 +5,22 @@ from msgspec import Struct
 from reyes.trust import Accepted
 
 
+class Hold(Struct, frozen=True, kw_only=True):
+    """An operator's word to stay with the generation that a rollback brought back.
+
+    It ends with a ruleset of a higher serial, or at `until` (0: never).
+    """
+
+    serial: int
+    until: int
+
+
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a follower remembers: `accepted` is about trust, `applied` about the kernel.
 
     `applied` is the digest of the dataplane that was put in force, `etag` the store's tag of the
-    object that was accepted, `implausible` the serials that were refused as such. Times are in
-    seconds since the epoch.
+    object that was accepted, `implausible` the serials that were refused as such, `unhealthy` the
+    digest of a dataplane that cost the host its health. Times are in seconds since the epoch.
     """
 
     accepted: Accepted | None = None
@@ -18,4 +28,6 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     not_after: int = 0
     implausible: tuple[int, ...] = ()
     applied: str | None = None
+    unhealthy: str | None = None
+    hold: Hold | None = None
     members_checked_at: int = 0

@@ -27,11 +27,13 @@ from reyes.netfilter.plan import (
     CommitPlan,
     CountSets,
     DestroySets,
+    FilterTable,
     ReadTables,
     RestoreSets,
     RestoreTable,
     Step,
     in_force,
+    revert,
 )
 
 LOCK_WAIT_SECONDS = 10
@@ -75,18 +77,27 @@ class Kernel:
         return parse_set_members(_run(("ipset", "save")))
 
     def execute(self, plan: CommitPlan) -> None:
-        """Execute a plan's steps in order.
+        """Execute a plan's steps in order; if one fails, undo what those before it did.
 
         Raises:
-            KernelError: a step was refused; what the steps before it did is undone.
+            KernelError: a step was refused; the rules before are in force.
         """
         for position, step in enumerate(plan.steps):
             try:
                 self._do(step)
-            except KernelError:
+            except BaseException:
                 for done in reversed(plan.steps[: position + 1]):
-                    self._undo(done, failed=done is step)
+                    self._undo(done)
                 raise
+
+    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
+        """Bring the rules of another time back; nothing happens where they are in force.
+
+        Raises:
+            KernelError: the kernel refused, for one family at least.
+        """
+        for table in before.tables:
+            self._revert(table, flush=filter_table == "exclusive")
 
     def _do(self, step: Step) -> None:
         match step:
@@ -94,21 +105,26 @@ class Kernel:
                 _feed(("ipset", "restore"), text)
             case CountSets(entries):
                 self._count(entries)
-            case RestoreTable(family, text, _, flush):
-                _feed(_restore_command(family, flush=flush), text)
+            case RestoreTable(family, text, flush=flush):
+                _feed(restore_command(family, flush=flush), text)
             case ReadTables(tables):
                 self._check_rules(tables)
             case DestroySets(names):
                 self._destroy(names)
 
-    def _undo(self, step: Step, *, failed: bool) -> None:
+    def _undo(self, step: Step) -> None:
         try:
             if isinstance(step, RestoreSets):
                 self._destroy(step.created)
-            elif isinstance(step, RestoreTable) and not failed:
-                _feed(_restore_command(step.family, flush=step.flush), step.undo)
+            elif isinstance(step, RestoreTable):
+                self._revert(step.before, flush=step.flush)
         except KernelError as error:
             log.critical("could not undo a step: %s", error.message)
+
+    def _revert(self, before: LiveTable, *, flush: bool) -> None:
+        text = revert(before, self._read_table(before.family), flush=flush)
+        if text is not None:
+            _feed(restore_command(before.family, flush=flush), text)
 
     def _count(self, entries: Iterable[tuple[str, int]]) -> None:
         live = self._read_sets()
@@ -207,7 +223,8 @@ def _holds_rules(family: Family, backend: str) -> bool:
     return any(line.startswith("-A ") for line in rules.splitlines())
 
 
-def _restore_command(family: Family, *, flush: bool) -> tuple[str, ...]:
+def restore_command(family: Family, *, flush: bool) -> tuple[str, ...]:
+    """Return the command that puts a table in force, over all others' rules only if `flush`."""
     command = (f"{_PREFIX[family]}-restore", "-w", str(LOCK_WAIT_SECONDS))
     return command if flush else (*command, "--noflush")
 
@@ -235,7 +252,7 @@ def _run(argv: tuple[str, ...], stdin: str = "") -> str:
         raise KernelError(f"{argv[0]} did not end within {COMMAND_SECONDS} s") from error
     if done.returncode == 0:
         return done.stdout
-    raise _refusal(argv, stdin, done.stderr.strip() or done.stdout.strip(), done.returncode)
+    raise refusal(argv, stdin, done.stderr.strip() or done.stdout.strip(), done.returncode)
 
 
 def _feed(argv: tuple[str, ...], text: str) -> None:
@@ -243,7 +260,8 @@ def _feed(argv: tuple[str, ...], text: str) -> None:
         _run(argv, text)
 
 
-def _refusal(argv: tuple[str, ...], stdin: str, said: str, code: int) -> KernelError | ConfigError:
+def refusal(argv: tuple[str, ...], stdin: str, said: str, code: int) -> KernelError | ConfigError:
+    """Make the error of a command that failed, with the line at fault and its neighbours."""
     if "Permission denied" in said or "Operation not permitted" in said:
         return ConfigError(
             f"{argv[0]} may not do that: {said or f'exit code {code}'}",

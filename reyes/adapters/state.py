@@ -16,6 +16,7 @@ import msgspec
 from reyes.adapters.files import check_private, write_atomically
 from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
+from reyes.netfilter.live import LiveKernel
 from reyes.state import State
 
 LAST_GOOD = "last-good.gpg"
@@ -28,6 +29,8 @@ class StateDirectory:
         self._directory = directory
         self._state = directory / "state.json"
         self._last_good = directory / LAST_GOOD
+        self._previous = directory / "previous.json"
+        self._held = directory / "held.json"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -90,6 +93,31 @@ class StateDirectory:
     def keep(self, blob: bytes) -> None:
         """Keep a signed object as the last good one."""
         write_atomically(self._last_good, blob, 0o600)
+
+    def generation(self) -> LiveKernel | None:
+        """Return the rules that were in force before the last commit that changed them."""
+        return self._generation(self._previous)
+
+    def keep_generation(self, live: LiveKernel) -> None:
+        """Keep the rules that are in force before a commit changes them."""
+        write_atomically(self._previous, msgspec.json.encode(live), 0o600)
+
+    def held_generation(self) -> LiveKernel | None:
+        """Return the rules that a rollback brought back."""
+        return self._generation(self._held)
+
+    def hold_generation(self, live: LiveKernel) -> None:
+        """Keep the rules that a rollback brought back."""
+        write_atomically(self._held, msgspec.json.encode(live), 0o600)
+
+    def _generation(self, path: Path) -> LiveKernel | None:
+        text = self._read(path)
+        if text is None:
+            return None
+        try:
+            return msgspec.json.decode(text, type=LiveKernel)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is corrupt: {error}", "remove it") from error
 
     def _read(self, path: Path) -> bytes | None:
         try:

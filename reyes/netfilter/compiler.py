@@ -155,7 +155,7 @@ class _FamilyCompiler:
     def _ingress_rules(
         self, primary: InterfacePolicy, apart: list[InterfacePolicy]
     ) -> Iterator[Rule]:
-        yield Rule((Established(),), Verdict.RETURN, "accepted: established or related")
+        yield _established_rule(self._policy.host)
         protocol = "icmp" if self._family is Family.V4 else "icmpv6"
         for kind, meaning in INNOCUOUS_ICMP[self._family]:
             service = Icmp(protocol=protocol, type=kind, code=-1)  # type: ignore[arg-type]  # one of two literals
@@ -233,7 +233,22 @@ def _accept_rules(host: Host) -> Iterable[Rule]:
 
 
 def _drop_rules(host: Host) -> Iterable[Rule]:
+    if not host.enforce:
+        yield Rule((RateLimit(),), Log("reyes-audit:"), "audit: log")
+        yield Rule((), Verdict.RETURN, "audit: would be denied, and is let through")
+        return
     if host.log_drop:
         yield Rule((RateLimit(),), Log("reyes-drop:"), "log_drop")
     target = Verdict.DROP if host.denied == "drop" else Reject()
     yield Rule((), target, "denied")
+
+
+def _established_rule(host: Host) -> Rule:
+    """Let known connections live on, as AWS does, or ask the groups again at each packet.
+
+    Only replies are let through in the strict form: conntrack entries need not be deleted then,
+    which would not help anyway while the host itself talks (measured: the entry is made anew).
+    """
+    if host.established == "strict":
+        return Rule((Established(replies_only=True),), Verdict.RETURN, "accepted: replies")
+    return Rule((Established(),), Verdict.RETURN, "accepted: established or related")

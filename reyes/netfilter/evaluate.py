@@ -165,4 +165,11 @@ def is_service(service: Service, packet: Packet) -> bool:
 
 
 def _decision(chain: str) -> Decision:
-    return "not judged" if chain == names.INPUT else "accepted"
+    """Name what it means to leave our chains from here; audit mode leaves from the drop chain."""
+    match chain:
+        case names.INPUT:
+            return "not judged"
+        case names.DROP:
+            return "denied"
+        case _:
+            return "accepted"

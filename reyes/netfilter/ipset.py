@@ -30,9 +30,11 @@ def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
     return IPSet(names.set_name(family, label, ordered), family, ordered)
 
 
-def create_text(sets: Iterable[IPSet]) -> str:
+def create_text(sets: Iterable[IPSet], *, with_members: bool = True) -> str:
     """Write the `ipset restore` input that makes these sets; it fails if one exists."""
-    return "".join(_one(entry, entry.name) for entry in sets)
+    if with_members:
+        return "".join(_one(entry, entry.name) for entry in sets)
+    return "".join(_head(entry, entry.name) for entry in sets)
 
 
 def repair_text(sets: Iterable[IPSet], existing: Container[str]) -> str:
@@ -51,10 +53,13 @@ def repair_text(sets: Iterable[IPSet], existing: Container[str]) -> str:
 
 
 def _one(entry: IPSet, name: str) -> str:
+    return _head(entry, name) + "".join(f"add {name} {member}\n" for member in entry.members)
+
+
+def _head(entry: IPSet, name: str) -> str:
     family = "inet" if entry.family is Family.V4 else "inet6"
     size = max(64, 1 << (len(entry.members) // 4).bit_length())
-    head = (
+    return (
         f"create {name} {names.SET_TYPE} family {family} hashsize {size}"
         f" maxelem {max(1, len(entry.members))}\n"
     )
-    return head + "".join(f"add {name} {member}\n" for member in entry.members)

@@ -49,7 +49,12 @@ class SourceSet:
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """The packet belongs to a known connection, or tells of one (conntrack)."""
+    """The packet belongs to a known connection, or tells of one (conntrack).
+
+    `replies_only` leaves out what comes from the side that opened the connection.
+    """
+
+    replies_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +170,9 @@ def _match_text(match: Match) -> str:
             return f"-d {canonical(network)}"
         case SourceSet(name):
             return f"-m set --match-set {name} src"
-        case Established():
-            return "-m conntrack --ctstate ESTABLISHED,RELATED"
+        case Established(replies_only):
+            direction = " --ctdir REPLY" if replies_only else ""
+            return f"-m conntrack --ctstate ESTABLISHED,RELATED{direction}"
         case FromIpsec():
             return "-m policy --dir in --pol ipsec"
         case RateLimit():

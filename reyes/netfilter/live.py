@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from reyes.net import Family
 from reyes.netfilter import names
@@ -122,8 +121,8 @@ def parse_table(text: str, family: Family) -> LiveTable:
             rules.setdefault(line.split(None, 2)[1], []).append(line.rstrip())
     return LiveTable(
         family,
-        MappingProxyType(policies),
-        MappingProxyType({chain: tuple(lines) for chain, lines in rules.items()}),
+        policies,
+        {chain: tuple(lines) for chain, lines in rules.items()},
     )
 
 

@@ -43,11 +43,14 @@ class CountSets:
 
 @dataclass(frozen=True, slots=True)
 class RestoreTable:
-    """Feed a family's restore command; `undo` is the text that brings the rules before back."""
+    """Feed a family's restore command; with `flush` it discards everybody's rules.
+
+    `before` is the table as it was, for the way back (`revert`).
+    """
 
     family: Family
     text: str
-    undo: str
+    before: LiveTable
     flush: bool
 
 
@@ -123,11 +126,32 @@ def plan_removal(live: LiveKernel) -> CommitPlan:
         lines += [_deletion(table.rules["INPUT"][position]) for position in table.jumps]
         lines += [f"-X {chain}" for chain in table.own_chains]
         if lines:
-            undo = _transaction([*_old_chains(table), *_old_jumps(table)])
-            steps.append(RestoreTable(table.family, _transaction(lines), undo, flush=False))
+            steps.append(RestoreTable(table.family, _transaction(lines), table, flush=False))
     if live.sets:
         steps.append(DestroySets(tuple(sorted(live.sets))))
     return CommitPlan(tuple(steps))
+
+
+def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
+    """Write the restore text that brings back what was, None if it is there.
+
+    With `flush` it is the whole table, else our chains and jumps in it.
+    """
+    if flush:
+        return None if now == before else _full_text(before)
+    if _own_part(before) == _own_part(now):
+        return None
+    lines = [f":{chain} - [0:0]" for chain in sorted({*before.own_chains, *now.own_chains})]
+    lines += [_deletion(now.rules["INPUT"][position]) for position in now.jumps]
+    # iptables refuses a position behind the end, and others may have removed rules since.
+    others = len(now.rules.get("INPUT", ())) - len(now.jumps)
+    for number, position in enumerate(before.jumps):
+        place = min(position, others + number) + 1
+        line = before.rules["INPUT"][position]
+        lines.append(line.replace("-A INPUT", f"-I INPUT {place}", 1))
+    lines += [line for chain in before.own_chains for line in before.rules.get(chain, ())]
+    lines += [f"-X {chain}" for chain in now.own_chains if chain not in before.policies]
+    return _transaction(lines)
 
 
 def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
@@ -157,14 +181,14 @@ def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> Restor
     if filter_table == "exclusive":
         builtin = [f":{chain} ACCEPT [0:0]" for chain in BUILTIN_CHAINS]
         text = _transaction([*builtin, *declared, JUMP, *rules])
-        return RestoreTable(table.family, text, _full_text(live), flush=True)
+        return RestoreTable(table.family, text, live, flush=True)
     kept = {chain.name for chain in table.chains}
     stale = [chain for chain in live.own_chains if chain not in kept]
     declared += [f":{chain} - [0:0]" for chain in stale]
     text = _transaction(
         [*declared, *_jump_lines(live), *rules, *(f"-X {chain}" for chain in stale)]
     )
-    return RestoreTable(table.family, text, _undo_text(table, live), flush=False)
+    return RestoreTable(table.family, text, live, flush=False)
 
 
 def _jump_lines(live: LiveTable) -> list[str]:
@@ -177,33 +201,15 @@ def _jump_lines(live: LiveTable) -> list[str]:
     ]
 
 
-def _undo_text(table: Table, live: LiveTable) -> str:
-    """Write the text that brings our old chains and jumps back over the new ones."""
-    new = [chain.name for chain in table.chains if chain.name not in live.policies]
-    lines = [f":{chain} - [0:0]" for chain in new]
-    if _jump_lines(live):
-        lines += [_deletion(JUMP), *_old_jumps(live)]
-    return _transaction([*_old_chains(live), *lines, *(f"-X {chain}" for chain in new)])
-
-
-def _old_chains(live: LiveTable) -> list[str]:
-    return [
-        *(f":{chain} - [0:0]" for chain in live.own_chains),
-        *(line for chain in live.own_chains for line in live.rules.get(chain, ())),
-    ]
-
-
-def _old_jumps(live: LiveTable) -> list[str]:
-    return [
-        live.rules["INPUT"][position].replace("-A INPUT", f"-I INPUT {position + 1}")
-        for position in live.jumps
-    ]
-
-
 def _full_text(live: LiveTable) -> str:
     """Write a whole live table; counters start anew."""
     chains = [f":{chain} {policy} [0:0]" for chain, policy in live.policies.items()]
     return _transaction([*chains, *(line for rules in live.rules.values() for line in rules)])
+
+
+def _own_part(table: LiveTable) -> object:
+    chains = {chain: table.rules.get(chain, ()) for chain in table.own_chains}
+    return chains, [(position, table.rules["INPUT"][position]) for position in table.jumps]
 
 
 def _deletion(line: str) -> str:

@@ -1,0 +1,55 @@
+"""What keeps a commit from locking anybody out: rehearsal, dead man's switch, health, people."""
+
+import select
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from reyes.adapters.deadman import armed
+from reyes.adapters.health import Health
+from reyes.adapters.kernel import COMMAND_SECONDS, families
+from reyes.adapters.rehearsal import rehearse
+from reyes.config import FollowerConfig
+from reyes.netfilter.compiler import Dataplane
+
+
+class CommitGuard:
+    """The guard of one commit; make it before the commit, as it looks at the host's health then.
+
+    `confirm_seconds` asks the person at the terminal, too.
+    """
+
+    def __init__(
+        self,
+        config: FollowerConfig,
+        ask_source: Callable[[], object] | None,
+        confirm_seconds: int | None = None,
+    ) -> None:
+        self._config = config
+        self._health = Health(config.probes, ask_source)
+        self._confirm_seconds = confirm_seconds
+
+    def rehearse(self, dataplane: Dataplane) -> None:
+        """Load the dataplane into a namespace of its own, unless that is switched off."""
+        if self._config.rehearsal:
+            rehearse(dataplane, families())
+
+    def armed(self, go_back: Callable[[], None]) -> AbstractContextManager[None]:
+        """Watch over the block from another process, for as long as it may honestly take."""
+        seconds = self._config.confirm_timeout + (self._confirm_seconds or 0) + COMMAND_SECONDS
+        return armed(go_back, seconds)
+
+    def trouble(self) -> str | None:
+        """Wait until the host proves healthy and, if asked to, a person agrees."""
+        trouble = self._health.trouble(self._config.confirm_timeout)
+        if trouble is None and self._confirm_seconds is not None:
+            trouble = _ask(self._confirm_seconds)
+        return trouble
+
+
+def _ask(seconds: int) -> str | None:
+    sys.stderr.write(f"Can you still open new connections? Type yes within {seconds} s: ")
+    sys.stderr.flush()
+    ready, _, _ = select.select([sys.stdin], [], [], seconds)
+    answer = sys.stdin.readline().strip().lower() if ready else ""
+    return None if answer in ("y", "yes") else f"nobody confirmed within {seconds} s"

@@ -1,0 +1,50 @@
+"""Whether this host still reaches what it must reach: asked before and after a commit."""
+
+import socket
+import time
+from collections.abc import Callable, Iterable
+
+from reyes.errors import ReyesError
+
+PROBE_SECONDS = 3
+_PAUSE_SECONDS = 0.5
+
+
+class Health:
+    """The probes that counted before a commit, and the question whether they still do.
+
+    `ask_source` asks the ruleset's source anew and raises if it does not answer.
+    """
+
+    def __init__(self, probes: Iterable[str], ask_source: Callable[[], object] | None) -> None:
+        self._probes = [probe for probe in probes if _connects(probe)]
+        self._ask_source = ask_source
+
+    def trouble(self, seconds: float) -> str | None:
+        """Return what is still wrong after so many seconds; None as soon as nothing is."""
+        end = time.monotonic() + seconds
+        while True:
+            trouble = self._look()
+            if trouble is None or time.monotonic() >= end:
+                return trouble
+            time.sleep(_PAUSE_SECONDS)
+
+    def _look(self) -> str | None:
+        for probe in self._probes:
+            if not _connects(probe):
+                return f"the probe {probe} does not answer any more"
+        try:
+            if self._ask_source:
+                self._ask_source()
+        except ReyesError as error:
+            return f"the ruleset's source does not answer any more: {error.message}"
+        return None
+
+
+def _connects(probe: str) -> bool:
+    host, _, port = probe.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS):
+            return True
+    except (OSError, OverflowError):
+        return False

@@ -1,0 +1,118 @@
+"""A dress rehearsal: load rules into a throw-away network namespace of this very kernel.
+
+What the kernel refuses there (a match module that is missing, a line it does not understand) is
+never tried live. Sets are made without members: those are counted on the live kernel before any
+rule names them (plan.CountSets).
+"""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from subprocess import CompletedProcess
+
+from reyes.adapters.kernel import COMMAND_SECONDS, find_command, refusal, restore_command
+from reyes.errors import ConfigError, KernelError
+from reyes.net import Family
+from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.ipset import create_text
+from reyes.netfilter.live import LiveTable
+from reyes.netfilter.plan import payload
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A command and what it is fed."""
+
+    argv: tuple[str, ...]
+    text: str
+
+
+_FIRST_ACT = 100
+"""The exit code of the script if the first act is refused; the next act's is one more."""
+
+_WAYS = (("unshare", "--net"), ("unshare", "--map-root-user", "--net"))
+"""Root needs no user namespace, a service without CAP_SYS_ADMIN does."""
+
+
+def rehearse(dataplane: Dataplane, families: Collection[Family]) -> None:
+    """Load a dataplane where nobody is hurt.
+
+    Raises:
+        KernelError: the kernel refuses it.
+        ConfigError: this process may not make network namespaces.
+    """
+    acts = [Act(("ipset", "restore"), create_text(dataplane.sets, with_members=False))]
+    acts += [
+        Act(
+            restore_command(table.family, flush=False),
+            payload(table, LiveTable(table.family), "shared"),
+        )
+        for table in dataplane.tables
+        if table.family in families
+    ]
+    _play(_way(), acts)
+
+
+def _way() -> tuple[str, ...]:
+    """Find out how this process may make a network namespace."""
+    for way in _WAYS:
+        if _run((*way, "true")).returncode == 0:
+            return way
+    raise ConfigError(
+        "no rehearsal: this process may not make network namespaces",
+        "set follower.rehearsal: false where they are forbidden",
+    )
+
+
+def _play(way: tuple[str, ...], acts: Sequence[Act]) -> None:
+    """Run the acts in one namespace, each fed from its own file; stop at the first refusal."""
+    descriptors = [_file_of(act.text) for act in acts]
+    try:
+        script = "".join(
+            f"{_command_line(act.argv)} </dev/fd/{descriptor} || exit {_FIRST_ACT + number}\n"
+            for number, (act, descriptor) in enumerate(zip(acts, descriptors, strict=True))
+        )
+        done = _run((*way, "sh", "-c", script), descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    failed = done.returncode - _FIRST_ACT
+    if 0 <= failed < len(acts):
+        act = acts[failed]
+        error = refusal(act.argv, act.text, done.stderr.strip(), done.returncode)
+        raise KernelError(f"in the rehearsal {error.message}", "the live kernel was not touched")
+    if done.returncode != 0:
+        raise KernelError(f"the rehearsal failed: {done.stderr.strip()}")
+
+
+def _command_line(argv: tuple[str, ...]) -> str:
+    return shlex.join((find_command(argv[0]) or argv[0], *argv[1:]))
+
+
+def _file_of(text: str) -> int:
+    """Put text into a file without a name, and return its descriptor at the file's start."""
+    descriptor = os.memfd_create("rehearsal", 0)
+    with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _run(argv: tuple[str, ...], descriptors: Sequence[int] = ()) -> CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            argv,
+            capture_output=True,
+            check=False,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            timeout=COMMAND_SECONDS,
+        )
+    except FileNotFoundError as error:
+        raise ConfigError(f"cannot find the command {argv[0]}", "install util-linux") from error
+    except subprocess.TimeoutExpired as error:
+        raise KernelError(f"the rehearsal did not end within {COMMAND_SECONDS} s") from error

@@ -1,0 +1,227 @@
+"""A follower's passes, with all their adapters: apply, try dry, remove."""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from reyes.adapters import clock
+from reyes.adapters.deadline import deadline
+from reyes.adapters.gpg import Gpg
+from reyes.adapters.guard import CommitGuard
+from reyes.adapters.kernel import Kernel, families, raise_conntrack_max
+from reyes.adapters.state import StateDirectory
+from reyes.cli.identity import this_host
+from reyes.cli.rulesets import FileSource, StoreSource
+from reyes.config import Config, FollowerConfig
+from reyes.errors import ConfigError
+from reyes.follower import Follower, Memory, Outcome, Prepared, nothing_live, payload_text
+from reyes.host import Host
+from reyes.netfilter.changes import describe_changes
+from reyes.netfilter.live import LiveKernel
+from reyes.state import State
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says about this run."""
+
+    dry_run: bool
+    interactive: bool
+    force: bool
+    log_accept: bool
+    log_drop: bool
+    splay: int
+    ruleset: Path | None
+    confirm: int | None
+
+
+def apply(config: Config, options: Options) -> None:
+    """Fetch, admit and compile the ruleset, and put it in force."""
+    started = time.monotonic()
+    memory = StateDirectory(Path(config.follower.state_directory))
+    with memory.lock():
+        with deadline(config.follower.deadline + options.splay):
+            host = _host(config, options)
+            _wait_for_turn(host.instance_id, options.splay)
+            follower = _follower(config, memory, options.ruleset)
+            verified = follower.obtain(force=options.force)
+            prepared = follower.prepare(verified, host, follower.kernel.read())
+            guard = CommitGuard(config.follower, _question(follower, options), options.confirm)
+        if options.interactive and prepared.plan.steps:
+            _echo_changes(prepared, follower.kernel.read_members(), config.follower)
+            click.confirm("Commit this?", abort=True, err=True)
+        if is_disabled(config.follower):
+            click.echo(f"disabled by {config.follower.disable_file}: nothing is touched")
+            return
+        _raise_conntrack_max(config.follower)
+        outcome = follower.commit(prepared, guard, force=options.force)
+    _log_outcome(prepared, outcome, time.monotonic() - started)
+
+
+def dry_run(config: Config, options: Options) -> None:
+    """Do all but remember and commit, as far as this user's rights go."""
+    memory = _readable_memory(Path(config.follower.state_directory))
+    with deadline(config.follower.deadline):
+        host = _host(config, options)
+        follower = _follower(config, memory, options.ruleset)
+        verified = follower.obtain(force=options.force, remember=False)
+        live, members = _readable_kernel(follower)
+        prepared = follower.prepare(verified, host, live)
+    click.echo(payload_text(prepared, config.follower.filter_table))
+    for omitted in prepared.policy.omitted:
+        click.echo(
+            f"# omitted: {omitted.group} rule {omitted.rule}: {omitted.what}: {omitted.reason}"
+        )
+    _echo_changes(prepared, members, config.follower)
+
+
+def remove(config: Config) -> None:
+    """Take all of Reyes out of the kernel."""
+    memory = StateDirectory(Path(config.follower.state_directory))
+    with memory.lock():
+        plan = _follower(config, memory, None).remove()
+    click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
+    if not is_disabled(config.follower):
+        click.echo(
+            f"the next run applies it again, unless {config.follower.disable_file} exists",
+            err=True,
+        )
+
+
+def _host(config: Config, options: Options) -> Host:
+    host = this_host(config)
+    return replace(
+        host,
+        log_accept=host.log_accept or options.log_accept,
+        log_drop=host.log_drop or options.log_drop,
+    )
+
+
+def _follower(config: Config, memory: Memory, ruleset: Path | None) -> Follower:
+    return Follower(
+        config=config,
+        source=StoreSource(config) if ruleset is None else FileSource(ruleset),
+        verifier=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
+        memory=memory,
+        kernel=Kernel(),
+        now=clock.now,
+    )
+
+
+def _question(follower: Follower, options: Options) -> Callable[[], object] | None:
+    """Return what asks the store anew, with a connection of its own; a file needs no asking."""
+    if options.ruleset is not None:
+        return None
+    return lambda: follower.source.fetch(follower.memory.load().etag)
+
+
+class _NoMemory:
+    """The memory of a user who may not read the state directory: none."""
+
+    def load(self) -> State:
+        """Return a fresh state."""
+        return State()
+
+    def save(self, state: State) -> None:
+        """Refuse: a dry run remembers nothing."""
+        raise AssertionError(state)
+
+    def last_good(self) -> bytes | None:
+        """Return nothing."""
+        return None
+
+    def keep(self, blob: bytes) -> None:
+        """Refuse: a dry run keeps nothing."""
+        raise AssertionError(blob)
+
+    def generation(self) -> LiveKernel | None:
+        """Return nothing."""
+        return None
+
+    def keep_generation(self, live: LiveKernel) -> None:
+        """Refuse: a dry run keeps nothing."""
+        raise AssertionError(live)
+
+    def held_generation(self) -> LiveKernel | None:
+        """Return nothing."""
+        return None
+
+    def hold_generation(self, live: LiveKernel) -> None:
+        """Refuse: a dry run holds nothing."""
+        raise AssertionError(live)
+
+
+def _readable_memory(directory: Path) -> Memory:
+    if os.access(directory, os.R_OK | os.X_OK):
+        return StateDirectory(directory)
+    click.echo(f"note: {directory} is not readable, so replays cannot be recognised", err=True)
+    return _NoMemory()
+
+
+def _readable_kernel(follower: Follower) -> tuple[LiveKernel, Mapping[str, tuple[str, ...]]]:
+    try:
+        return follower.kernel.read(), follower.kernel.read_members()
+    except ConfigError as error:
+        click.echo(
+            f"note: the live kernel cannot be read, so the difference is to an empty one"
+            f" ({error.message})",
+            err=True,
+        )
+        return nothing_live(families()), {}
+
+
+def _wait_for_turn(instance_id: str, splay: int) -> None:
+    """Spread hosts over the splay, each always at the same place."""
+    digest = hashlib.sha256(instance_id.encode()).digest()
+    time.sleep(splay * int.from_bytes(digest[:8]) / 2**64)
+
+
+def is_disabled(config: FollowerConfig) -> bool:
+    """Tell whether the flag file is there."""
+    return os.path.lexists(config.disable_file)
+
+
+def _echo_changes(
+    prepared: Prepared, members: Mapping[str, tuple[str, ...]], config: FollowerConfig
+) -> None:
+    changes = describe_changes(prepared.dataplane, prepared.live, members, config.filter_table)
+    click.echo("# difference to the live kernel")
+    click.echo("\n".join(changes) if changes else "none")
+
+
+def _raise_conntrack_max(config: FollowerConfig) -> None:
+    if config.nf_conntrack_max is not None:
+        before = raise_conntrack_max(config.nf_conntrack_max)
+        if before is not None:
+            log.info("nf_conntrack_max raised from %d to %d", before, config.nf_conntrack_max)
+
+
+def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
+    dataplane = prepared.dataplane
+    for omitted in prepared.policy.omitted:
+        log.debug(
+            "omitted %s rule %d: %s: %s",
+            omitted.group,
+            omitted.rule,
+            omitted.what,
+            omitted.reason,
+        )
+    log.log(
+        logging.WARNING if outcome in ("repaired", "held") else logging.INFO,
+        "%s serial=%d rules=%d sets=%d members=%d omitted=%d seconds=%.2f",
+        outcome,
+        prepared.verified.ruleset.header.serial,
+        sum(len(chain.rules) for table in dataplane.tables for chain in table.chains),
+        len(dataplane.sets),
+        sum(len(entry.members) for entry in dataplane.sets),
+        len(prepared.policy.omitted),
+        seconds,
+    )

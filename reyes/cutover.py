@@ -1,0 +1,90 @@
+"""The cut-over: rules go live, prove healthy, or the rules before come back.
+
+1. Rehearse: what the kernel refuses in a throw-away namespace is never tried live.
+2. Arm: another process takes the way back if this one dies or hangs.
+3. Execute: sets, rules, and both read back (netfilter.plan).
+4. Confirm: the host still reaches what it reached before.
+5. Go back if it does not, or if anything went wrong; disarm in any case.
+
+Sets need no way back: they are named by content, and those of the generation before stay.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from reyes.errors import KernelError
+from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.plan import CommitPlan, FilterTable, RestoreTable
+
+
+class Kernel(Protocol):
+    """The packet filter of this host."""
+
+    def execute(self, plan: CommitPlan) -> None:
+        """Execute a plan, or undo what was done of it."""
+
+    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
+        """Bring the rules of another time back."""
+
+
+class Guard(Protocol):
+    """What keeps a commit from locking anybody out."""
+
+    def rehearse(self, dataplane: Dataplane) -> None:
+        """Load the dataplane where nobody is hurt; KernelError if it is refused."""
+
+    def armed(self, go_back: Callable[[], None]) -> AbstractContextManager[None]:
+        """Take the way back from another process unless the block ends."""
+
+    def trouble(self) -> str | None:
+        """Say what this host does not reach any more; None as soon as it reaches all."""
+
+
+class UnhealthyError(KernelError):
+    """The rules went live, the host did not prove healthy, and the rules before are back."""
+
+
+def changes_rules(plan: CommitPlan) -> bool:
+    """Tell whether a plan touches what packets see."""
+    return any(isinstance(step, RestoreTable) for step in plan.steps)
+
+
+def cut_over(
+    dataplane: Dataplane,
+    plan: CommitPlan,
+    before: LiveKernel,
+    filter_table: FilterTable,
+    *,
+    kernel: Kernel,
+    guard: Guard,
+) -> None:
+    """Put a plan in force for good, or leave the rules before in force.
+
+    Raises:
+        KernelError: the kernel refused, in the rehearsal or live.
+        UnhealthyError: it took them, and the host lost what it must reach.
+    """
+    if not changes_rules(plan):
+        kernel.execute(plan)
+        return
+    guard.rehearse(dataplane)
+
+    def go_back() -> None:
+        kernel.revert(before, filter_table)
+
+    with guard.armed(go_back):
+        kernel.execute(plan)
+        try:
+            trouble = guard.trouble()
+        except BaseException:
+            go_back()
+            raise
+        if trouble:
+            go_back()
+    if trouble:
+        raise UnhealthyError(
+            f"{trouble}: the rules before are back in force",
+            "this ruleset is not tried again; --force tries it all the same",
+        )
