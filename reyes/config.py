@@ -6,8 +6,9 @@ but where the files are used, and by `reyes check-config`.
 """
 
 import difflib
+import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -20,6 +21,17 @@ from reyes.ruleset import InstanceId, RegionName, VpcId
 
 MAX_VALIDITY = 7 * 86_400
 """The longest `validity` in seconds that a leader writes and a follower believes."""
+
+MAX_CONFIG_CHARACTERS = 256 * 1024
+"""Thirty sources with two hundred VPCs each fit."""
+
+_MAX_DEPTH = 12
+"""Levels of YAML; the deepest option needs four."""
+
+_MAX_PROBLEMS = 20
+_MAX_SHOWN = 100
+_UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""Characters that no path, name or tag has, and that paths or JSON could not even hold."""
 
 
 Cidr = Annotated[
@@ -170,10 +182,13 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 def parse_config(text: str, name: str) -> Config:
-    """Read a configuration; ConfigError lists every problem of the file called `name`."""
+    """Read a configuration; ConfigError lists the problems of the file called `name`."""
+    if len(text) > MAX_CONFIG_CHARACTERS:
+        raise ConfigError(f"{name} has more than {MAX_CONFIG_CHARACTERS} characters")
     try:
-        raw = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader, see below
-    except (yaml.YAMLError, ValueError) as error:  # PyYAML lets ValueError of a date through
+        raw = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, see below
+    # The last three are what PyYAML lets through of a date or a tag such as `!!bool maybe`.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise ConfigError(f"{name} is not YAML: {error}") from error
     problems: list[str] = []
     config = _read(Config, raw, "", problems)
@@ -181,14 +196,39 @@ def parse_config(text: str, name: str) -> Config:
         problems += _contradictions(config)
     if problems or config is None:
         raise ConfigError(
-            f"{name}: " + "; ".join(problems),
+            f"{name}: " + "; ".join(_first(problems)),
             "examples/config.yaml documents every option",
         )
     return config  # type: ignore[no-any-return]  # _read returns what its type argument says
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's safe loader keeps the last of two equal keys; this one refuses them."""
+def _first(problems: list[str]) -> list[str]:
+    more = len(problems) - _MAX_PROBLEMS
+    return [*problems[:_MAX_PROBLEMS], f"and {more} more"] if more > 0 else problems
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader without what it leaves to luck.
+
+    It keeps the last of two equal keys, and follows aliases and levels without end: a few lines
+    of aliases to lists of aliases are gigabytes once they are shown or merged.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise self._refusal("aliases are not supported, write the value out")
+        if self._depth == _MAX_DEPTH:
+            raise self._refusal(f"more than {_MAX_DEPTH} levels")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def _refusal(self, problem: str) -> yaml.YAMLError:
+        return yaml.composer.ComposerError(problem=problem, problem_mark=self.get_mark())
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[Any] = set()
@@ -233,9 +273,7 @@ def _read_section(expected: type[Struct], raw: Any, path: str, problems: list[st
     prefix = f"{path}." if path else ""
     for key in raw:
         if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            meant = f", did you mean {near[0]}?" if near else ""
-            problems.append(f"{prefix}{key}: unknown key{meant}")
+            problems.append(f"{prefix}{_word(key)}: unknown key{_meant(key, fields, problems)}")
     values: dict[str, Any] = {}
     for name, info in fields.items():
         if name in raw:
@@ -259,11 +297,32 @@ def _leaf(expected: Any, raw: Any, path: str, problems: list[str]) -> Any:
             wanted = str(error).removeprefix("Expected ").replace("`", "").partition(", got")[0]
         problems.append(f"{path}: expected {wanted}, got {_shown(raw)}")
         return None
+    if isinstance(value, str) and _UNUSABLE.search(value):
+        problems.append(f"{path}: expected no control characters, got {_shown(raw)}")
     return value
 
 
+def _meant(key: Any, fields: Iterable[str], problems: list[str]) -> str:
+    """Guess at a misspelt key, as long as the guess would be shown: each costs a comparison."""
+    if len(problems) >= _MAX_PROBLEMS:
+        return ""
+    near = difflib.get_close_matches(_word(key), fields, n=1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _word(key: Any) -> str:
+    plain = isinstance(key, str) and len(key) <= _MAX_SHOWN and key.isprintable()
+    return key if plain else _shown(key)
+
+
 def _shown(raw: Any) -> str:
-    return "nothing" if raw is None else repr(raw)
+    if raw is None:
+        return "nothing"
+    try:
+        text = repr(raw)
+    except ValueError:  # Python does not write thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _contradictions(config: Config) -> Iterator[str]:

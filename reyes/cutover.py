@@ -9,37 +9,11 @@
 Sets need no way back: they are named by content, and those of the generation before stay.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol
-
 from reyes.errors import KernelError
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable, RestoreTable
-
-
-class Kernel(Protocol):
-    """The packet filter of this host."""
-
-    def execute(self, plan: CommitPlan) -> None:
-        """Execute a plan, or undo what was done of it."""
-
-    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
-        """Bring the rules of another time back."""
-
-
-class Guard(Protocol):
-    """What keeps a commit from locking anybody out."""
-
-    def rehearse(self, dataplane: Dataplane) -> None:
-        """Load the dataplane where nobody is hurt; KernelError if it is refused."""
-
-    def armed(self, go_back: Callable[[], None]) -> AbstractContextManager[None]:
-        """Take the way back from another process unless the block ends."""
-
-    def trouble(self) -> str | None:
-        """Say what this host does not reach any more; None as soon as it reaches all."""
+from reyes.world import Guard, Kernel
 
 
 class UnhealthyError(KernelError):

@@ -7,31 +7,41 @@ What it keeps to:
 * An unchanged ruleset is admitted again all the same: it may have expired, and the kernel may
   have been changed by others.
 
-The world is reached through the ports below; `reyes.cli.follower` wires them.
+The world is reached through the protocols of `reyes.world`; `reyes.cli.passes` wires them.
 """
 
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from reyes.config import Config
-from reyes.cutover import Guard, UnhealthyError, changes_rules, cut_over
-from reyes.envelope import Envelope, SignatureReport
-from reyes.errors import ConfigError, ExpiredError, ImplausibleError, SignatureError, SourceError
+from reyes.cutover import UnhealthyError, changes_rules, cut_over
+from reyes.envelope import Envelope
+from reyes.errors import ExpiredError, ImplausibleError, KernelError, SignatureError, SourceError
 from reyes.host import Host
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.ipset import create_text
 from reyes.netfilter.iptables import render_chain
-from reyes.netfilter.live import LiveKernel, LiveTable
+from reyes.netfilter.live import Generation, LiveKernel, LiveTable
 from reyes.netfilter.plan import CommitPlan, FilterTable, payload, plan_commit, plan_removal
 from reyes.policy import HostPolicy, resolve
-from reyes.state import Hold, State
-from reyes.trust import Accepted, Expectation, Genuine, VerifiedRuleset, admit, authenticate
+from reyes.rollback import is_held, stay
+from reyes.state import State
+from reyes.trust import (
+    Accepted,
+    Expectation,
+    Genuine,
+    VerifiedRuleset,
+    admit,
+    authenticate,
+    readmit,
+)
+from reyes.world import Guard, Kernel, Memory, Source, Verifier
 
 MEMBERS_CHECK_SECONDS = 3600
 """How often the members of all sets are read back; names and counts are checked each time."""
@@ -43,64 +53,6 @@ Outcome = Literal["unchanged", "applied", "repaired", "held"]
 """What became of a pass that did not fail."""
 
 log = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """Where signed rulesets come from."""
-
-    def fetch(self, etag: str | None = None) -> Envelope | None:
-        """Return the object, or None if it still is the one of this tag."""
-
-
-class Verifier(Protocol):
-    """What tells facts about signatures."""
-
-    def inspect(self, envelope: Envelope) -> SignatureReport:
-        """Return what gpg says of an envelope."""
-
-
-class Memory(Protocol):
-    """What outlives a run."""
-
-    def load(self) -> State:
-        """Return what is remembered."""
-
-    def save(self, state: State) -> None:
-        """Remember a state."""
-
-    def last_good(self) -> bytes | None:
-        """Return the signed object that was accepted last."""
-
-    def keep(self, blob: bytes) -> None:
-        """Keep a signed object as the last good one."""
-
-    def generation(self) -> LiveKernel | None:
-        """Return the rules that were in force before the last commit that changed them."""
-
-    def keep_generation(self, live: LiveKernel) -> None:
-        """Keep the rules that are in force before a commit changes them."""
-
-    def held_generation(self) -> LiveKernel | None:
-        """Return the rules that a rollback brought back."""
-
-    def hold_generation(self, live: LiveKernel) -> None:
-        """Keep the rules that a rollback brought back."""
-
-
-class KernelPort(Protocol):
-    """The packet filter of this host."""
-
-    def read(self) -> LiveKernel:
-        """Return what is in force."""
-
-    def read_members(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the members of our sets."""
-
-    def execute(self, plan: CommitPlan) -> None:
-        """Execute a plan, or undo what was done of it."""
-
-    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
-        """Bring the rules of another time back."""
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -115,6 +67,13 @@ class Prepared(Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
+class Recent:
+    """What a resident follower need not work out again: it is checked against before it counts."""
+
+    genuine: Genuine | None = None
+    prepared: Prepared | None = None
+
+
 class Follower(Struct, frozen=True, kw_only=True):
     """A follower pass in steps, and its ports."""
 
@@ -122,8 +81,9 @@ class Follower(Struct, frozen=True, kw_only=True):
     source: Source
     verifier: Verifier
     memory: Memory
-    kernel: KernelPort
+    kernel: Kernel
     now: Callable[[], float]
+    recent: Recent = field(default_factory=Recent)
 
     def obtain(self, *, force: bool = False, remember: bool = True) -> VerifiedRuleset:
         """Fetch and admit the ruleset; remember it as the highest that was accepted.
@@ -162,30 +122,59 @@ class Follower(Struct, frozen=True, kw_only=True):
             self.memory.save(after)
         return verified
 
+    def last_good(self) -> VerifiedRuleset:
+        """Return the ruleset that was accepted last, verified anew, even if it has expired.
+
+        Raises:
+            SourceError: none is kept.
+            SignatureError, ReplayError: what is kept is not what was accepted.
+        """
+        blob = self.memory.last_good()
+        if blob is None:
+            raise SourceError(
+                "no ruleset is kept", "the first run that reaches the store keeps its ruleset"
+            )
+        genuine = self._authenticate(Envelope(blob))
+        return readmit(genuine, self.config.environment, self.memory.load().accepted)
+
     def prepare(self, verified: VerifiedRuleset, host: Host, live: LiveKernel) -> Prepared:
         """Compile the ruleset for this host and plan the way there from the live kernel.
 
         Raises:
             HostUnknownError: the ruleset does not know this host.
         """
-        policy = resolve(verified, host)
-        dataplane = compile_policy(policy)
         members = self._members_if_due(live)
+        recent = self.recent.prepared
+        if recent and (recent.verified.digest, recent.policy.host) == (verified.digest, host):
+            if members is None and recent.live == live and not recent.plan.steps:
+                return recent
+            policy, dataplane = recent.policy, recent.dataplane
+        else:
+            policy = resolve(verified, host)
+            dataplane = compile_policy(policy)
         drifted = frozenset(
             entry.name
             for entry in dataplane.sets
             if members and members.get(entry.name, entry.members) != entry.members
         )
-        plan = plan_commit(dataplane, live, self.config.follower.filter_table, drifted)
-        return Prepared(
+        fingerprint = _fingerprint(dataplane)
+        filter_table = self.config.follower.filter_table
+        plan = plan_commit(dataplane, live, filter_table, drifted)
+        previous = self.memory.generation() if plan.steps else None
+        if previous and not self._starts_generation(plan, fingerprint):
+            # It stays the way back, so its sets have to stay.
+            plan = plan_commit(dataplane, live, filter_table, drifted, previous.referenced_sets)
+        prepared = Prepared(
             verified=verified,
             policy=policy,
             dataplane=dataplane,
             live=live,
             plan=plan,
             members=members,
-            fingerprint=_fingerprint(dataplane),
+            fingerprint=fingerprint,
         )
+        self.recent.prepared = prepared
+        return prepared
 
     def commit(self, prepared: Prepared, guard: Guard, *, force: bool = False) -> Outcome:
         """Put a prepared dataplane in force, and say what that was.
@@ -195,7 +184,9 @@ class Follower(Struct, frozen=True, kw_only=True):
                 are in force.
         """
         state = self.memory.load()
-        if self._is_held(state, prepared):
+        serial = prepared.verified.ruleset.header.serial
+        if is_held(state.hold, serial, self.now()):
+            stay(self.memory, self.kernel, self.config.follower.filter_table)
             return "held"
         if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
             raise UnhealthyError(
@@ -213,8 +204,10 @@ class Follower(Struct, frozen=True, kw_only=True):
         return "repaired" if state.applied == prepared.fingerprint else "applied"
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
-        if changes_rules(prepared.plan) and state.applied != prepared.fingerprint:
-            self.memory.keep_generation(prepared.live)
+        previous = None
+        if self._starts_generation(prepared.plan, prepared.fingerprint):
+            previous = self.memory.generation()
+            self.memory.keep_generation(Generation(prepared.live))
         try:
             cut_over(
                 prepared.dataplane,
@@ -224,42 +217,16 @@ class Follower(Struct, frozen=True, kw_only=True):
                 kernel=self.kernel,
                 guard=guard,
             )
-        except UnhealthyError:
-            self.memory.save(replace(state, unhealthy=prepared.fingerprint))
+        except KernelError as error:
+            if previous:
+                self.memory.keep_generation(previous)
+            if isinstance(error, UnhealthyError):
+                self.memory.save(replace(state, unhealthy=prepared.fingerprint))
             raise
 
-    def _is_held(self, state: State, prepared: Prepared) -> bool:
-        """Tell whether a rollback still holds; what it brought back is repaired if need be."""
-        hold = state.hold
-        if hold is None or prepared.verified.ruleset.header.serial > hold.serial:
-            return False
-        if hold.until and hold.until <= self.now():
-            return False
-        held = self.memory.held_generation()
-        if held is not None:
-            self.kernel.revert(held, self.config.follower.filter_table)
-        return True
-
-    def roll_back(self, until: int) -> None:
-        """Bring the generation before back and stay there; `until` is a time, 0 for no end.
-
-        Raises:
-            ConfigError: no generation is remembered.
-            KernelError: the kernel refused.
-        """
-        before = self.memory.generation()
-        state = self.memory.load()
-        if before is None or state.accepted is None:
-            raise ConfigError(
-                "there is no generation to go back to",
-                "one is kept at each commit that changes rules",
-            )
-        now = self.kernel.read()
-        self.kernel.revert(before, self.config.follower.filter_table)
-        self.memory.hold_generation(before)
-        self.memory.keep_generation(now)
-        hold = Hold(serial=state.accepted.serial, until=until)
-        self.memory.save(replace(state, hold=hold, applied=None))
+    def _starts_generation(self, plan: CommitPlan, fingerprint: str) -> bool:
+        """Tell whether a plan brings other rules, and not only those in force back."""
+        return changes_rules(plan) and self.memory.load().applied != fingerprint
 
     def remove(self) -> CommitPlan:
         """Take all of Reyes out of the kernel; return what was done."""
@@ -284,12 +251,13 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:
         """Return a kept object if it still is the one that was accepted."""
-        try:
-            genuine = self._authenticate(envelope)
-        except SignatureError:
-            return None
-        same = state.accepted is not None and genuine.digest == state.accepted.digest
-        return (envelope, genuine) if same else None
+        genuine = self.recent.genuine
+        if genuine is None or not _is_accepted(genuine, state):
+            try:
+                genuine = self._authenticate(envelope)
+            except SignatureError:
+                return None
+        return (envelope, genuine) if _is_accepted(genuine, state) else None
 
     def _fetch(self, state: State, etag: str | None) -> Envelope | None:
         try:
@@ -303,13 +271,19 @@ class Follower(Struct, frozen=True, kw_only=True):
             raise
 
     def _authenticate(self, envelope: Envelope) -> Genuine:
-        return authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
+        genuine = authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
+        self.recent.genuine = genuine
+        return genuine
 
     def _members_if_due(self, live: LiveKernel) -> Mapping[str, tuple[str, ...]] | None:
         if not live.sets:
             return None
         since = abs(self.now() - self.memory.load().members_checked_at)
         return self.kernel.read_members() if since >= MEMBERS_CHECK_SECONDS else None
+
+
+def _is_accepted(genuine: Genuine, state: State) -> bool:
+    return state.accepted is not None and genuine.digest == state.accepted.digest
 
 
 def nothing_live(families: Iterable[Family]) -> LiveKernel:

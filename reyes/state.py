@@ -15,6 +15,18 @@ class Hold(Struct, frozen=True, kw_only=True):
     until: int
 
 
+class Identity(Struct, frozen=True, kw_only=True):
+    """Who this host is, for the time before the network is up; `machine` is the hardware's id.
+
+    An image that was taken of a host carries its state to other machines: they must not believe
+    to be that host.
+    """
+
+    instance_id: str
+    region: str | None
+    machine: str
+
+
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a follower remembers: `accepted` is about trust, `applied` about the kernel.
 
@@ -30,4 +42,5 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     applied: str | None = None
     unhealthy: str | None = None
     hold: Hold | None = None
+    identity: Identity | None = None
     members_checked_at: int = 0

@@ -77,7 +77,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedRuleset:
-    """A ruleset to act on. Only `admit` makes one."""
+    """A ruleset to act on. Only `admit` and `readmit` make one."""
 
     ruleset: Ruleset
     digest: str
@@ -137,12 +137,24 @@ def admit(genuine: Genuine, expectation: Expectation) -> VerifiedRuleset:
     known = accepted is not None and accepted.digest == genuine.digest
     if not expectation.force and not known:
         _check_plausible(header.counts, accepted)
-    return VerifiedRuleset(
-        ruleset=genuine.ruleset,
-        digest=genuine.digest,
-        signer=genuine.signer,
-        key_expires_at=genuine.key_expires_at,
-    )
+    return _verified(genuine)
+
+
+def readmit(genuine: Genuine, environment: str, accepted: Accepted | None) -> VerifiedRuleset:
+    """Return a ruleset that this host accepted before, whatever the time is now.
+
+    For what may not wait for a fresh one: rules at boot, questions about rules in force.
+
+    Raises:
+        ReplayError: it is not the one that was accepted last, or of another environment.
+    """
+    _check_environment(genuine.ruleset.header, environment)
+    if accepted is None or accepted.digest != genuine.digest:
+        raise ReplayError(
+            "the kept ruleset is not the one that was accepted last",
+            "the next run fetches it anew",
+        )
+    return _verified(genuine)
 
 
 def moment_text(seconds: int) -> str:
@@ -151,6 +163,15 @@ def moment_text(seconds: int) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
         return str(seconds)
+
+
+def _verified(genuine: Genuine) -> VerifiedRuleset:
+    return VerifiedRuleset(
+        ruleset=genuine.ruleset,
+        digest=genuine.digest,
+        signer=genuine.signer,
+        key_expires_at=genuine.key_expires_at,
+    )
 
 
 def span_text(seconds: int) -> str:

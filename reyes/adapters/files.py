@@ -33,6 +33,25 @@ def check_private(path: Path) -> None:
         raise ConfigError(f"cannot use {path}: {error.strerror}") from error
 
 
+def make_private_directory(path: Path, mode: int) -> bool:
+    """Make a directory if it is missing, where nobody else could change or replace it.
+
+    Return whether it was missing. One that is refused (ConfigError, as `check_private`) is not
+    left behind.
+    """
+    try:
+        path.mkdir(mode=mode)
+    except FileExistsError:
+        check_private(path)
+        return False
+    try:
+        check_private(path)
+    except ConfigError:
+        path.rmdir()
+        raise
+    return True
+
+
 def _replace(path: Path, data: bytes, mode: int) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

@@ -9,8 +9,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
@@ -45,9 +46,12 @@ COMMANDS = ("ipset", "iptables-save", "iptables-restore", "ip6tables-save", "ip6
 _EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
 _LINE = re.compile(r"line:? (\d+)")
+_INCOMPATIBLE = re.compile(r"^# Table .* is incompatible", re.MULTILINE)
 _CONTEXT_LINES = 5
 _WITHOUT_NFT = ("Failed to initialize nft", "rule set generation id: Invalid argument")
 """What iptables-nft-save says where the kernel has no nfnetlink, or no nf_tables."""
+
+Parsed = TypeVar("Parsed")
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +70,8 @@ class Kernel:
 
         Raises:
             ConfigError: a command is missing or the user has no right to read.
-            KernelError: the tables are split between the nft and the legacy backend.
+            KernelError: the tables are split between the nft and the legacy backend, or a
+                command says what cannot be understood.
         """
         tables = tuple(self._read_table(family) for family in families())
         self._refuse_split()
@@ -74,7 +79,7 @@ class Kernel:
 
     def read_members(self) -> dict[str, tuple[str, ...]]:
         """Read the members of all our sets: costs a millisecond for 2,000 members."""
-        return parse_set_members(_run(("ipset", "save")))
+        return _read(("ipset", "save"), parse_set_members)
 
     def execute(self, plan: CommitPlan) -> None:
         """Execute a plan's steps in order; if one fails, undo what those before it did.
@@ -154,8 +159,11 @@ class Kernel:
             log.warning("left sets for the next run: %s", error.message)
 
     def _read_table(self, family: Family) -> LiveTable:
-        text = _run((f"{_PREFIX[family]}-save", "-t", "filter"))
-        if "is incompatible" in text:
+        command = (f"{_PREFIX[family]}-save", "-t", "filter")
+        return _read(command, lambda text: self._parse_table(text, family))
+
+    def _parse_table(self, text: str, family: Family) -> LiveTable:
+        if _INCOMPATIBLE.search(text):
             raise KernelError(
                 f"{_PREFIX[family]}-save cannot read the whole filter table",
                 "another program made rules with `nft` in the tables of iptables: "
@@ -164,7 +172,7 @@ class Kernel:
         return parse_table(text, family)
 
     def _read_sets(self) -> dict[str, LiveSet]:
-        return parse_set_headers(_run(("ipset", "list", "-terse")))
+        return _read(("ipset", "list", "-terse"), parse_set_headers)
 
     def _refuse_split(self) -> None:
         """Refuse to work if nft and legacy iptables both hold rules: each sees only its own."""
@@ -234,6 +242,14 @@ def find_command(command: str) -> str | None:
     return shutil.which(command, path=f"{os.environ.get('PATH', '')}:{_EXTRA_PATH}")
 
 
+def _read(argv: tuple[str, ...], parse: Callable[[str], Parsed]) -> Parsed:
+    text = _run(argv)
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise KernelError(f"{argv[0]} says what cannot be understood: {error}") from error
+
+
 def _run(argv: tuple[str, ...], stdin: str = "") -> str:
     executable = find_command(argv[0])
     if executable is None:
@@ -241,18 +257,18 @@ def _run(argv: tuple[str, ...], stdin: str = "") -> str:
     try:
         done = subprocess.run(
             (executable, *argv[1:]),
-            input=stdin,
+            input=stdin.encode(),
             capture_output=True,
             check=False,
-            text=True,
-            errors="replace",
             timeout=COMMAND_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise KernelError(f"{argv[0]} did not end within {COMMAND_SECONDS} s") from error
+    # Decoded here, because Popen would take a carriage return in a comment for a line's end.
     if done.returncode == 0:
-        return done.stdout
-    raise refusal(argv, stdin, done.stderr.strip() or done.stdout.strip(), done.returncode)
+        return done.stdout.decode(errors="replace")
+    said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
+    raise refusal(argv, stdin, said, done.returncode)
 
 
 def _feed(argv: tuple[str, ...], text: str) -> None:

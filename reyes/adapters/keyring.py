@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from reyes.adapters.files import write_atomically
+from reyes.adapters.files import make_private_directory, write_atomically
 from reyes.adapters.gpg import KEYRING_FILE, check_home, find_program
 from reyes.errors import ConfigError
 
@@ -26,9 +26,8 @@ def make_keyrings(directory: Path, name: str, expire: str) -> str:
                 f"{directory / part} exists already, and no key is overwritten",
                 "name another directory with --directory",
             )
-    is_new = not directory.exists()
     try:
-        directory.mkdir(mode=0o755, exist_ok=True)
+        is_new = make_private_directory(directory, 0o755)
         staging = Path(tempfile.mkdtemp(dir=directory, prefix=".new-"))
     except OSError as error:
         raise ConfigError(f"cannot write in {directory}: {error.strerror}") from error

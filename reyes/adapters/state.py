@@ -12,14 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from reyes.adapters.files import check_private, write_atomically
+from reyes.adapters.files import check_private, make_private_directory, write_atomically
 from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
-from reyes.netfilter.live import LiveKernel
-from reyes.state import State
+from reyes.netfilter.live import Generation
+from reyes.state import Identity, State
 
 LAST_GOOD = "last-good.gpg"
+
+_NO_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on text that is not what it should be."""
 
 
 class StateDirectory:
@@ -41,8 +45,7 @@ class StateDirectory:
             SourceError: another run is at work.
         """
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            check_private(self._directory)
+            make_private_directory(self._directory, 0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self._directory / "lock", flags, 0o600)
         except OSError as error:
@@ -73,7 +76,7 @@ class StateDirectory:
             return State()
         try:
             return msgspec.json.decode(text, type=State)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _NO_JSON as error:
             aside = self._state.with_suffix(".corrupt")
             self._set_aside(aside)
             raise ConfigError(
@@ -85,6 +88,12 @@ class StateDirectory:
         """Remember a state."""
         write_atomically(self._state, msgspec.json.encode(state), 0o600)
 
+    def remember_identity(self, identity: Identity) -> None:
+        """Remember who this host is, for the time before its network is up."""
+        state = self.load()
+        if state.identity != identity:
+            self.save(replace(state, identity=identity))
+
     def last_good(self) -> bytes | None:
         """Return the signed object that was accepted last, as it was then, or None."""
         blob = self._read(self._last_good)
@@ -94,40 +103,39 @@ class StateDirectory:
         """Keep a signed object as the last good one."""
         write_atomically(self._last_good, blob, 0o600)
 
-    def generation(self) -> LiveKernel | None:
+    def generation(self) -> Generation | None:
         """Return the rules that were in force before the last commit that changed them."""
         return self._generation(self._previous)
 
-    def keep_generation(self, live: LiveKernel) -> None:
+    def keep_generation(self, generation: Generation) -> None:
         """Keep the rules that are in force before a commit changes them."""
-        write_atomically(self._previous, msgspec.json.encode(live), 0o600)
+        write_atomically(self._previous, msgspec.json.encode(generation), 0o600)
 
-    def held_generation(self) -> LiveKernel | None:
+    def held_generation(self) -> Generation | None:
         """Return the rules that a rollback brought back."""
         return self._generation(self._held)
 
-    def hold_generation(self, live: LiveKernel) -> None:
-        """Keep the rules that a rollback brought back."""
-        write_atomically(self._held, msgspec.json.encode(live), 0o600)
+    def hold_generation(self, generation: Generation) -> None:
+        """Keep the rules that a rollback brought back, with their sets' members."""
+        write_atomically(self._held, msgspec.json.encode(generation), 0o600)
 
-    def _generation(self, path: Path) -> LiveKernel | None:
+    def _generation(self, path: Path) -> Generation | None:
         text = self._read(path)
         if text is None:
             return None
         try:
-            return msgspec.json.decode(text, type=LiveKernel)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return msgspec.json.decode(text, type=Generation)
+        except _NO_JSON as error:
             raise ConfigError(f"{path} is corrupt: {error}", "remove it") from error
 
     def _read(self, path: Path) -> bytes | None:
-        try:
-            data = path.read_bytes()
-            check_private(path)
-        except FileNotFoundError:
+        if not os.path.lexists(path):
             return None
+        check_private(path)
+        try:
+            return path.read_bytes()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        return data
 
     def _set_aside(self, aside: Path) -> None:
         try:

@@ -12,6 +12,7 @@ from reyes.errors import ReyesError
 COMMANDS = {
     "leader": "reyes.cli.leader",
     "follower": "reyes.cli.follower",
+    "rollback": "reyes.cli.rollback",
     "keygen": "reyes.cli.keygen",
     "show": "reyes.cli.show",
     "explain": "reyes.cli.explain",

@@ -6,6 +6,7 @@ import click
 
 from reyes.cli import passes
 from reyes.cli.options import config_option, load_config
+from reyes.cli.resident import run_resident
 
 
 @click.command()
@@ -37,20 +38,54 @@ from reyes.cli.options import config_option, load_config
     default=0,
     help="Wait up to so long first; always the same time on one host.",
 )
+@click.option(
+    "--interval",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="Stay, and do this again and again.",
+)
+@click.option("--boot", is_flag=True, help="Use what was accepted last, before the network is up.")
 @click.option("--remove", is_flag=True, help="Take all of Reyes out of the kernel, and end.")
-def command(config_path: Path, *, remove: bool, **flags: object) -> None:
+def command(
+    config_path: Path, *, interval: float | None, boot: bool, remove: bool, **flags: object
+) -> None:
     """Enforce the published ruleset on this host.
 
     Fetches and verifies the ruleset, compiles what concerns this host and commits it to the
     kernel in one instant. Whatever fails, the rules in force stay in force.
     """
+    options = passes.Options(**flags)  # type: ignore[arg-type]  # click gives each its option's type
+    _refuse_contradictions(options, interval=interval, boot=boot, remove=remove)
+    if interval is not None:
+        run_resident(lambda: passes.FollowerPass(load_config(config_path), options), interval)
+        return
     config = load_config(config_path)
-    options = passes.Options(**flags)  # type: ignore[arg-type]  # click gives each the type of its option
     if remove:
         passes.remove(config)
     elif options.dry_run:
         passes.dry_run(config, options)
-    elif passes.is_disabled(config.follower):
-        click.echo(f"disabled by {config.follower.disable_file}: nothing is touched")
+    elif boot:
+        passes.FollowerPass(config, options).boot()
     else:
-        passes.apply(config, options)
+        passes.FollowerPass(config, options)()
+
+
+def _refuse_contradictions(
+    options: passes.Options, *, interval: float | None, boot: bool, remove: bool
+) -> None:
+    ways = {
+        "--interval": interval is not None,
+        "--boot": boot,
+        "--remove": remove,
+        "--dry-run": options.dry_run,
+    }
+    chosen = [name for name, given in ways.items() if given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} exclude each other")
+    asks_people = options.interactive or options.confirm is not None
+    if asks_people and chosen:
+        raise click.UsageError(f"{chosen[0]} asks nobody: leave --interactive and --confirm out")
+    if interval is not None and options.splay:
+        raise click.UsageError("--interval varies by itself: leave --splay out")
+    if options.ruleset is not None and boot:
+        raise click.UsageError("--boot uses what was accepted last: leave --ruleset out")

@@ -1,7 +1,11 @@
 """Who the host is that a command is about: configuration first, then the metadata service."""
 
+from pathlib import Path
+
 from reyes.config import Config
+from reyes.errors import ConfigError
 from reyes.host import Host, configured_host
+from reyes.state import Identity
 
 
 def this_host(config: Config, instance_id: str | None = None) -> Host:
@@ -19,3 +23,32 @@ def this_host(config: Config, instance_id: str | None = None) -> Host:
 
     identity = instance_identity()
     return configured_host(follower, identity.instance_id, follower.region or identity.region)
+
+
+def remembered_host(config: Config, identity: Identity | None) -> Host:
+    """Describe this host before its network is up.
+
+    Raises:
+        ConfigError: nothing is remembered, or it was remembered on another machine.
+    """
+    follower = config.follower
+    if follower.instance_id is not None:
+        return configured_host(follower, follower.instance_id, follower.region)
+    if identity is None or identity.machine != machine_id():
+        raise ConfigError(
+            "who this host is cannot be told before the network is up",
+            "it is remembered from the first pass on; follower.instance_id says it at once",
+        )
+    return configured_host(follower, identity.instance_id, identity.region)
+
+
+def machine_id() -> str:
+    """Return what tells this machine from another that was made from its image."""
+    for path in ("/sys/class/dmi/id/product_uuid", "/etc/machine-id"):
+        try:
+            text = Path(path).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if text:
+            return text
+    return ""

@@ -1,12 +1,14 @@
 """Options that several commands share, and the configuration they lead to."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from reyes.config import Config, parse_config
+from reyes.adapters.files import check_private
+from reyes.config import MAX_CONFIG_CHARACTERS, Config, parse_config
 from reyes.errors import ConfigError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
@@ -33,11 +35,15 @@ def json_option(what: str) -> Callable[[Decorated], Decorated]:
 def load_config(path: Path) -> Config:
     """Read the configuration; ConfigError if it cannot be read or used."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CONFIG_CHARACTERS + 1)
+    except (OSError, ValueError) as error:  # not UTF-8, or a path with a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
             f"cannot read the configuration {path}: {reason}",
             "name the file with --config or REYES_CONFIG; examples/config.yaml is a start",
         ) from error
+    # Others who can change what root reads could have any ruleset enforced.
+    if os.geteuid() == 0:
+        check_private(path)
     return parse_config(text, str(path))

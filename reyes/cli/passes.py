@@ -4,11 +4,13 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
+import msgspec
 
 from reyes.adapters import clock
 from reyes.adapters.deadline import deadline
@@ -16,15 +18,17 @@ from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import Kernel, families, raise_conntrack_max
 from reyes.adapters.state import StateDirectory
-from reyes.cli.identity import this_host
+from reyes.cli.identity import machine_id, remembered_host, this_host
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
 from reyes.errors import ConfigError
-from reyes.follower import Follower, Memory, Outcome, Prepared, nothing_live, payload_text
+from reyes.follower import Follower, Outcome, Prepared, nothing_live, payload_text
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
-from reyes.netfilter.live import LiveKernel
-from reyes.state import State
+from reyes.netfilter.live import Generation, LiveKernel
+from reyes.state import Identity, State
+from reyes.trust import moment_text
+from reyes.world import Memory
 
 log = logging.getLogger(__name__)
 
@@ -43,27 +47,80 @@ class Options:
     confirm: int | None
 
 
-def apply(config: Config, options: Options) -> None:
-    """Fetch, admit and compile the ruleset, and put it in force."""
-    started = time.monotonic()
-    memory = StateDirectory(Path(config.follower.state_directory))
-    with memory.lock():
-        with deadline(config.follower.deadline + options.splay):
-            host = _host(config, options)
-            _wait_for_turn(host.instance_id, options.splay)
-            follower = _follower(config, memory, options.ruleset)
-            verified = follower.obtain(force=options.force)
-            prepared = follower.prepare(verified, host, follower.kernel.read())
-            guard = CommitGuard(config.follower, _question(follower, options), options.confirm)
-        if options.interactive and prepared.plan.steps:
-            _echo_changes(prepared, follower.kernel.read_members(), config.follower)
-            click.confirm("Commit this?", abort=True, err=True)
-        if is_disabled(config.follower):
-            click.echo(f"disabled by {config.follower.disable_file}: nothing is touched")
+class FollowerPass:
+    """One host's pass with all it needs, to be run once or again and again."""
+
+    def __init__(self, config: Config, options: Options) -> None:
+        self._config = config
+        self._options = options
+        self._memory = StateDirectory(Path(config.follower.state_directory))
+        self._follower = _follower(config, self._memory, options.ruleset)
+        self._host: Host | None = None
+
+    def __call__(self) -> None:
+        """Fetch, admit and compile the ruleset, and put it in force."""
+        follower, options, settings = self._follower, self._options, self._config.follower
+        if is_disabled(settings):
+            click.echo(f"disabled by {settings.disable_file}: nothing is touched")
             return
-        _raise_conntrack_max(config.follower)
-        outcome = follower.commit(prepared, guard, force=options.force)
-    _log_outcome(prepared, outcome, time.monotonic() - started)
+        started = time.monotonic()
+        with self._memory.lock():
+            with deadline(settings.deadline + options.splay):
+                host = self._known_host()
+                _wait_for_turn(host.instance_id, options.splay)
+                verified = follower.obtain(force=options.force)
+                prepared = follower.prepare(verified, host, follower.kernel.read())
+                guard = self._guard(prepared)
+            if options.interactive and prepared.plan.steps:
+                _echo_changes(prepared, follower.kernel.read_members(), settings)
+                click.confirm("Commit this?", abort=True, err=True)
+            if is_disabled(settings):
+                click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+                return
+            _raise_conntrack_max(settings)
+            outcome = follower.commit(prepared, guard, force=options.force)
+        _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def boot(self) -> None:
+        """Put the ruleset in force that was accepted last, before the network is up."""
+        follower, settings = self._follower, self._config.follower
+        if is_disabled(settings):
+            click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+            return
+        started = time.monotonic()
+        with self._memory.lock():
+            host = remembered_host(self._config, self._memory.load().identity)
+            verified = follower.last_good()
+            not_after = verified.ruleset.header.not_after
+            if not_after < clock.now():
+                log.warning(
+                    "the last good ruleset has expired (not_after %s)", moment_text(not_after)
+                )
+            prepared = follower.prepare(verified, host, follower.kernel.read())
+            guard = CommitGuard(settings, None)
+            outcome = follower.commit(prepared, guard, force=self._options.force)
+        _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def _known_host(self) -> Host:
+        if self._host is None:
+            self._host = _host(self._config, self._options)
+            self._memory.remember_identity(
+                Identity(
+                    instance_id=self._host.instance_id,
+                    region=self._host.region,
+                    machine=machine_id(),
+                )
+            )
+        return self._host
+
+    def _guard(self, prepared: Prepared) -> CommitGuard:
+        """Look at the host's health now, if there is anything to commit."""
+        settings, options = self._config.follower, self._options
+        if not prepared.plan.steps:
+            return CommitGuard(msgspec.structs.replace(settings, probes=()), None)
+        etag = self._memory.load().etag
+        ask = partial(StoreSource(self._config).fetch, etag) if options.ruleset is None else None
+        return CommitGuard(settings, ask, options.confirm)
 
 
 def dry_run(config: Config, options: Options) -> None:
@@ -116,13 +173,6 @@ def _follower(config: Config, memory: Memory, ruleset: Path | None) -> Follower:
     )
 
 
-def _question(follower: Follower, options: Options) -> Callable[[], object] | None:
-    """Return what asks the store anew, with a connection of its own; a file needs no asking."""
-    if options.ruleset is not None:
-        return None
-    return lambda: follower.source.fetch(follower.memory.load().etag)
-
-
 class _NoMemory:
     """The memory of a user who may not read the state directory: none."""
 
@@ -142,21 +192,21 @@ class _NoMemory:
         """Refuse: a dry run keeps nothing."""
         raise AssertionError(blob)
 
-    def generation(self) -> LiveKernel | None:
+    def generation(self) -> Generation | None:
         """Return nothing."""
         return None
 
-    def keep_generation(self, live: LiveKernel) -> None:
+    def keep_generation(self, generation: Generation) -> None:
         """Refuse: a dry run keeps nothing."""
-        raise AssertionError(live)
+        raise AssertionError(generation)
 
-    def held_generation(self) -> LiveKernel | None:
+    def held_generation(self) -> Generation | None:
         """Return nothing."""
         return None
 
-    def hold_generation(self, live: LiveKernel) -> None:
+    def hold_generation(self, generation: Generation) -> None:
         """Refuse: a dry run holds nothing."""
-        raise AssertionError(live)
+        raise AssertionError(generation)
 
 
 def _readable_memory(directory: Path) -> Memory:

@@ -1,6 +1,7 @@
 """Where commands get a ruleset from: the store, a file, or what this host accepted last."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -27,13 +28,16 @@ class StoreSource:
 
     def __init__(self, config: Config) -> None:
         self._config = config.s3
+        self._fetch: Callable[[str | None], Envelope | None] | None = None
 
     def fetch(self, etag: str | None = None) -> Envelope | None:
         """Return the object, or None if it still is the one of this tag."""
-        from reyes.adapters.s3 import S3Store, make_s3_client
+        if self._fetch is None:
+            from reyes.adapters.s3 import S3Store, make_s3_client
 
-        client = make_s3_client(self._config.region)
-        return S3Store(client, self._config.bucket, self._config.key).fetch(etag)
+            client = make_s3_client(self._config.region)
+            self._fetch = S3Store(client, self._config.bucket, self._config.key).fetch
+        return self._fetch(etag)
 
 
 class FileSource:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reyes.net import Family
+from reyes.net import Family, canonical, parse_network
 from reyes.netfilter import names
 
 BUILTIN_CHAINS = ("INPUT", "FORWARD", "OUTPUT")
@@ -93,6 +93,20 @@ class LiveKernel:
         return frozenset(table.family for table in self.tables)
 
 
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Rules of another time, and the members of the sets that they name, where those are known."""
+
+    kernel: LiveKernel
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def referenced_sets(self) -> frozenset[str]:
+        """The names of our sets that its rules name."""
+        found = (name for table in self.kernel.tables for name in table.referenced_sets)
+        return frozenset(filter(names.owns_set, found))
+
+
 def is_jump(line: str) -> bool:
     """Tell whether a rule leads to the chain where our judgement starts."""
     return line.endswith((f"-j {names.INPUT}", f"-g {names.INPUT}"))
@@ -105,11 +119,14 @@ def comment_of(line: str) -> str:
 
 
 def parse_table(text: str, family: Family) -> LiveTable:
-    """Read the filter table in `iptables-save` text; an absent table is an empty one."""
+    """Read the filter table in `iptables-save` text; an absent table is an empty one.
+
+    ValueError if a line is not a chain's or a rule's.
+    """
     policies: dict[str, str] = {}
     rules: dict[str, list[str]] = {}
     table = ""
-    for line in text.splitlines():
+    for line in text.split("\n"):  # comments may hold what splitlines() takes for line ends
         if line.startswith("*"):
             table = line[1:]
         elif table != "filter":
@@ -118,7 +135,8 @@ def parse_table(text: str, family: Family) -> LiveTable:
             chain, policy, *_ = line[1:].split()
             policies[chain] = policy
         elif line.startswith("-A "):
-            rules.setdefault(line.split(None, 2)[1], []).append(line.rstrip())
+            _, chain, *_ = line.split(None, 2)
+            rules.setdefault(chain, []).append(line.rstrip())
     return LiveTable(
         family,
         policies,
@@ -142,12 +160,21 @@ def parse_set_headers(text: str) -> dict[str, LiveSet]:
 
 
 def parse_set_members(text: str) -> dict[str, tuple[str, ...]]:
-    """Read our sets' members, sorted as text, from `ipset save` text."""
+    """Read our sets' members, sorted as text, from `ipset save` text.
+
+    ValueError if a member is no network.
+    """
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         words = line.split()
         if len(words) >= 3 and names.owns_set(words[1]):  # noqa: PLR2004 - verb, set, argument
             members = found.setdefault(words[1], [])
             if words[0] == "add":
-                members.append(" ".join(words[2:]))
+                members.append(" ".join((_as_written(words[2]), *words[3:])))
     return {name: tuple(sorted(members)) for name, members in found.items()}
+
+
+def _as_written(member: str) -> str:
+    """Return a member as we write it: ipset shows `::102:304` as `::1.2.3.4`."""
+    dotted = "." in member and ":" in member
+    return canonical(parse_network(member)) if dotted else member

@@ -19,9 +19,9 @@ from typing import Literal
 
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane
-from reyes.netfilter.ipset import create_text, repair_text
+from reyes.netfilter.ipset import IPSet, create_text, repair_text
 from reyes.netfilter.iptables import Table, render_chain
-from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, LiveKernel, LiveTable
+from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, Generation, LiveKernel, LiveTable
 
 FilterTable = Literal["shared", "exclusive"]
 
@@ -83,11 +83,12 @@ def plan_commit(
     live: LiveKernel,
     filter_table: FilterTable,
     drifted: frozenset[str] = frozenset(),
+    spared: frozenset[str] = frozenset(),
 ) -> CommitPlan:
     """Plan the way from the live kernel to a dataplane.
 
     `drifted` names sets whose members were found to differ from what their names say; a wrong
-    number of entries is seen here.
+    number of entries is seen here. `spared` names sets that stay though nothing refers to them.
     """
     wrong = {
         entry.name
@@ -112,7 +113,8 @@ def plan_commit(
     if changed:
         steps += [_restore(table, by_family[table.family], filter_table) for table in changed]
         steps.append(ReadTables(tuple(changed)))
-    unneeded = _unneeded(live, (entry.name for entry in dataplane.sets)) if steps else ()
+    needed = spared.union(entry.name for entry in dataplane.sets)
+    unneeded = _unneeded(live, needed) if steps else ()
     if unneeded:
         steps.append(DestroySets(unneeded))
     return CommitPlan(tuple(steps))
@@ -129,6 +131,26 @@ def plan_removal(live: LiveKernel) -> CommitPlan:
             steps.append(RestoreTable(table.family, _transaction(lines), table, flush=False))
     if live.sets:
         steps.append(DestroySets(tuple(sorted(live.sets))))
+    return CommitPlan(tuple(steps))
+
+
+def plan_return(generation: Generation, live: LiveKernel, filter_table: FilterTable) -> CommitPlan:
+    """Plan the way back to rules of another time; KeyError names a set that nobody remembers."""
+    missing = [
+        IPSet(name, Family(int(name[1])), generation.members[name])
+        for name in sorted(generation.referenced_sets - live.sets.keys())
+    ]
+    steps: list[Step] = []
+    if missing:
+        steps.append(RestoreSets(create_text(missing), tuple(entry.name for entry in missing)))
+        steps.append(CountSets(tuple((entry.name, len(entry.members)) for entry in missing)))
+    flush = filter_table == "exclusive"
+    by_family = {table.family: table for table in live.tables}
+    for before in generation.kernel.tables:
+        now = by_family.get(before.family)
+        text = revert(before, now, flush=flush) if now else None
+        if now and text:
+            steps.append(RestoreTable(before.family, text, now, flush))
     return CommitPlan(tuple(steps))
 
 

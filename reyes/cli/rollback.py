@@ -1,0 +1,57 @@
+"""`reyes rollback`: back to the rules before, and stay there."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from reyes.adapters.clock import now
+from reyes.adapters.kernel import Kernel
+from reyes.adapters.state import StateDirectory
+from reyes.cli.options import config_option, load_config
+from reyes.rollback import roll_back
+from reyes.trust import moment_text
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@click.command("rollback")
+@config_option
+@click.option(
+    "--until",
+    metavar="TIME",
+    help="Stay there so long: 90m, 12h, 2d, or a time such as 2030-01-31T06:00Z.",
+)
+def command(config_path: Path, until: str | None) -> None:
+    """Bring the rules back that were in force before the last change, at once.
+
+    They stay until a ruleset with a higher serial than now is published, or until TIME.
+    A second rollback brings back what the first one left.
+    """
+    config = load_config(config_path)
+    end = _moment(until, int(now())) if until else 0
+    memory = StateDirectory(Path(config.follower.state_directory))
+    with memory.lock():
+        roll_back(memory, Kernel(), config.follower.filter_table, end)
+    limit = f" or {moment_text(end)}" if end else ""
+    click.echo(f"rolled back; this holds until a newer ruleset{limit}")
+
+
+def _moment(text: str, now: int) -> int:
+    span = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    try:
+        end = now + int(span[1]) * _UNITS[span[2]] if span else _epoch(text)
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError(
+            f"--until: expected 90m, 12h, 2d or a time, got {text!r}"
+        ) from error
+    if end <= now:
+        raise click.UsageError(f"--until: {text} is not in the future")
+    return end
+
+
+def _epoch(text: str) -> int:
+    """Read ISO 8601; without an offset it is UTC."""
+    moment = datetime.fromisoformat(text)
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,63 @@
+"""Going back to the generation before, and staying there against what is published."""
+
+from msgspec.structs import replace
+
+from reyes.errors import ConfigError, KernelError
+from reyes.netfilter.live import Generation, LiveKernel
+from reyes.netfilter.plan import CommitPlan, FilterTable, plan_return
+from reyes.state import Hold
+from reyes.world import Kernel, Memory
+
+
+def is_held(hold: Hold | None, serial: int, now: float) -> bool:
+    """Tell whether a rollback still holds against a ruleset of this serial."""
+    return hold is not None and serial <= hold.serial and not 0 < hold.until <= now
+
+
+def roll_back(memory: Memory, kernel: Kernel, filter_table: FilterTable, until: int) -> None:
+    """Bring the generation before back and stay there; `until` is a time, 0 for no end.
+
+    A second rollback brings back what the first one left.
+
+    Raises:
+        ConfigError: no generation is remembered.
+        KernelError: the kernel refused, or a set of that generation is gone.
+    """
+    before = memory.generation()
+    state = memory.load()
+    if before is None or state.accepted is None:
+        raise ConfigError(
+            "there is no generation to go back to",
+            "one is kept at each commit that changes rules",
+        )
+    now = kernel.read()
+    kernel.execute(_plan(before, now, filter_table))
+    members = kernel.read_members()
+    kept = {name: members[name] for name in before.referenced_sets if name in members}
+    memory.hold_generation(Generation(before.kernel, kept))
+    memory.keep_generation(Generation(now))
+    hold = Hold(serial=state.accepted.serial, until=until)
+    memory.save(replace(state, hold=hold, applied=None))
+
+
+def stay(memory: Memory, kernel: Kernel, filter_table: FilterTable) -> CommitPlan:
+    """Repair what a rollback brought back; return what had to be done.
+
+    Raises:
+        KernelError: the kernel refused, or a set is gone.
+    """
+    held = memory.held_generation()
+    if held is None:
+        return CommitPlan(())
+    plan = _plan(held, kernel.read(), filter_table)
+    kernel.execute(plan)
+    return plan
+
+
+def _plan(generation: Generation, live: LiveKernel, filter_table: FilterTable) -> CommitPlan:
+    try:
+        return plan_return(generation, live, filter_table)
+    except KeyError as error:
+        raise KernelError(
+            f"the set {error.args[0]} of that generation is gone", "only a new ruleset helps"
+        ) from error

@@ -1,0 +1,82 @@
+"""What a follower's pass needs of the world, as protocols; the real things are adapters."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from reyes.envelope import Envelope, SignatureReport
+from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.live import Generation, LiveKernel
+from reyes.netfilter.plan import CommitPlan, FilterTable
+from reyes.state import State
+
+
+class Source(Protocol):
+    """Where signed rulesets come from."""
+
+    def fetch(self, etag: str | None = None) -> Envelope | None:
+        """Return the object, or None if it still is the one of this tag."""
+
+
+class Verifier(Protocol):
+    """What tells facts about signatures."""
+
+    def inspect(self, envelope: Envelope) -> SignatureReport:
+        """Return what gpg says of an envelope."""
+
+
+class Memory(Protocol):
+    """What outlives a run."""
+
+    def load(self) -> State:
+        """Return what is remembered."""
+
+    def save(self, state: State) -> None:
+        """Remember a state."""
+
+    def last_good(self) -> bytes | None:
+        """Return the signed object that was accepted last."""
+
+    def keep(self, blob: bytes) -> None:
+        """Keep a signed object as the last good one."""
+
+    def generation(self) -> Generation | None:
+        """Return the rules that were in force before the last commit that changed them."""
+
+    def keep_generation(self, generation: Generation) -> None:
+        """Keep the rules that are in force before a commit changes them."""
+
+    def held_generation(self) -> Generation | None:
+        """Return the rules that a rollback brought back."""
+
+    def hold_generation(self, generation: Generation) -> None:
+        """Keep the rules that a rollback brought back, with their sets' members."""
+
+
+class Kernel(Protocol):
+    """The packet filter of this host."""
+
+    def read(self) -> LiveKernel:
+        """Return what is in force."""
+
+    def read_members(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the members of our sets."""
+
+    def execute(self, plan: CommitPlan) -> None:
+        """Execute a plan, or undo what was done of it."""
+
+    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
+        """Bring the rules of another time back."""
+
+
+class Guard(Protocol):
+    """What keeps a commit from locking anybody out."""
+
+    def rehearse(self, dataplane: Dataplane) -> None:
+        """Load the dataplane where nobody is hurt; KernelError if it is refused."""
+
+    def armed(self, go_back: Callable[[], None]) -> AbstractContextManager[None]:
+        """Take the way back from another process unless the block ends."""
+
+    def trouble(self) -> str | None:
+        """Say what this host does not reach any more; None as soon as it reaches all."""
