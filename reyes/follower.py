@@ -157,12 +157,11 @@ class Follower(Struct, frozen=True, kw_only=True):
             for entry in dataplane.sets
             if members and members.get(entry.name, entry.members) != entry.members
         )
-        fingerprint = _fingerprint(dataplane)
         filter_table = self.config.follower.filter_table
         plan = plan_commit(dataplane, live, filter_table, drifted)
         previous = self.memory.generation() if plan.steps else None
-        if previous and not self._starts_generation(plan, fingerprint):
-            # It stays the way back, so its sets have to stay.
+        if previous:
+            # It stays the way back until this commit has proved healthy, and so do its sets.
             plan = plan_commit(dataplane, live, filter_table, drifted, previous.referenced_sets)
         prepared = Prepared(
             verified=verified,
@@ -171,7 +170,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             live=live,
             plan=plan,
             members=members,
-            fingerprint=fingerprint,
+            fingerprint=_fingerprint(dataplane),
         )
         self.recent.prepared = prepared
         return prepared
@@ -205,7 +204,7 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
         previous = None
-        if self._starts_generation(prepared.plan, prepared.fingerprint):
+        if changes_rules(prepared.plan) and state.applied != prepared.fingerprint:
             previous = self.memory.generation()
             self.memory.keep_generation(Generation(prepared.live))
         try:
@@ -223,10 +222,6 @@ class Follower(Struct, frozen=True, kw_only=True):
             if isinstance(error, UnhealthyError):
                 self.memory.save(replace(state, unhealthy=prepared.fingerprint))
             raise
-
-    def _starts_generation(self, plan: CommitPlan, fingerprint: str) -> bool:
-        """Tell whether a plan brings other rules, and not only those in force back."""
-        return changes_rules(plan) and self.memory.load().applied != fingerprint
 
     def remove(self) -> CommitPlan:
         """Take all of Reyes out of the kernel; return what was done."""

@@ -12,12 +12,15 @@ Rules it keeps:
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from reyes.errors import SourceError
 from reyes.net import (
     Everything,
     Icmp,
@@ -25,7 +28,6 @@ from reyes.net import (
     Protocol,
     Service,
     canonical,
-    parse_address,
 )
 from reyes.ruleset import (
     Content,
@@ -59,6 +61,7 @@ _NAMES = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6"}
 
 _LAST_PORT = 65535
 _LAST_OCTET = 255
+_OCTET = re.compile("[0-9]{1,3}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,31 +82,48 @@ class Inventory:
 def build(
     inventories: Iterable[Inventory], matching: str, excluded_group_names: Collection[str]
 ) -> Content:
-    """Say what the sources together mean; `matching` is the configured `group_matching`."""
+    """Say what the sources together mean; `matching` is the configured `group_matching`.
+
+    Raises:
+        SourceError: a reply lacks what EC2 always says.
+    """
     by_region: dict[str, list[Inventory]] = {}
     for inventory in inventories:
         by_region.setdefault(inventory.region, []).append(inventory)
     excluded = frozenset(excluded_group_names)
-    return Content(
-        group_matching=matching,
-        excluded_group_names=tuple(sorted(excluded)),
-        regions=tuple(
+    with _complete_replies():
+        regions = tuple(
             _region(name, by_region[name], matching, excluded) for name in sorted(by_region)
-        ),
+        )
+    return Content(
+        group_matching=matching, excluded_group_names=tuple(sorted(excluded)), regions=regions
     )
 
 
 def named_prefix_lists(
     groups: Iterable[SecurityGroupTypeDef], excluded_group_names: Collection[str]
 ) -> list[str]:
-    """Return the prefix lists that the rules of groups which are not excluded name."""
+    """Return the prefix lists that the rules of groups which are not excluded name.
+
+    Raises:
+        SourceError: a reply lacks what EC2 always says.
+    """
     permissions = (
         permission
         for group in groups
         if group["GroupName"] not in excluded_group_names
         for permission in group.get("IpPermissions") or ()
     )
-    return sorted(set(_prefix_list_ids(permissions)))
+    with _complete_replies():
+        return sorted(set(_prefix_list_ids(permissions)))
+
+
+@contextmanager
+def _complete_replies() -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise SourceError(f"a reply of EC2 lacks {error}", "the next run asks again") from error
 
 
 def _region(
@@ -262,7 +282,7 @@ def _service(permission: IpPermissionOutputTypeDef) -> Service | None:
             possible = -1 <= first <= _LAST_OCTET and -1 <= last <= _LAST_OCTET
             return Icmp(protocol=name, type=first, code=last) if possible else None
         case number:
-            possible = number.isdecimal() and int(number) <= _LAST_OCTET
+            possible = bool(_OCTET.fullmatch(number)) and int(number) <= _LAST_OCTET
             return Protocol(number=int(number)) if possible else None
 
 
@@ -310,10 +330,8 @@ def _texts(networks: Iterable[str | None]) -> tuple[str, ...]:
 def _text(network: str | None) -> str | None:
     """Write one network canonically, without host bits: EC2 clears them, too."""
     try:
-        if not network:
+        if not network or "%" in network:
             return None
-        if "/" not in network:
-            return str(parse_address(network))
         return canonical(ip_network(network, strict=False))
     except ValueError:
         return None

@@ -67,9 +67,13 @@ def _refuse_scope(text: str) -> None:
 
 def canonical(network: Network) -> str:
     """Write a network: a host as its bare address, all else with its prefix."""
+    text = str(network.network_address)
+    if ":" in text and "." in text:  # ::ffff:0:0/96, which only Python 3.13 writes like this
+        low = int(network.network_address) & 0xFFFF_FFFF
+        text = f"::ffff:{low >> 16:x}:{low & 0xFFFF:x}"
     if network.prefixlen == network.max_prefixlen:
-        return str(network.network_address)
-    return str(network)
+        return text
+    return f"{text}/{network.prefixlen}"
 
 
 def network_order(network: Network) -> tuple[int, int, int]:

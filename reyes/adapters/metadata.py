@@ -3,11 +3,15 @@
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import urllib3
 from ec2_metadata import EC2Metadata
 
 from reyes.errors import SourceError
+
+MAX_REPLY_BYTES = 64 * 1024
+"""An identity document has half a kilobyte, a token 56 bytes."""
 
 _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
@@ -21,16 +25,37 @@ class Identity:
     region: str
 
 
+class _Link(urllib3.PoolManager):
+    """Connections to a service that is one hop away or not there: one try, no redirect, bounded.
+
+    Nothing bounds a service that sends a byte now and then: that is the deadline of a run.
+    """
+
+    def urlopen(
+        self, method: str, url: str, *arguments: Any, **settings: Any
+    ) -> urllib3.BaseHTTPResponse:
+        bounds = {"redirect": False, "preload_content": False, "decode_content": False}
+        reply = super().urlopen(method, url, *arguments, **{**settings, **bounds})
+        try:
+            body = reply.read(MAX_REPLY_BYTES + 1)
+        finally:
+            reply.close()
+        if len(body) > MAX_REPLY_BYTES:
+            raise urllib3.exceptions.HTTPError(f"more than {MAX_REPLY_BYTES} bytes from {url}")
+        if reply.status != 200:  # noqa: PLR2004 - ec2_metadata would take a redirect's own body
+            raise urllib3.exceptions.HTTPError(f"HTTP {reply.status}: {url}")
+        return urllib3.HTTPResponse(body, status=reply.status)
+
+
 def instance_identity() -> Identity:
     """Ask for this instance's identity document: two requests of at most 5 s and 1 s.
 
-    `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another endpoint, as for the AWS tools. Redirects
-    and retries are switched off: the service is one hop away or not there.
+    `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another endpoint, as for the AWS tools.
 
     Raises:
         SourceError: the service does not answer, or not with an identity.
     """
-    metadata = EC2Metadata(urllib3.PoolManager(retries=False))
+    metadata = EC2Metadata(_Link(retries=False))
     endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
     if endpoint:
         metadata.service_url = f"{endpoint.rstrip('/')}/latest/"
@@ -38,15 +63,23 @@ def instance_identity() -> Identity:
     try:
         document = metadata.instance_identity_document
         identity = Identity(document["instanceId"], document["region"])
-    except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise _unavailable(f"{error}" or type(error).__name__) from error
+    except (
+        *(urllib3.exceptions.HTTPError, OSError),
+        *(ValueError, KeyError, TypeError, RecursionError),  # no such document
+    ) as error:
+        raise _unavailable(_shortened(f"{error}" or type(error).__name__)) from error
     if not (_matches(_INSTANCE_ID, identity.instance_id) and _matches(_REGION, identity.region)):
-        raise _unavailable(f"it calls this host {identity.instance_id!r} in {identity.region!r}")
+        claim = _shortened(f"{identity.instance_id!r} in {identity.region!r}")
+        raise _unavailable(f"it calls this host {claim}")
     return identity
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."  # noqa: PLR2004 - two lines
 
 
 def _unavailable(why: str) -> SourceError:

@@ -1,4 +1,4 @@
-"""A packet filter in memory: what iptables-restore, iptables-save and ipset do, as far as Reyes asks.
+"""A packet filter in memory: what iptables and ipset do, as far as Reyes asks.
 
 It refuses what the kernel refuses, and a refused iptables-restore changes nothing at all, while a
 refused `ipset restore` leaves what it did before. As in the kernel, rules are given back in other
@@ -15,6 +15,7 @@ from reyes.net import Family
 from reyes.netfilter.live import (
     BUILTIN_CHAINS,
     LiveKernel,
+    LiveTable,
     parse_set_headers,
     parse_set_members,
     parse_table,
@@ -23,11 +24,13 @@ from reyes.netfilter.plan import (
     CommitPlan,
     CountSets,
     DestroySets,
+    FilterTable,
     ReadTables,
     RestoreSets,
     RestoreTable,
     Step,
     in_force,
+    revert,
 )
 
 _TARGET = re.compile(r" -[jg] (\S+)")
@@ -75,13 +78,16 @@ class MemoryKernel:
         self.executed.append(plan)
         for position, step in enumerate(plan.steps):
             try:
-                if self.refuses(step):
-                    raise KernelError("refused")
+                _require(not self.refuses(step), "refused")
                 self._do(step)
             except KernelError:
                 for done in reversed(plan.steps[: position + 1]):
-                    self._undo(done, failed=done is step)
+                    self._undo(done)
                 raise
+
+    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
+        for table in before.tables:
+            self._revert(table, flush=filter_table == "exclusive")
 
     def save(self, family: Family) -> str:
         table = self.tables[family]
@@ -143,7 +149,7 @@ class MemoryKernel:
             case CountSets(entries):
                 for name, expected in entries:
                     _require(len(self.sets[name].members) == expected, f"count of {name}")
-            case RestoreTable(family, text, _, flush):
+            case RestoreTable(family, text, flush=flush):
                 self.restore(family, text, flush=flush)
             case ReadTables(tables):
                 for table in tables:
@@ -152,11 +158,17 @@ class MemoryKernel:
             case DestroySets(names):
                 self._destroy(names)
 
-    def _undo(self, step: Step, *, failed: bool) -> None:
+    def _undo(self, step: Step) -> None:
         if isinstance(step, RestoreSets):
             self._destroy(step.created)
-        elif isinstance(step, RestoreTable) and not failed:
-            self.restore(step.family, step.undo, flush=step.flush)
+        elif isinstance(step, RestoreTable):
+            self._revert(step.before, flush=step.flush)
+
+    def _revert(self, before: LiveTable, *, flush: bool) -> None:
+        now = parse_table(self.save(before.family), before.family)
+        text = revert(before, now, flush=flush)
+        if text is not None:
+            self.restore(before.family, text, flush=flush)
 
     def _destroy(self, names: Iterable[str]) -> None:
         for name in names:
@@ -188,6 +200,7 @@ class MemoryKernel:
             case "-I":
                 _, _, position, body = line.split(" ", 3)
                 rule = self._rule(table, f"-A {name} {body}", family)
+                _require(int(position) <= len(table[name].rules) + 1, f"index too big: {line}")
                 table[name].rules.insert(int(position) - 1, rule)
             case "-D":
                 rule = _saved(line.replace("-D", "-A", 1), family)

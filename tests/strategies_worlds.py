@@ -1,0 +1,466 @@
+"""Small worlds with a host in them, and packets that aim at the borders of what they say.
+
+Addresses come from few VPCs that overlap and touch, and rules from few ports, so that members,
+strangers, own and foreign VPCs meet all the time. All strategies are made once, at import:
+Hypothesis spends most of its time on making them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from itertools import chain
+from random import Random
+from typing import Any, Literal, TypeVar
+
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from reyes.config import FailsafeConfig, FollowerConfig
+from reyes.host import Host, configured_host
+from reyes.net import Address, Everything, Icmp, Network, Ports, Protocol, Service, canonical
+from reyes.netfilter.evaluate import Packet
+from reyes.netfilter.tree import LEAF_SERVICES, LOOKUPS, PLAIN_RULES, UNION_FACTOR
+from reyes.ruleset import (
+    Content,
+    GroupReference,
+    Ingress,
+    Interface,
+    PrefixList,
+    Region,
+    SecurityGroup,
+    Vpc,
+)
+
+T = TypeVar("T")
+
+ACCOUNT = "111111111111"
+INSTANCE = "i-00000000"
+NEIGHBOUR = "i-00000001"
+ARRIVALS = ("eth0", "wg0", "tun", "tun0", "tun10", "tun110", "tunnel")
+"""The interfaces that packets arrive on, besides loopback."""
+
+VPC_CIDRS = (
+    "10.0.0.0/16",
+    "10.0.0.0/23",  # inside the one before, as another VPC's may be
+    "10.1.0.0/16",
+    "10.0.255.0/24",
+    "172.16.0.0/20",
+    "100.64.0.0/26",
+    "2001:db8:0:100::/56",
+    "2001:db8:0:180::/57",
+    "2001:db8:0:200::/56",
+)
+EVERYTHING_HERE = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "2001:db8::/32")
+FILTERED_CIDRS = (
+    "10.0.0.0/8",
+    "10.0.0.0/17",
+    "10.1.0.4",
+    "0.0.0.0/0",
+    "172.16.0.0/12",
+    "2001:db8::/32",
+    "2001:db8:0:100::/58",
+    "::/0",
+)
+FAILSAFES = (
+    FailsafeConfig(cidr="10.1.0.0/24", protocol="tcp", port=22),
+    FailsafeConfig(cidr="10.0.0.5", protocol="udp"),
+    FailsafeConfig(cidr="10.0.1.0/24", protocol="icmp"),
+    FailsafeConfig(cidr="172.16.0.4"),
+    FailsafeConfig(cidr="2001:db8:0:200::/64", protocol="icmpv6"),
+    FailsafeConfig(cidr="2001:db8:0:100::5", protocol="tcp", port=80),
+)
+NAMES = ("web", "default", "default", 'b"a\\s$(t) ï')
+PORTS = (0, 1, 22, 80, 81, 443, 1023, 61_024, 65_534, 65_535)
+TYPES = (-1, 0, 3, 8, 8, 9, 12, 128, 128, 133, 254, 255)
+CODES = (-1, -1, 0, 1, 4)
+PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 132, 254, 255)
+
+TCP, UDP = 6, 17
+ICMP = {4: 1, 6: 58}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """From how many rules on the compiler makes a tree, and of what kind: see `netfilter.tree`."""
+
+    plain_rules: int
+    leaf_services: int
+    lookups: int
+    union_factor: int
+
+
+SHAPES = (
+    Shape(PLAIN_RULES, LEAF_SERVICES, LOOKUPS, UNION_FACTOR),
+    Shape(0, 1, 1, UNION_FACTOR),
+    Shape(0, 1, 1, 1),
+    Shape(0, LEAF_SERVICES, LOOKUPS, 0),
+)
+"""The one in use, and some that make trees of few rules as deep as those of many."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A document's content, one of its hosts with its configuration, and how to compile it."""
+
+    content: Content
+    config: FollowerConfig
+    region: str | None
+    shape: Shape
+
+    @property
+    def host(self) -> Host:
+        return configured_host(self.config, INSTANCE, self.region)
+
+    @property
+    def home(self) -> Region:
+        return self.content.regions[-1]
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        return tuple(i for i in self.home.interfaces if i.instance == INSTANCE)
+
+
+@dataclass(frozen=True)
+class Held:
+    """An interface before it has a VPC: numbers that stand for one of what there will be."""
+
+    vpc: int
+    addresses: tuple[tuple[int, int | None], ...]
+    groups: tuple[str, ...]
+
+
+def some(
+    values: st.SearchStrategy[T], least: int = 0, most: int = 3
+) -> st.SearchStrategy[tuple[T, ...]]:
+    """A few different ones, sorted."""
+    return st.lists(values, min_size=least, max_size=most, unique=True).map(
+        lambda found: tuple(sorted(found, key=repr))
+    )
+
+
+def identifier(prefix: str, number: int) -> str:
+    return f"{prefix}-{number:08x}"
+
+
+def network_near(cidr: str, prefix: int, offset: int) -> str:
+    """A network that holds an address of `cidr`; 0 to 2 stand for everything, half, the same."""
+    near = ip_network(cidr)
+    length = min({2: near.prefixlen}.get(prefix, prefix), near.max_prefixlen)
+    return canonical(ip_network((near.network_address + offset, length), strict=False))
+
+
+NETWORKS = st.builds(
+    network_near,
+    st.sampled_from(VPC_CIDRS),
+    st.sampled_from([0, 1, 2, 2, 2, 128, 128, 128]) | st.integers(8, 64),
+    st.sampled_from([0, 4, 5, 256]),
+)
+PORT_RANGES = st.builds(
+    lambda protocol, one, other: Ports(protocol, min(one, other), max(one, other)),
+    st.sampled_from(["tcp", "tcp", "udp"]),
+    st.sampled_from(PORTS),
+    st.sampled_from(PORTS),
+)
+SERVICES: st.SearchStrategy[Service] = st.one_of(
+    PORT_RANGES,
+    PORT_RANGES,
+    st.builds(
+        Icmp, st.sampled_from(["icmp", "icmpv6"]), st.sampled_from(TYPES), st.sampled_from(CODES)
+    ),
+    st.builds(Protocol, st.sampled_from(PROTOCOLS)),
+    st.just(Everything()),
+)
+GROUP_IDS = st.sampled_from([0, 0, 1, 1, 2, 3, 4]).map(lambda number: identifier("sg", number))
+RULES = st.builds(
+    Ingress,
+    service=SERVICES,
+    cidrs=some(NETWORKS, most=2),
+    prefix_lists=some(st.sampled_from(["pl-00000000", "pl-00000001"]), most=1),
+    groups=some(
+        st.builds(
+            GroupReference,
+            id=GROUP_IDS,
+            peering=st.sampled_from([None, None, None, None, "deleted"]),
+        ),
+        most=3,
+    ),
+)
+GROUPS = st.builds(
+    SecurityGroup,
+    id=st.just(""),
+    name=st.sampled_from(NAMES),
+    vpc=st.just("vpc-00000000"),
+    account=st.just(ACCOUNT),
+    tag=st.sampled_from([None, "", "front"]),
+    ingress=some(RULES, least=1, most=5),
+)
+HELD = st.builds(
+    Held,
+    st.integers(0, 2),
+    some(st.tuples(st.integers(0, 1), st.sampled_from([4, 5, 16, 31, 255, 256, None])), least=1),
+    some(GROUP_IDS, least=1, most=4) | st.just(()),
+)
+OTHERS = st.sampled_from([(NEIGHBOUR, 0), (NEIGHBOUR, 1), (None, None)])
+
+
+def assemble(  # noqa: PLR0917 - as st.builds fills it
+    name: str,
+    cidrs: Sequence[tuple[str, ...]],
+    groups: Sequence[SecurityGroup],
+    devices: Sequence[int],
+    own: Sequence[Held],
+    others: Sequence[tuple[tuple[str | None, int | None], Held]],
+    entries: tuple[str, ...] | None,
+) -> Region:
+    """Put together what was drawn apart; `entries` are those of the one known prefix list."""
+    vpcs = tuple(
+        Vpc(id=identifier("vpc", number), account=ACCOUNT, cidrs=associated)
+        for number, associated in enumerate(cidrs)
+    )
+    holders: list[tuple[tuple[str | None, int | None], Held]] = [
+        *(((INSTANCE, device), held) for device, held in zip(devices, own, strict=False)),
+        *others,
+    ]
+    return Region(
+        name=name,
+        vpcs=vpcs,
+        groups=tuple(
+            replace(group, id=identifier("sg", number)) for number, group in enumerate(groups)
+        ),
+        interfaces=tuple(
+            Interface(
+                id=identifier("eni", number),
+                vpc=vpcs[held.vpc % len(vpcs)].id,
+                instance=holder[0],
+                device=holder[1],
+                addresses=addresses(vpcs[held.vpc % len(vpcs)], held),
+                groups=held.groups,
+            )
+            for number, (holder, held) in enumerate(holders)
+        ),
+        prefix_lists=() if entries is None else (PrefixList(id="pl-00000000", cidrs=entries),),
+    )
+
+
+def addresses(vpc: Vpc, held: Held) -> tuple[str, ...]:
+    """Addresses in a VPC's networks; one without offset is a delegated prefix."""
+    found = set()
+    for number, offset in held.addresses:
+        inside = ip_network(vpc.cidrs[number % len(vpc.cidrs)])
+        if offset is None:
+            length = 28 if inside.version == 4 else 80
+            found.add(str(ip_network((inside.network_address + 16, length), strict=False)))
+        else:
+            found.add(str(inside.network_address + offset))
+    return tuple(sorted(found))
+
+
+def regions(name: str, *, home: bool) -> st.SearchStrategy[Region]:
+    return st.builds(
+        assemble,
+        st.just(name),
+        st.lists(some(st.sampled_from(VPC_CIDRS), least=1, most=2), min_size=1, max_size=3),
+        st.lists(GROUPS, min_size=2, max_size=4),
+        st.permutations([0, 1, 2]),
+        st.lists(HELD, min_size=1, max_size=3) if home else st.just([]),
+        st.lists(st.tuples(OTHERS, HELD), min_size=1, max_size=4),
+        st.none() | some(NETWORKS, most=2),
+    )
+
+
+def config(
+    traffic: Literal["vpc", "ipsec", "interface"],
+    arrivals: tuple[str, ...],
+    filtered: tuple[str, ...],
+    **others: Any,
+) -> FollowerConfig:
+    return FollowerConfig(
+        traffic=traffic,
+        interfaces=arrivals if traffic == "interface" else (),
+        filtered_cidrs=filtered,
+        **others,
+    )
+
+
+CONFIGS = st.builds(
+    config,
+    st.sampled_from(["vpc", "vpc", "interface", "ipsec"]),
+    some(st.sampled_from(["eth0", "wg0", "tun+", "tun1+", "tun"]), least=1, most=2),
+    st.just(EVERYTHING_HERE) | some(st.sampled_from(FILTERED_CIDRS), least=1),
+    filter_table=st.sampled_from(["shared", "shared", "exclusive"]),
+    denied=st.sampled_from(["drop", "reject"]),
+    enforce=st.sampled_from([True, True, True, False]),
+    established=st.sampled_from(["aws", "strict"]),
+    failsafe=some(st.sampled_from(FAILSAFES), most=2),
+    log_accept=st.booleans(),
+    log_drop=st.booleans(),
+)
+WORLDS = st.builds(
+    World,
+    st.builds(
+        lambda matching, excluded, far, home: Content(
+            group_matching=matching, excluded_group_names=excluded, regions=(*far, home)
+        ),
+        st.sampled_from(["name", "name", "tag:role", "tag:role", "id"]),
+        some(st.sampled_from(NAMES[1:]), most=1),
+        st.lists(regions("eu-west-1", home=False), max_size=1),
+        regions("us-west-2", home=True),
+    ),
+    CONFIGS,
+    st.sampled_from([None, "us-west-2"]),
+    st.sampled_from(SHAPES),
+)
+
+
+class Aim:
+    """Packets for a world, drawn by lot from its borders."""
+
+    def __init__(self, world: World, lot: Random) -> None:
+        self._lot = lot
+        self._config = world.config
+        self._interfaces = world.interfaces
+        self._rules = [
+            (interface, rule, _allowed(world, rule))
+            for interface in world.interfaces
+            for group in world.home.groups
+            if group.id in interface.groups
+            for rule in group.ingress
+        ]
+        self._services = [*dict.fromkeys(rule.service for _, rule, _ in self._rules), Everything()]
+        self._networks = [ip_network(text) for text in sorted(_networks(world))]
+        own = {interface.vpc for interface in world.interfaces}
+        self._own = [ip_network(c) for v in world.home.vpcs if v.id in own for c in v.cidrs]
+
+    def packets(self, count: int) -> Iterator[Packet]:
+        """Three of four are aimed at a rule of the host's groups, the fourth at anything."""
+        for number in range(count):
+            if self._rules and number % 4:
+                interface, rule, allowed = self._lot.choice(self._rules)
+                networks = self._lot.choice(allowed) if allowed else self._networks
+                yield self._packet(networks, rule.service, interface)
+            else:
+                service = self._lot.choice(self._services)
+                yield self._packet(self._networks, service, self._lot.choice(self._interfaces))
+
+    def _packet(
+        self, networks: Sequence[Network], service: Service, interface: Interface
+    ) -> Packet:
+        versions = {ip_network(address).version for address in interface.addresses}
+        source = self._source([n for n in networks if n.version in versions] or networks)
+        protocol, port, icmp = self._near(*kinds(service, source.version))
+        return Packet(
+            source=source,
+            destination=self._destination(source.version, interface.addresses),
+            protocol=protocol,
+            port=port,
+            icmp=icmp,
+            interface=self._arrival(),
+            from_ipsec=self._lot.random() < 0.9,
+        )
+
+    def _near(self, inside: Sequence[T], beside: Sequence[T]) -> T:
+        """Choose what is meant, or at times what is just not."""
+        meant = inside and (not beside or self._lot.random() < 0.75)
+        return self._lot.choice(inside if meant else beside)
+
+    def _source(self, networks: Sequence[Network]) -> Address:
+        """Choose a border, as a rule beyond the host's own VPCs, whose packets are not judged."""
+        source = self._near(*borders(self._lot.choice(networks)))
+        for _ in range(4):
+            if self._lot.random() < 0.1 or not any(source in network for network in self._own):
+                break
+            source = self._near(*borders(self._lot.choice(networks)))
+        return source
+
+    def _destination(self, version: int, wanted: Sequence[str]) -> Address:
+        """Choose one of the wanted addresses, or at times their neighbour or nobody's."""
+        held = [n for n in map(ip_network, wanted) if n.version == version]
+        if not held or self._lot.random() < 0.05:
+            return ip_address("10.99.0.1" if version == 4 else "2001:db8:99::1")
+        return self._near(*borders(self._lot.choice(held)))
+
+    def _arrival(self) -> str:
+        if self._config.interfaces and self._lot.random() < 0.7:
+            return self._lot.choice(self._config.interfaces).replace("+", "10")
+        return self._lot.choice([*ARRIVALS, "lo"])
+
+
+Borders = tuple[list[T], list[T]]
+"""What is just inside of something, and what is just beside it."""
+
+
+def borders(network: Network) -> Borders[Address]:
+    """The first and last address of a network, and those beside them."""
+    make: Callable[[int], Address] = type(network[0])
+    beside = (int(network[0]) - 1, int(network[-1]) + 1)
+    return (
+        [network[0], network[-1]],
+        [make(number) for number in beside if 0 <= number < 2**network.max_prefixlen],
+    )
+
+
+Kind = tuple[int, int | None, tuple[int, int] | None]
+
+
+def kinds(service: Service, version: int) -> Borders[Kind]:
+    """Protocol, port and ICMP type and code at the borders of a service, in one family."""
+    match service:
+        case Ports(protocol, first, last):
+            number, other = (TCP, UDP) if protocol == "tcp" else (UDP, TCP)
+            beside = [(number, p, None) for p in (first - 1, last + 1) if 0 <= p <= 65_535]
+            return [(number, first, None), (number, last, None)], [*beside, (other, first, None)]
+        case Icmp(_, kind, code):
+            number, kind, code = ICMP[version], max(kind, 0), max(code, 0)
+            beside_it = ((kind - 1, code), (kind + 1, code), (kind, code - 1), (kind, code + 1))
+            return (
+                [(number, None, (kind, code))],
+                [
+                    (number, None, (t, c))
+                    for t, c in beside_it
+                    if 0 <= min(t, c) <= max(t, c) <= 255
+                ],
+            )
+        case Protocol(number):
+            numbers = [n for n in (number - 1, number + 1) if 0 <= n <= 255]
+            return [kind_of(number, version)], [kind_of(n, version) for n in numbers]
+        case Everything():
+            return [kind_of(n, version) for n in (TCP, UDP, 1, 47, 58, 132, 255)], []
+
+
+def kind_of(protocol: int, version: int) -> Kind:
+    if protocol == ICMP[version]:
+        return protocol, None, (8 if version == 4 else 128, 0)
+    return protocol, 443 if protocol in (TCP, UDP) else None, None
+
+
+def _networks(world: World) -> set[str]:
+    """All that the world says of addresses."""
+    found = {*world.config.filtered_cidrs, *(safe.cidr for safe in world.config.failsafe)}
+    for region in world.content.regions:
+        found.update(*(vpc.cidrs for vpc in region.vpcs))
+        found.update(*(entry.cidrs for entry in region.prefix_lists))
+        for interface in region.interfaces:
+            found.update(interface.addresses)
+    return found
+
+
+def _allowed(world: World, rule: Ingress) -> list[list[Network]]:
+    """What a rule may mean, by any way of matching, hence also some that it does not mean."""
+    home = world.home
+    referenced = {r.id for r in rule.groups}
+    meant = [group for group in home.groups if group.id in referenced]
+    alike = {
+        (region.name, group.id)
+        for region in world.content.regions
+        for group in region.groups
+        if any(group.name == one.name or group.tag == one.tag for one in meant)
+    }
+    members = [
+        interface.addresses
+        for region in world.content.regions
+        for interface in region.interfaces
+        if any((region.name, group) in alike for group in interface.groups)
+    ]
+    listed = [entry.cidrs for entry in home.prefix_lists if entry.id in rule.prefix_lists]
+    kinds_of_source = (rule.cidrs, [*chain(*listed)], [*chain(*members)])
+    return [[ip_network(text) for text in texts] for texts in kinds_of_source if texts]

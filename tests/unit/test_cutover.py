@@ -1,0 +1,195 @@
+"""A commit that can go back: rehearsed, armed, confirmed, and rolled back on demand."""
+
+import pytest
+from msgspec.structs import replace
+
+from reyes.cutover import UnhealthyError
+from reyes.errors import ConfigError, KernelError
+from reyes.net import Family
+from reyes.netfilter.plan import RestoreTable
+from reyes.ruleset import Content
+from tests.commits import rule_of, spoil, state
+from tests.machine import NOW, Machine
+from tests.worlds import small_world
+
+
+def altered(*excluded: str) -> Content:
+    """The small world, with other rules for the host."""
+    return replace(small_world(), excluded_group_names=excluded)
+
+
+def advanced(machine: Machine, *excluded: str) -> None:
+    """The next ruleset arrives a minute later."""
+    machine.clock.time += 60
+    machine.publish(int(machine.clock.time), altered(*excluded))
+
+
+def test_rules_are_rehearsed_then_armed_then_confirmed() -> None:
+    machine = Machine()
+    machine.run()
+    assert machine.guard.asked == ["rehearse", "arm", "confirm", "disarm"]
+
+
+def test_the_armed_way_back_leads_back() -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.run()
+    assert state(machine.kernel)[0] != first
+    assert machine.guard.go_back
+    machine.guard.go_back()
+    assert state(machine.kernel)[0] == first
+
+
+def test_nobody_is_asked_where_no_rule_changes() -> None:
+    machine = Machine()
+    machine.run()
+    machine.guard.asked.clear()
+    machine.run()
+    (name,) = (one for one in machine.kernel.sets if one.startswith("r4:web:"))
+    machine.kernel.sets[name].members.clear()
+    assert machine.run() == "repaired"
+    assert machine.guard.asked == []
+
+
+def test_what_the_rehearsal_refuses_is_never_tried_live() -> None:
+    machine = Machine()
+    machine.guard.refuses = True
+    before = state(machine.kernel)
+    with pytest.raises(KernelError, match="rehearsal"):
+        machine.run()
+    assert machine.kernel.executed == []
+    assert state(machine.kernel) == before
+    assert machine.notebook.state.applied is None
+
+
+def test_a_kernel_that_refuses_ends_disarmed() -> None:
+    machine = Machine()
+    machine.kernel.refuses = lambda step: isinstance(step, RestoreTable)
+    with pytest.raises(KernelError):
+        machine.run()
+    assert machine.guard.asked == ["rehearse", "arm", "disarm"]
+
+
+def test_a_host_that_loses_its_health_gets_its_rules_back_and_tries_no_second_time() -> None:
+    machine = Machine()
+    machine.run()
+    advanced(machine, "db")
+    rules = state(machine.kernel)[0]
+    machine.guard.finds = "10.0.0.2:22 does not answer any more"
+    for _ in range(2):
+        with pytest.raises(UnhealthyError):
+            machine.run()
+        assert state(machine.kernel)[0] == rules
+    assert machine.guard.asked.count("confirm") == 2
+    machine.guard.finds = None
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        machine.run()
+    assert machine.run(force=True) == "applied"
+    assert machine.notebook.state.unhealthy is None
+
+
+def test_other_rules_are_tried_after_unhealthy_ones() -> None:
+    machine = Machine()
+    machine.run()
+    advanced(machine, "db")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    machine.guard.finds = None
+    machine.publish(int(machine.clock.time) + 1, altered("web"))
+    assert machine.run() == "applied"
+
+
+def test_a_rollback_brings_the_generation_before_back_and_holds_it() -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.run()
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+    assert machine.run() == "held"
+    assert state(machine.kernel)[0] == first
+
+
+def test_what_is_held_is_repaired() -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.run()
+    machine.roll_back()
+    spoil(machine.kernel, rule_of(machine.kernel, "tcp 5432").replace("-A", "-D", 1))
+    assert machine.run() == "held"
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_hold_ends_at_its_time_or_with_another_ruleset() -> None:
+    machine = Machine()
+    machine.run()
+    advanced(machine, "db")
+    machine.run()
+    machine.roll_back(until=int(machine.clock.time) + 10)
+    assert machine.run() == "held"
+    machine.clock.time += 10
+    assert machine.run() == "applied"
+    machine.roll_back()
+    advanced(machine, "web")
+    assert machine.run() == "applied"
+    assert machine.notebook.state.hold is None
+
+
+def test_without_a_generation_there_is_no_way_back() -> None:
+    with pytest.raises(ConfigError):
+        Machine().roll_back()
+
+
+def two_generations() -> tuple[Machine, list[str]]:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.run()
+    return machine, first
+
+
+def test_a_repair_in_between_does_not_cost_the_way_back() -> None:
+    machine, first = two_generations()
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    assert machine.run() == "repaired"
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_commit_that_fails_in_between_does_not_cost_the_way_back() -> None:
+    machine, first = two_generations()
+    advanced(machine, "web")
+    machine.kernel.refuses = lambda step: isinstance(step, RestoreTable)
+    with pytest.raises(KernelError):
+        machine.run()
+    machine.kernel.refuses = lambda _: False
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
+def test_what_is_held_comes_back_after_a_removal_too() -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    machine.follower.remove()
+    assert machine.run() == "held"
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_second_rollback_goes_forward_again() -> None:
+    machine, first = two_generations()
+    second = state(machine.kernel)[0]
+    machine.roll_back()
+    machine.roll_back()
+    assert state(machine.kernel)[0] == second != first
+    assert machine.kernel.read().families == set(Family)
+    assert int(machine.clock.time) == NOW + 60

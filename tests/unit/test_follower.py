@@ -1,0 +1,359 @@
+"""One pass of a follower, with a store, a memory and a kernel that are in memory."""
+
+import pytest
+from msgspec.structs import replace
+
+from reyes.errors import (
+    ExpiredError,
+    HostUnknownError,
+    ImplausibleError,
+    KernelError,
+    ReplayError,
+    ReyesError,
+    SignatureError,
+    SourceError,
+)
+from reyes.follower import (
+    IMPLAUSIBLE_PATIENCE,
+    MEMBERS_CHECK_SECONDS,
+    nothing_live,
+    payload_text,
+)
+from reyes.host import configured_host
+from reyes.net import Family
+from reyes.netfilter.plan import DestroySets, RestoreTable
+from reyes.ruleset import Content
+from tests.leaders import FOREIGN_KEY, signed
+from tests.machine import HOST, NOW, Machine
+from tests.worlds import document, shrunk, small_world
+
+
+def test_a_first_pass_puts_the_ruleset_in_force_and_remembers_it() -> None:
+    machine = Machine()
+    assert machine.run() == "applied"
+    assert "reyes-ingress" in machine.kernel.tables[Family.V4]
+    state = machine.notebook.state
+    assert state.accepted is not None
+    assert state.accepted.serial == NOW * 1000
+    assert (state.etag, state.not_after) == ("1", NOW + 3600)
+    assert state.applied is not None
+    assert machine.notebook.blob == machine.shelf.blobs[0]
+
+
+def test_what_is_accepted_is_kept_before_it_is_remembered_and_both_before_it_is_applied() -> None:
+    machine = Machine()
+    prepared = machine.prepare()
+    assert machine.notebook.writes == ["keep", "save"]
+    assert machine.notebook.state.applied is None
+    assert machine.kernel.executed == []
+    machine.follower.commit(prepared, machine.guard)
+    assert machine.notebook.state.applied == prepared.fingerprint
+
+
+def test_a_second_pass_asks_by_tag_and_changes_and_writes_nothing() -> None:
+    machine = Machine()
+    machine.run()
+    machine.notebook.state = replace(machine.notebook.state, members_checked_at=NOW)
+    machine.notebook.writes.clear()
+    assert machine.run() == "unchanged"
+    assert machine.shelf.asked == [None, "1"]
+    assert machine.notebook.writes == []
+    assert machine.kernel.executed[-1].steps == ()
+
+
+def test_the_next_ruleset_is_applied() -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time += 60
+    machine.publish(NOW + 60, replace(small_world(), excluded_group_names=("db",)))
+    assert machine.run() == "applied"
+    assert machine.kernel.executed[-1].steps
+    assert machine.notebook.state.etag == "2"
+
+
+def test_a_ruleset_that_changed_nothing_here_is_remembered_all_the_same() -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time += 60
+    machine.publish(NOW + 60)
+    assert machine.run() == "unchanged"
+    assert machine.kernel.executed[-1].steps == ()
+    assert machine.notebook.state.not_after == NOW + 3660
+
+
+Refusal = tuple[bytes, type[ReyesError]]
+FUTURE, PAST = NOW + 10_000, NOW - 10_000
+REFUSALS: dict[str, Refusal] = {
+    "unsigned": (document(NOW + 1), SignatureError),
+    "of another signer": (signed(document(NOW + 1), FOREIGN_KEY), SignatureError),
+    "of no signer": (b"", SignatureError),
+    "no document": (signed(b"{}"), SignatureError),
+    "expired": (
+        signed(document(NOW, serial=NOW * 1000 + 1, not_after=NOW - 1, generated_at=NOW - 9)),
+        ExpiredError,
+    ),
+    "replayed": (signed(document(NOW - 60)), ReplayError),
+    "of equal serial": (signed(document(NOW, generator="leader-b/2.0.0")), ReplayError),
+    "from the future": (signed(document(FUTURE)), ReplayError),
+    "of another environment": (signed(document(NOW + 1, environment="staging")), ReplayError),
+}
+
+
+@pytest.mark.parametrize(("blob", "error"), REFUSALS.values(), ids=REFUSALS)
+def test_what_is_refused_leaves_kernel_and_memory_as_they_were(
+    blob: bytes, error: type[ReyesError]
+) -> None:
+    machine = Machine()
+    machine.run()
+    machine.shelf.blobs.append(blob)
+    before = machine.untouched()
+    with pytest.raises(error):
+        machine.run()
+    assert machine.untouched() == before
+
+
+@pytest.mark.parametrize("name", sorted(REFUSALS.keys() - {"replayed", "of equal serial"}))
+def test_what_is_refused_is_so_from_the_start(name: str) -> None:
+    blob, error = REFUSALS[name]
+    machine = Machine()
+    machine.shelf.blobs[0] = blob
+    before = machine.untouched()
+    with pytest.raises(error):
+        machine.run()
+    assert machine.untouched() == before
+
+
+def test_a_store_that_is_down_leaves_everything_as_it_was() -> None:
+    machine = Machine()
+    machine.run()
+    machine.shelf.down = True
+    before = machine.untouched()
+    with pytest.raises(SourceError):
+        machine.run()
+    assert machine.untouched() == before
+
+
+def test_a_store_that_stays_down_ends_in_expiry_but_the_rules_stay() -> None:
+    machine = Machine()
+    machine.run()
+    machine.shelf.down = True
+    machine.clock.time = NOW + 3601
+    before = machine.untouched()
+    with pytest.raises(ExpiredError) as caught:
+        machine.run()
+    assert caught.value.hint == "try later"
+    assert machine.untouched() == before
+
+
+def test_a_store_that_is_down_from_the_start_is_no_expiry() -> None:
+    machine = Machine()
+    machine.shelf.down = True
+    with pytest.raises(SourceError):
+        machine.run()
+
+
+def test_an_unchanged_ruleset_expires() -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time = NOW + 3601
+    with pytest.raises(ExpiredError):
+        machine.run()
+    assert machine.shelf.asked == [None, "1"]
+
+
+def test_a_store_that_says_unchanged_of_what_is_not_known_is_out_of_order() -> None:
+    machine = Machine()
+    machine.shelf.always_unchanged = True
+    with pytest.raises(SourceError, match="unchanged"):
+        machine.run()
+
+
+DAMAGES: dict[str, bytes | None] = {
+    "lost": None,
+    "cut short": signed(document(NOW))[:100],
+    "empty": b"",
+    "another good one": signed(document(NOW - 60)),
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGES.values(), ids=DAMAGES)
+def test_a_last_good_ruleset_that_is_damaged_is_fetched_anew_and_mended(
+    damaged: bytes | None,
+) -> None:
+    machine = Machine()
+    machine.run()
+    machine.notebook.blob = damaged
+    machine.run()
+    assert machine.shelf.asked[-1] is None
+    assert machine.notebook.blob == machine.shelf.blobs[0]
+    machine.run()
+    assert machine.shelf.asked[-1] == "1"
+
+
+def test_nothing_is_remembered_of_a_dry_run() -> None:
+    machine = Machine()
+    before = machine.untouched()
+    verified = machine.follower.obtain(remember=False)
+    host = configured_host(machine.config.follower, HOST, "us-west-2")
+    assert machine.follower.prepare(verified, host, machine.kernel.read()).plan.steps
+    assert machine.untouched() == before
+    machine.shelf.blobs[0] = signed(document(NOW, nothing_left()))
+    with pytest.raises(ImplausibleError):
+        machine.follower.obtain(remember=False)
+    assert machine.untouched() == before
+
+
+def nothing_left() -> Content:
+    content = small_world()
+    regions = tuple(replace(region, interfaces=()) for region in content.regions)
+    return replace(content, regions=regions)
+
+
+def test_a_world_that_vanished_is_believed_when_others_of_its_kind_follow() -> None:
+    machine = Machine()
+    machine.run()
+    kernel = machine.untouched()[:3]
+    for number in range(1, IMPLAUSIBLE_PATIENCE):
+        machine.clock.time = NOW + number
+        machine.publish(NOW + number, shrunk(small_world()))
+        for _ in range(3):  # the same one again is not one more
+            with pytest.raises(ImplausibleError):
+                machine.follower.obtain()
+        assert len(machine.notebook.state.implausible) == number
+        assert machine.untouched()[:3] == kernel
+    machine.clock.time = NOW + IMPLAUSIBLE_PATIENCE
+    machine.publish(NOW + IMPLAUSIBLE_PATIENCE, shrunk(small_world()))
+    machine.follower.obtain()
+    assert machine.notebook.state.implausible == ()
+
+
+def test_a_world_that_comes_back_ends_the_patience() -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time = NOW + 10
+    machine.publish(NOW + 1, shrunk(small_world()))
+    with pytest.raises(ImplausibleError):
+        machine.follower.obtain()
+    machine.publish(NOW + 2)
+    machine.follower.obtain()
+    assert machine.notebook.state.implausible == ()
+
+
+def test_force_believes_what_is_implausible_and_nothing_else() -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time = NOW + 10
+    machine.publish(NOW + 1, shrunk(small_world()))
+    machine.follower.obtain(force=True)
+    machine.shelf.blobs.append(signed(document(NOW + 2), FOREIGN_KEY))
+    with pytest.raises(SignatureError):
+        machine.follower.obtain(force=True)
+    machine.publish(NOW - 60)
+    with pytest.raises(ReplayError):
+        machine.follower.obtain(force=True)
+
+
+def test_a_host_that_the_ruleset_does_not_know_keeps_what_it_has() -> None:
+    machine = Machine()
+    machine.run()
+    kernel = machine.untouched()[:3]
+    with pytest.raises(HostUnknownError):
+        machine.prepare("i-0000dead")
+    assert machine.untouched()[:3] == kernel
+
+
+def test_a_change_by_somebody_else_is_repaired_and_told() -> None:
+    machine = Machine()
+    machine.run()
+    machine.kernel.restore(
+        Family.V4, "*filter\n-D INPUT -j reyes-input\n-A reyes-drop -j ACCEPT\nCOMMIT\n"
+    )
+    assert machine.run() == "repaired"
+    assert machine.run() == "unchanged"
+    assert machine.kernel.read().tables[0].jumps == (0,)
+
+
+def test_a_refusal_of_the_kernel_is_not_remembered_as_applied() -> None:
+    machine = Machine()
+    machine.kernel.refuses = lambda step: isinstance(step, RestoreTable)
+    with pytest.raises(KernelError):
+        machine.run()
+    assert machine.notebook.state.applied is None
+    assert machine.notebook.state.accepted is not None
+    machine.kernel.refuses = lambda _: False
+    assert machine.run() == "applied"
+    assert machine.kernel.read().tables[0].jumps == (0,)
+
+
+def test_members_are_read_back_once_in_a_while_and_drift_is_repaired() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    checked = machine.notebook.state.members_checked_at
+    assert checked == NOW
+    (name,) = (one for one in machine.kernel.sets if one.startswith("r4:web:"))
+    right = dict(machine.kernel.sets[name].members)
+    machine.kernel.sets[name].members = {"10.66.6.6": ""}
+    assert machine.run() == "unchanged"
+    assert machine.kernel.sets[name].members != right
+    machine.clock.time = NOW + MEMBERS_CHECK_SECONDS
+    assert machine.run() == "repaired"
+    assert machine.kernel.sets[name].members == right
+    assert machine.notebook.state.members_checked_at == NOW + MEMBERS_CHECK_SECONDS
+
+
+def test_a_clock_that_was_set_back_does_not_put_the_check_off_for_years() -> None:
+    machine = Machine()
+    machine.run()
+    machine.notebook.state = replace(
+        machine.notebook.state, members_checked_at=NOW + 10 * MEMBERS_CHECK_SECONDS
+    )
+    machine.run()
+    assert machine.notebook.state.members_checked_at == NOW
+
+
+def test_removal_takes_everything_back_and_forgets_that_it_was_applied() -> None:
+    machine = Machine()
+    empty = [machine.kernel.save(family) for family in Family]
+    machine.run()
+    plan = machine.follower.remove()
+    assert isinstance(plan.steps[-1], DestroySets)
+    assert [machine.kernel.save(family) for family in Family] == empty
+    assert machine.kernel.sets == {}
+    assert machine.notebook.state.applied is None
+    assert machine.notebook.state.accepted is not None
+    assert machine.follower.remove().steps == ()
+    assert machine.run() == "applied"
+
+
+def test_exclusive_is_what_the_configuration_says() -> None:
+    machine = Machine(filter_table="exclusive")
+    machine.kernel.restore(Family.V4, "*filter\n-A INPUT -s 10.9.0.1 -j DROP\nCOMMIT\n")
+    machine.run()
+    assert machine.kernel.read().tables[0].foreign == ()
+
+
+def test_the_whole_payload_is_shown_even_where_nothing_is_to_be_done() -> None:
+    machine = Machine()
+    machine.run()
+    prepared = machine.prepare()
+    assert prepared.plan.steps == ()
+    shown = payload_text(prepared, "shared")
+    assert shown.count("# ipset restore\ncreate r4:") == 1
+    assert "# iptables-restore\n*filter\n:reyes-input" in shown
+    assert "# ip6tables-restore\n*filter\n:reyes-input" in shown
+
+
+def test_a_kernel_that_may_not_be_read_is_taken_for_an_empty_one() -> None:
+    live = nothing_live([Family.V4])
+    assert live.families == {Family.V4}
+    assert live.sets == {}
+    assert live.tables[0].foreign == ()
+
+
+def test_the_fingerprint_is_of_what_is_in_force() -> None:
+    machine = Machine()
+    one = machine.prepare().fingerprint
+    assert machine.prepare().fingerprint == one
+    other = Machine(denied="reject").prepare().fingerprint
+    assert other != one

@@ -1,0 +1,122 @@
+"""Rules as values, and their lines."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from reyes.net import Everything, Family, Network, Protocol, parse_network
+from reyes.netfilter.iptables import (
+    Chain,
+    Destination,
+    Established,
+    FromIpsec,
+    Goto,
+    InInterface,
+    Log,
+    Match,
+    RateLimit,
+    Reject,
+    Rule,
+    Source,
+    SourceSet,
+    Target,
+    Verdict,
+    render_chain,
+)
+from reyes.netfilter.live import LiveTable, comment_of
+from tests.worlds import icmp, icmpv6, tcp, udp
+
+
+def network(text: str) -> Network:
+    return parse_network(text)
+
+
+def words(matches: tuple[Match, ...], target: Target, family: Family = Family.V4) -> str:
+    """The line without chain and comment."""
+    chain = Chain("reyes-x", (Rule(matches, target, "why"),))
+    ((_, line),) = render_chain(chain, family)
+    return re.sub(r' -m comment --comment "[^"]*"', "", line).removeprefix("-A reyes-x ")
+
+
+MATCHES: list[tuple[Match, str]] = [
+    (InInterface("lo"), "-i lo"),
+    (InInterface("tun+"), "-i tun+"),
+    (Source(network("10.0.0.0/8")), "-s 10.0.0.0/8"),
+    (Source(network("10.0.0.1/32")), "-s 10.0.0.1"),
+    (Source(network("::/0")), "-s ::/0"),
+    (Destination(network("fd00::1")), "-d fd00::1"),
+    (SourceSet("r4:web:0123456789abcdef"), "-m set --match-set r4:web:0123456789abcdef src"),
+    (Established(), "-m conntrack --ctstate ESTABLISHED,RELATED"),
+    (
+        Established(replies_only=True),
+        "-m conntrack --ctstate ESTABLISHED,RELATED --ctdir REPLY",
+    ),
+    (FromIpsec(), "-m policy --dir in --pol ipsec"),
+    (RateLimit(), "-m limit --limit 3/min --limit-burst 10"),
+    (tcp(443), "-p tcp -m tcp --dport 443:443"),
+    (udp(5000, 5100), "-p udp -m udp --dport 5000:5100"),
+    (icmp(8, 0), "-p icmp -m icmp --icmp-type 8/0"),
+    (icmp(8), "-p icmp -m icmp --icmp-type 8"),
+    (icmp(), "-p icmp"),
+    (icmpv6(128, 0), "-p icmpv6 -m icmp6 --icmpv6-type 128/0"),
+    (icmpv6(), "-p icmpv6"),
+    (Protocol(number=50), "-p 50"),
+]
+
+
+@pytest.mark.parametrize(("match", "expected"), MATCHES, ids=[text for _, text in MATCHES])
+def test_a_match_in_words(match: Match, expected: str) -> None:
+    assert words((match,), Verdict.RETURN) == f"{expected} -j RETURN"
+
+
+def test_everything_needs_no_words() -> None:
+    assert words((Everything(),), Verdict.DROP) == "-j DROP"
+    assert words((), Verdict.DROP) == "-j DROP"
+
+
+@pytest.mark.parametrize(
+    ("target", "family", "expected"),
+    [
+        (Verdict.DROP, Family.V4, "-j DROP"),
+        (Verdict.RETURN, Family.V6, "-j RETURN"),
+        (Goto("reyes-accept"), Family.V4, "-g reyes-accept"),
+        (Reject(), Family.V4, "-j REJECT --reject-with icmp-admin-prohibited"),
+        (Reject(), Family.V6, "-j REJECT --reject-with icmp6-adm-prohibited"),
+        (Log("reyes-drop:"), Family.V4, '-j LOG --log-prefix "reyes-drop: "'),
+    ],
+)
+def test_a_target_in_words(target: Target, family: Family, expected: str) -> None:
+    assert words((), target, family) == expected
+
+
+RULE = Rule((tcp(443), Source(network("10.0.0.0/8"))), Goto("reyes-accept"), "sg-1 rule 1")
+
+
+def identity(rule: Rule, chain: str = "reyes-x") -> str:
+    ((found, _),) = render_chain(Chain(chain, (rule,)), Family.V4)
+    return found
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(RULE, matches=(tcp(444), *RULE.matches[1:])),
+        replace(RULE, matches=RULE.matches[:1]),
+        replace(RULE, target=Verdict.DROP),
+        replace(RULE, comment="sg-1 rule 2"),
+    ],
+)
+def test_a_rule_that_says_anything_else_has_another_id(other: Rule) -> None:
+    assert identity(other) != identity(RULE)
+
+
+def test_the_same_rule_elsewhere_has_another_id() -> None:
+    assert identity(RULE, "reyes-y") != identity(RULE)
+
+
+def test_the_id_is_found_again_in_the_line() -> None:
+    rendered = render_chain(Chain("reyes-x", (RULE, RULE)), Family.V4)
+    live = LiveTable(Family.V4, rules={"reyes-x": tuple(line for _, line in rendered)})
+    assert live.identities("reyes-x") == tuple(identity for identity, _ in rendered)
+    assert comment_of(rendered[0][1]) == RULE.comment

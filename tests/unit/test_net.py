@@ -1,0 +1,148 @@
+"""Networks and services, and the texts that are none."""
+
+from ipaddress import ip_network
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from reyes.net import (
+    Everything,
+    Family,
+    Protocol,
+    Service,
+    canonical,
+    contains,
+    family_of,
+    network_order,
+    parse_address,
+    parse_network,
+    service_families,
+    service_text,
+)
+from tests.strategies import networks
+from tests.worlds import icmp, icmpv6, tcp, udp
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("10.1.2.3/32", "10.1.2.3"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("2001:DB8:0:0::/64", "2001:db8::/64"),
+        ("fd00::1/128", "fd00::1"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_a_network_has_one_text(text: str, written: str) -> None:
+    assert canonical(parse_network(text)) == written
+
+
+NO_NETWORK = [
+    "",
+    " ",
+    "10.0.0.0/40",
+    "10.0.0.0/-1",
+    "10.0.0.1/8",
+    "10.0.0",
+    "010.0.0.1",
+    "10.0.0.1\n",
+    "10.0.0.0/8\n-A INPUT -j ACCEPT",
+    " 10.0.0.1",
+    "10.0.0.1 nomatch",
+    "\u0661\u0660.0.0.1",
+    "fe80::1%eth0",
+    "fe80::1%x\n-A INPUT -j ACCEPT",
+    "2001:db8::/129",
+    "web",
+]
+
+
+@pytest.mark.parametrize("text", NO_NETWORK)
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_network(text)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "fe80::1%eth0", "web", "10.0.0.1\n", ""])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "holds"),
+    [
+        ("10.0.0.0/8", "10.1.0.0/16", True),
+        ("10.0.0.0/8", "10.0.0.0/8", True),
+        ("10.1.0.0/16", "10.0.0.0/8", False),
+        ("10.1.0.0/16", "10.2.0.1", False),
+        ("0.0.0.0/0", "fd00::1", False),
+        ("::/0", "10.0.0.1", False),
+        ("::/0", "fd00::1", True),
+    ],
+)
+def test_containing(outer: str, inner: str, holds: bool) -> None:
+    assert contains(parse_network(outer), parse_network(inner)) is holds
+
+
+@given(networks(), networks())
+def test_order_is_by_family_address_and_prefix(one: str, other: str) -> None:
+    a, b = parse_network(one), parse_network(other)
+    if a.version != b.version:
+        assert (network_order(a) < network_order(b)) == (a.version == 4)
+    else:
+        expected = (a.network_address, a.prefixlen) < (b.network_address, b.prefixlen)
+        assert (network_order(a) < network_order(b)) == expected
+
+
+def test_a_family_knows_all_its_addresses() -> None:
+    assert [family.everywhere for family in Family] == [
+        ip_network("0.0.0.0/0"),
+        ip_network("::/0"),
+    ]
+    assert [family_of(family.everywhere) for family in Family] == list(Family)
+
+
+V4, V6 = Family.V4, Family.V6
+
+
+@pytest.mark.parametrize(
+    ("service", "text", "families"),
+    [
+        (tcp(443), "tcp 443", {V4, V6}),
+        (tcp(80, 90), "tcp 80-90", {V4, V6}),
+        (tcp(0, 65535), "tcp all ports", {V4, V6}),
+        (udp(0), "udp 0", {V4, V6}),
+        (icmp(8, 0), "icmp 8/0", {V4}),
+        (icmp(8), "icmp 8", {V4}),
+        (icmp(), "icmp", {V4}),
+        (icmp(-1, 5), "icmp -1/5", {V4}),
+        (icmpv6(), "icmpv6", {V6}),
+        (icmpv6(128, 0), "icmpv6 128/0", {V6}),
+        (Protocol(number=50), "protocol 50", {V4, V6}),
+        (Everything(), "all", {V4, V6}),
+    ],
+)
+def test_a_service_in_words(service: Service, text: str, families: set[Family]) -> None:
+    assert service_text(service) == text
+    assert service_families(service) == families
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"kind":"ports","protocol":"tcp","first":0,"last":65536}',
+        b'{"kind":"ports","protocol":"sctp","first":0,"last":1}',
+        b'{"kind":"icmp","protocol":"icmp","type":256,"code":0}',
+        b'{"kind":"icmp","protocol":"icmp","type":-2,"code":0}',
+        b'{"kind":"protocol","number":256}',
+        b'{"kind":"any"}',
+        b"{}",
+    ],
+)
+def test_an_impossible_service_is_refused(text: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(text, type=Service)
