@@ -112,6 +112,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         after = replace(
             state,
             accepted=Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts),
+            content=genuine.ruleset.content_sha256,
             etag=envelope.etag,
             not_after=header.not_after,
             implausible=(),
@@ -183,8 +184,7 @@ class Follower(Struct, frozen=True, kw_only=True):
                 are in force.
         """
         state = self.memory.load()
-        serial = prepared.verified.ruleset.header.serial
-        if is_held(state.hold, serial, self.now()):
+        if is_held(state.hold, prepared.verified.ruleset, self.now()):
             stay(self.memory, self.kernel, self.config.follower.filter_table)
             return "held"
         if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:

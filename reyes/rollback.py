@@ -5,13 +5,16 @@ from msgspec.structs import replace
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable, plan_return
+from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Kernel, Memory
 
 
-def is_held(hold: Hold | None, serial: int, now: float) -> bool:
-    """Tell whether a rollback still holds against a ruleset of this serial."""
-    return hold is not None and serial <= hold.serial and not 0 < hold.until <= now
+def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
+    """Tell whether a rollback still holds against a ruleset."""
+    if hold is None or 0 < hold.until <= now:
+        return False
+    return ruleset.header.serial <= hold.serial or ruleset.content_sha256 == hold.content
 
 
 def roll_back(memory: Memory, kernel: Kernel, filter_table: FilterTable, until: int) -> None:
@@ -36,7 +39,7 @@ def roll_back(memory: Memory, kernel: Kernel, filter_table: FilterTable, until: 
     kept = {name: members[name] for name in before.referenced_sets if name in members}
     memory.hold_generation(Generation(before.kernel, kept))
     memory.keep_generation(Generation(now))
-    hold = Hold(serial=state.accepted.serial, until=until)
+    hold = Hold(serial=state.accepted.serial, content=state.content, until=until)
     memory.save(replace(state, hold=hold, applied=None))
 
 

@@ -8,10 +8,12 @@ from reyes.trust import Accepted
 class Hold(Struct, frozen=True, kw_only=True):
     """An operator's word to stay with the generation that a rollback brought back.
 
-    It ends with a ruleset of a higher serial, or at `until` (0: never).
+    It ends with a ruleset of a higher serial and another content (leaders publish the same content
+    again and again, to keep it valid), or at `until` (0: never).
     """
 
     serial: int
+    content: str
     until: int
 
 
@@ -30,12 +32,14 @@ class Identity(Struct, frozen=True, kw_only=True):
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a follower remembers: `accepted` is about trust, `applied` about the kernel.
 
-    `applied` is the digest of the dataplane that was put in force, `etag` the store's tag of the
-    object that was accepted, `implausible` the serials that were refused as such, `unhealthy` the
-    digest of a dataplane that cost the host its health. Times are in seconds since the epoch.
+    `content` is the `content_sha256` of what was accepted, `etag` the store's tag of it.
+    `applied` is the digest of the dataplane that was put in force, `unhealthy` that of one that
+    cost the host its health. `implausible` are the serials that were refused as such. Times are
+    in seconds since the epoch.
     """
 
     accepted: Accepted | None = None
+    content: str = ""
     etag: str | None = None
     not_after: int = 0
     implausible: tuple[int, ...] = ()

@@ -26,7 +26,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 def command(config_path: Path, until: str | None) -> None:
     """Bring the rules back that were in force before the last change, at once.
 
-    They stay until a ruleset with a higher serial than now is published, or until TIME.
+    They stay until a ruleset with a higher serial and another content is there, or until TIME.
     A second rollback brings back what the first one left.
     """
     config = load_config(config_path)

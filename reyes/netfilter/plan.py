@@ -90,14 +90,15 @@ def plan_commit(
     `drifted` names sets whose members were found to differ from what their names say; a wrong
     number of entries is seen here. `spared` names sets that stay though nothing refers to them.
     """
+    sets = [entry for entry in dataplane.sets if entry.family in live.families]
     wrong = {
         entry.name
-        for entry in dataplane.sets
+        for entry in sets
         if entry.name in live.sets
         and (entry.name in drifted or live.sets[entry.name].entries != len(entry.members))
     }
-    missing = [entry for entry in dataplane.sets if entry.name not in live.sets]
-    repaired = [entry for entry in dataplane.sets if entry.name in wrong]
+    missing = [entry for entry in sets if entry.name not in live.sets]
+    repaired = [entry for entry in sets if entry.name in wrong]
     steps: list[Step] = []
     if missing or repaired:
         text = create_text(missing) + repair_text(repaired, live.sets)
