@@ -2,20 +2,24 @@
 PYTHON ?= python3
 # More for pytest, such as PYTEST_ARGUMENTS="-k trust --exitfirst".
 PYTEST_ARGUMENTS ?=
+# The kernel that the lab boots; its modules belong beside it, in ../lib/uml/modules.
+UML ?= linux.uml
 
 VENV := .venv
 BIN := $(VENV)/bin
 # Commands of the system that a target and its set-up need.
 TO_RUN := gpg ipset iptables ip unshare
-demo bench: NEEDS := $(TO_RUN)
+demo: NEEDS := $(TO_RUN)
+bench: NEEDS := $(TO_RUN) compiler
 test: NEEDS := $(TO_RUN) systemd-analyze
+lab: NEEDS := $(TO_RUN) $(UML) modprobe swanctl /usr/lib/ipsec/charon
 # Debian's ordinary users do not have the directories of ipset and iptables in their PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
-export PYTHON
+export PYTHON UML
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench constraints clean
+.PHONY: help demo test lab lint format bench constraints clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,6 +31,10 @@ demo: $(VENV)/demo.stamp  ## Watch real packets being accepted and dropped
 test: $(VENV)/dev.stamp  ## Run all tests
 	@scripts/install-system-packages $(NEEDS)
 	$(BIN)/pytest $(PYTEST_ARGUMENTS)
+
+lab: $(VENV)/dev.stamp  ## Judge packets out of real IPsec, in a kernel of its own
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/python -m tests.lab
 
 lint: $(VENV)/dev.stamp  ## Check style, types and import contracts
 	$(BIN)/ruff check

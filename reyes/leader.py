@@ -28,9 +28,6 @@ from reyes.ruleset import Counts, Header, Ruleset, count, encode
 MAX_TRIES = 3
 """How often to publish again where S3 refused and yet nobody else has published."""
 
-KEY_WARNING = 30 * 86_400
-"""Seconds before the signing key's end from which on it is mentioned."""
-
 log = logging.getLogger(__name__)
 
 
@@ -255,7 +252,7 @@ def _archive(store: Store, key: str, envelope: Envelope) -> None:
 
 def _warn_of_expiry(verified: trust.VerifiedRuleset, now: float) -> None:
     end = verified.key_expires_at
-    if end is not None and end - now < KEY_WARNING:
+    if end is not None and end - now < trust.KEY_WARNING:
         log.warning(
             "the signing key %s expires at %s: prolong it, and ship it to all followers",
             verified.signer,

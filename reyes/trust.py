@@ -42,6 +42,9 @@ from reyes.ruleset import Counts, DocumentError, Header, Ruleset, count, decode
 MAX_CLOCK_SKEW = 120
 """Seconds that a leader's clock may be ahead of ours."""
 
+KEY_WARNING = 30 * 86_400
+"""Seconds before the signing key's end from which on it is mentioned."""
+
 PLAUSIBLE_SHARE = 10
 """A world smaller than its predecessor by more than this factor is not believed."""
 

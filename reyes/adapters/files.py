@@ -9,10 +9,14 @@ from pathlib import Path
 from reyes.errors import ConfigError
 
 
-def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """Put `data` at `path`, whole and on disk, or leave what is there; ConfigError if it fails."""
+def write_atomically(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
+    """Put `data` at `path`, whole, or leave what is there; ConfigError if it fails.
+
+    Unless it is `durable` it need not outlive a crash of the machine, which saves two waits for
+    the disk.
+    """
     try:
-        _replace(path, data, mode)
+        _replace(path, data, mode, durable=durable)
     except OSError as error:
         raise ConfigError(
             f"cannot write {path}: {error.strerror}",
@@ -52,19 +56,22 @@ def make_private_directory(path: Path, mode: int) -> bool:
     return True
 
 
-def _replace(path: Path, data: bytes, mode: int) -> None:
+def _replace(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)
             file.write(data)
-            file.flush()
-            os.fsync(descriptor)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
         temporary.replace(path)
     except BaseException:
         temporary.unlink()
         raise
+    if not durable:
+        return
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)

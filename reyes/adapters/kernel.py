@@ -4,6 +4,7 @@ Commands are looked for in PATH and in the directories that cron's PATH lacks. A
 bounded in time and wait for the xtables lock.
 """
 
+import functools
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
+from reyes.netfilter.counters import Packets, parse_packets
 from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import (
     LiveKernel,
@@ -80,6 +82,13 @@ class Kernel:
     def read_members(self) -> dict[str, tuple[str, ...]]:
         """Read the members of all our sets: costs a millisecond for 2,000 members."""
         return _read(("ipset", "save"), parse_set_members)
+
+    def read_packets(self) -> dict[Family, Packets]:
+        """Read how many new packets were accepted and denied since the last commit."""
+        return {
+            family: _read((f"{_PREFIX[family]}-save", "-c", "-t", "filter"), parse_packets)
+            for family in families()
+        }
 
     def execute(self, plan: CommitPlan) -> None:
         """Execute a plan's steps in order; if one fails, undo what those before it did.
@@ -178,7 +187,7 @@ class Kernel:
         """Refuse to work if nft and legacy iptables both hold rules: each sees only its own."""
         for family in families():
             prefix = _PREFIX[family]
-            ours = "nft" if "nf_tables" in _run((f"{prefix}-restore", "--version")) else "legacy"
+            ours = _backend(f"{prefix}-restore")
             other = "legacy" if ours == "nft" else "nft"
             if _holds_rules(family, other):
                 raise KernelError(
@@ -207,6 +216,17 @@ def raise_conntrack_max(wanted: int) -> int | None:
             "leave follower.nf_conntrack_max out where Reyes may not change it",
         ) from error
     return before
+
+
+def _backend(command: str) -> str:
+    """Tell which backend a command uses: asked once of the program that it stands for now."""
+    path = find_command(command)
+    return _backend_of(command, os.path.realpath(path) if path else "")
+
+
+@functools.lru_cache(maxsize=2 * len(Family))
+def _backend_of(command: str, _program: str) -> str:
+    return "nft" if "nf_tables" in _run((command, "--version")) else "legacy"
 
 
 def _holds_rules(family: Family, backend: str) -> bool:

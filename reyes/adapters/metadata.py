@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import urllib3
@@ -44,7 +45,7 @@ class _Link(urllib3.PoolManager):
             raise urllib3.exceptions.HTTPError(f"more than {MAX_REPLY_BYTES} bytes from {url}")
         if reply.status != 200:  # noqa: PLR2004 - ec2_metadata would take a redirect's own body
             raise urllib3.exceptions.HTTPError(f"HTTP {reply.status}: {url}")
-        return urllib3.HTTPResponse(body, status=reply.status)
+        return urllib3.HTTPResponse(BytesIO(body), status=reply.status)
 
 
 def instance_identity() -> Identity:

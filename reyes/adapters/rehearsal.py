@@ -32,8 +32,10 @@ class Act:
 _FIRST_ACT = 100
 """The exit code of the script if the first act is refused; the next act's is one more."""
 
-_WAYS = (("unshare", "--net"), ("unshare", "--map-root-user", "--net"))
-"""Root needs no user namespace, a service without CAP_SYS_ADMIN does."""
+_WAYS = (("unshare", "--net"), ("unshare", "--user", "--keep-caps", "--net"))
+"""Root needs no user namespace, a service without CAP_SYS_ADMIN does.
+
+No user is mapped into it: to map root takes CAP_SETFCAP."""
 
 
 def rehearse(dataplane: Dataplane, families: Collection[Family]) -> None:
@@ -71,7 +73,7 @@ def _play(way: tuple[str, ...], acts: Sequence[Act]) -> None:
     descriptors = [_file_of(act.text) for act in acts]
     try:
         script = "".join(
-            f"{_command_line(act.argv)} </dev/fd/{descriptor} || exit {_FIRST_ACT + number}\n"
+            f"{_command_line(act.argv)} </proc/self/fd/{descriptor} || exit {_FIRST_ACT + number}\n"
             for number, (act, descriptor) in enumerate(zip(acts, descriptors, strict=True))
         )
         done = _run((*way, "sh", "-c", script), descriptors)

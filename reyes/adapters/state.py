@@ -3,6 +3,9 @@
 lock            held while a run may change anything
 state.json      what was accepted, what was applied
 last-good.gpg   the signed object that was accepted last
+previous.json   the rules before the last commit that changed them
+held.json       the rules that a rollback brought back
+status.json     what the last run left behind, for everybody to read
 """
 
 import fcntl
@@ -19,6 +22,7 @@ from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
 from reyes.netfilter.live import Generation
 from reyes.state import Identity, State
+from reyes.status import Status
 
 LAST_GOOD = "last-good.gpg"
 
@@ -35,6 +39,7 @@ class StateDirectory:
         self._last_good = directory / LAST_GOOD
         self._previous = directory / "previous.json"
         self._held = directory / "held.json"
+        self._status = directory / "status.json"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -45,7 +50,7 @@ class StateDirectory:
             SourceError: another run is at work.
         """
         try:
-            make_private_directory(self._directory, 0o700)
+            self._make()
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self._directory / "lock", flags, 0o600)
         except OSError as error:
@@ -71,17 +76,27 @@ class StateDirectory:
             ConfigError: the file cannot be read, or is corrupt: it is set aside, and the next
                 run starts afresh with the replay guard of `not_after` alone.
         """
-        text = self._read(self._state)
-        if text is None:
-            return State()
         try:
-            return msgspec.json.decode(text, type=State)
+            return self._load()
         except _NO_JSON as error:
             aside = self._state.with_suffix(".corrupt")
             self._set_aside(aside)
             raise ConfigError(
                 f"{self._state} is corrupt: {error}",
                 f"it is kept as {aside}; the next run starts without it",
+            ) from error
+
+    def peek(self) -> State:
+        """Read what is remembered and leave the file where it is, whatever it says.
+
+        Raises:
+            ConfigError: the file cannot be read, or is corrupt.
+        """
+        try:
+            return self._load()
+        except _NO_JSON as error:
+            raise ConfigError(
+                f"{self._state} is corrupt: {error}", "the next run of the follower sets it aside"
             ) from error
 
     def save(self, state: State) -> None:
@@ -118,6 +133,43 @@ class StateDirectory:
     def hold_generation(self, generation: Generation) -> None:
         """Keep the rules that a rollback brought back, with their sets' members."""
         write_atomically(self._held, msgspec.json.encode(generation), 0o600)
+
+    def status(self) -> Status | None:
+        """Return what the last run left behind; None if there is nothing that can be understood.
+
+        Raises:
+            ConfigError: this user may not read it.
+        """
+        try:
+            return msgspec.json.decode(self._status.read_bytes(), type=Status)
+        except (FileNotFoundError, *_NO_JSON):
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read {self._status}: {error.strerror}",
+                f"its directory should have mode 0755: chmod 0755 {self._directory}",
+            ) from error
+
+    def save_status(self, status: Status) -> None:
+        """Leave a status behind, in a directory that is made if need be.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        try:
+            self._make()
+        except OSError as error:
+            raise ConfigError(f"cannot make {self._directory}: {error.strerror}") from error
+        write_atomically(self._status, msgspec.json.encode(status), 0o644, durable=False)
+
+    def _make(self) -> None:
+        if make_private_directory(self._directory, 0o755):
+            # Whatever the umask is: everybody may read the status, and each secret has mode 0600.
+            self._directory.chmod(0o755)
+
+    def _load(self) -> State:
+        text = self._read(self._state)
+        return State() if text is None else msgspec.json.decode(text, type=State)
 
     def _generation(self, path: Path) -> Generation | None:
         text = self._read(path)

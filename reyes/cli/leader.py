@@ -39,12 +39,14 @@ def command(
     """
     from reyes.adapters.clock import now
     from reyes.adapters.files import write_atomically
+    from reyes.cli.leader_recording import leader_recording
     from reyes.leader import Request
 
     config = load_config(config_path)
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
     request = Request(now=now(), generator=generator, dry_run=dry_run, force=force)
-    outcome = _run(config, request)
+    with leader_recording(config, leaves_traces=not dry_run) as record:
+        outcome = record.outcome = _run(config, request)
     if output:
         write_atomically(output, outcome.envelope.blob, 0o644)
     report = _report(config, outcome)

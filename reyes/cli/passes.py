@@ -19,6 +19,7 @@ from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import Kernel, families, raise_conntrack_max
 from reyes.adapters.state import StateDirectory
 from reyes.cli.identity import machine_id, remembered_host, this_host
+from reyes.cli.recording import recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
 from reyes.errors import ConfigError
@@ -60,46 +61,55 @@ class FollowerPass:
     def __call__(self) -> None:
         """Fetch, admit and compile the ruleset, and put it in force."""
         follower, options, settings = self._follower, self._options, self._config.follower
-        if is_disabled(settings):
-            click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+        if self._stands_still():
             return
         started = time.monotonic()
-        with self._memory.lock():
+        with self._memory.lock(), recording(settings, self._memory, force=options.force) as record:
             with deadline(settings.deadline + options.splay):
-                host = self._known_host()
+                host = record.host = self._known_host()
                 _wait_for_turn(host.instance_id, options.splay)
-                verified = follower.obtain(force=options.force)
+                verified = record.verified = follower.obtain(force=options.force)
                 prepared = follower.prepare(verified, host, follower.kernel.read())
+                record.prepared = prepared
                 guard = self._guard(prepared)
             if options.interactive and prepared.plan.steps:
                 _echo_changes(prepared, follower.kernel.read_members(), settings)
                 click.confirm("Commit this?", abort=True, err=True)
             if is_disabled(settings):
                 click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+                record.outcome = "disabled"
                 return
             _raise_conntrack_max(settings)
-            outcome = follower.commit(prepared, guard, force=options.force)
+            outcome = record.outcome = follower.commit(prepared, guard, force=options.force)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     def boot(self) -> None:
         """Put the ruleset in force that was accepted last, before the network is up."""
         follower, settings = self._follower, self._config.follower
-        if is_disabled(settings):
-            click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+        if self._stands_still():
             return
         started = time.monotonic()
-        with self._memory.lock():
-            host = remembered_host(self._config, self._memory.load().identity)
-            verified = follower.last_good()
+        with self._memory.lock(), recording(settings, self._memory) as record:
+            host = record.host = remembered_host(self._config, self._memory.load().identity)
+            verified = record.verified = follower.last_good()
             not_after = verified.ruleset.header.not_after
             if not_after < clock.now():
                 log.warning(
                     "the last good ruleset has expired (not_after %s)", moment_text(not_after)
                 )
-            prepared = follower.prepare(verified, host, follower.kernel.read())
+            prepared = record.prepared = follower.prepare(verified, host, follower.kernel.read())
             guard = CommitGuard(settings, None)
-            outcome = follower.commit(prepared, guard, force=self._options.force)
+            outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
         _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def _stands_still(self) -> bool:
+        settings = self._config.follower
+        if not is_disabled(settings):
+            return False
+        click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+        with recording(settings, self._memory) as record:
+            record.outcome = "disabled"
+        return True
 
     def _known_host(self) -> Host:
         if self._host is None:
@@ -143,8 +153,9 @@ def dry_run(config: Config, options: Options) -> None:
 def remove(config: Config) -> None:
     """Take all of Reyes out of the kernel."""
     memory = StateDirectory(Path(config.follower.state_directory))
-    with memory.lock():
+    with memory.lock(), recording(config.follower, memory) as record:
         plan = _follower(config, memory, None).remove()
+        record.outcome = "removed"
     click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
     if not is_disabled(config.follower):
         click.echo(

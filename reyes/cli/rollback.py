@@ -10,6 +10,7 @@ from reyes.adapters.clock import now
 from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.cli.options import config_option, load_config
+from reyes.cli.recording import recording
 from reyes.rollback import roll_back
 from reyes.trust import moment_text
 
@@ -32,8 +33,9 @@ def command(config_path: Path, until: str | None) -> None:
     config = load_config(config_path)
     end = _moment(until, int(now())) if until else 0
     memory = StateDirectory(Path(config.follower.state_directory))
-    with memory.lock():
+    with memory.lock(), recording(config.follower, memory) as record:
         roll_back(memory, Kernel(), config.follower.filter_table, end)
+        record.outcome = "rolled back"
     limit = f" or {moment_text(end)}" if end else ""
     click.echo(f"rolled back; this holds until a newer ruleset{limit}")
 

@@ -18,6 +18,11 @@ class IPSet:
     family: Family
     members: tuple[str, ...]
 
+    @property
+    def maximum(self) -> int:
+        """The number of entries that the kernel lets in: none may join later."""
+        return max(1, len(self.members))
+
 
 def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
     """Make the set of these canonical networks; /0, which hash:net refuses, is split in two."""
@@ -60,6 +65,5 @@ def _head(entry: IPSet, name: str) -> str:
     family = "inet" if entry.family is Family.V4 else "inet6"
     size = max(64, 1 << (len(entry.members) // 4).bit_length())
     return (
-        f"create {name} {names.SET_TYPE} family {family} hashsize {size}"
-        f" maxelem {max(1, len(entry.members))}\n"
+        f"create {name} {names.SET_TYPE} family {family} hashsize {size} maxelem {entry.maximum}\n"
     )

@@ -1,0 +1,171 @@
+"""`reyes check`: is this host as it should be? For monitoring; it only looks."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import click
+import msgspec
+
+from reyes.adapters.clock import now
+from reyes.adapters.gpg import Gpg
+from reyes.adapters.kernel import Kernel
+from reyes.adapters.state import StateDirectory
+from reyes.check import (
+    EXIT_CODES,
+    Limits,
+    Problem,
+    drift_problems,
+    jump_problems,
+    status_problems,
+    verdict,
+    verdict_line,
+)
+from reyes.cli.identity import remembered_host
+from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.passes import is_disabled
+from reyes.cli.rulesets import StoreSource
+from reyes.config import Config
+from reyes.errors import ConfigError, HostUnknownError, ReyesError
+from reyes.follower import Follower, Prepared
+from reyes.host import Host
+from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.plan import plan_return
+from reyes.rollback import is_held
+from reyes.state import State
+from reyes.status import Status
+from reyes.trust import VerifiedRuleset
+
+LOOKS = 3
+"""A pass may end while we look: then we look again, so often at most."""
+
+
+@click.command("check")
+@config_option
+@click.option(
+    "--warning",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    default=Limits().warning,
+    show_default=True,
+    help="So long without a pass is worth a warning.",
+)
+@click.option(
+    "--critical",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    default=Limits().critical,
+    show_default=True,
+    help="So long without a pass is critical.",
+)
+@json_option("the verdict, all problems and the status")
+@click.pass_context
+def command(
+    context: click.Context, config_path: Path, warning: int, critical: int, as_json: bool
+) -> None:
+    """Compare this host with what it should be, and change nothing.
+
+    Looks at the last pass and compares the kernel with the last good ruleset, for which it must
+    be root.
+    Exit code 0: all is well; 1: warning; 2: critical; 3: unknown, such as for lack of rights.
+    """
+    status: Status | None = None
+    moment = int(now())
+    try:
+        config = load_config(config_path)
+        status, problems = _look(config, moment, Limits(warning=warning, critical=critical))
+    except ConfigError as error:
+        problems = [Problem(severity="unknown", message=error.message)]
+    found = verdict(problems)
+    if as_json:
+        report = {"verdict": found, "problems": problems, "status": status}
+        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        click.echo(" ".join(verdict_line(problems, status, moment).split()))
+    context.exit(EXIT_CODES[found])
+
+
+def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, list[Problem]]:
+    memory = _LookingMemory(Path(config.follower.state_directory))
+    status = memory.status()
+    disabled = is_disabled(config.follower)
+    if status:
+        status = msgspec.structs.replace(status, disabled=disabled)
+    problems = list(status_problems(status, moment, limits))
+    if not disabled:
+        problems += _kernel_problems(config, memory)
+    return status, problems
+
+
+class _LookingMemory(StateDirectory):
+    """The state directory of one who only looks: a corrupt state stays where it is."""
+
+    def load(self) -> State:
+        """Read what is remembered."""
+        return self.peek()
+
+
+def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
+    """Compare the kernel with what was put in force; again if a pass ended meanwhile."""
+    problems: list[Problem] = []
+    for _ in range(LOOKS):
+        try:
+            state = memory.load()
+            problems = list(_differences(config, memory, state))
+            if memory.load() == state:
+                break
+        except ConfigError as error:
+            return [Problem(severity="unknown", message=error.message)]
+        except HostUnknownError as error:
+            return [Problem(severity="warning", message=error.message)]
+        except ReyesError as error:
+            return [Problem(severity="critical", message=error.message)]
+    return problems
+
+
+def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterator[Problem]:
+    kernel, settings = Kernel(), config.follower
+    live = kernel.read()
+    follower = Follower(
+        config=config,
+        source=StoreSource(config),
+        verifier=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
+        memory=memory,
+        kernel=kernel,
+        now=now,
+    )
+    verified = follower.last_good()
+    if is_held(state.hold, verified.ruleset, now()):
+        held = memory.held_generation()
+        if held and plan_return(held, live, settings.filter_table).steps:
+            message = "drift: the kernel's rules are not those that the rollback brought back"
+            yield Problem(severity="critical", message=message)
+        return
+    if state.applied is None:
+        yield Problem(severity="critical", message="no ruleset is in force")
+        return
+    host = remembered_host(config, state.identity)
+    prepared = _applied(follower, verified, host, live, state.applied)
+    if prepared is None:
+        # Rules of another ruleset or configuration; the next pass tries these, or the last failed.
+        yield from jump_problems(live)
+        return
+    members = kernel.read_members()
+    dataplane = prepared.dataplane
+    if prepared.plan.steps or any(
+        members.get(entry.name) != entry.members for entry in dataplane.sets
+    ):
+        yield from drift_problems(dataplane, live, members, settings.filter_table)
+
+
+def _applied(
+    follower: Follower, verified: VerifiedRuleset, host: Host, live: LiveKernel, applied: str
+) -> Prepared | None:
+    """Compile the ruleset as it was applied: that follower may have been told to log more."""
+    for log_drop, log_accept in product({host.log_drop, True}, {host.log_accept, True}):
+        variant = replace(host, log_drop=log_drop, log_accept=log_accept)
+        prepared = follower.prepare(verified, variant, live)
+        if prepared.fingerprint == applied:
+            return prepared
+    return None

@@ -1,0 +1,100 @@
+"""What a leader's pass leaves behind: a log line of findings, and metrics for Prometheus.
+
+A leader has no state directory: what a failed pass does not know stays in the metrics file as the
+pass before wrote it.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reyes.adapters import clock
+from reyes.config import Config
+from reyes.errors import ReyesError
+from reyes.findings import Finding, find
+from reyes.host import filtered_networks
+from reyes.ruleset import Header
+from reyes.status import Run
+
+if TYPE_CHECKING:
+    from reyes.leader import Outcome
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LeaderRecord:
+    """What a pass did, once it is known."""
+
+    outcome: "Outcome | None" = None
+
+
+@contextmanager
+def leader_recording(config: Config, *, leaves_traces: bool) -> Iterator[LeaderRecord]:
+    """Log what is doubtful about the ruleset that the block makes, and write its metrics.
+
+    A dry run leaves no traces: it writes none.
+    """
+    record = LeaderRecord()
+    started = time.monotonic()
+    try:
+        yield record
+    except Exception as error:
+        code = error.exit_code if isinstance(error, ReyesError) else 1
+        if leaves_traces:
+            _write(config, _run(started, "failed", code))
+        raise
+    if record.outcome is None:
+        return
+    content = record.outcome.ruleset.content
+    findings = find(content, filtered_networks(config.follower))
+    if record.outcome.status != "superseded":
+        log.info("findings: %s", _counts_text(findings))
+    if leaves_traces:
+        published = record.outcome.status == "published"
+        header = record.outcome.ruleset.header if published else None
+        _write(config, _run(started, record.outcome.status), header, findings)
+
+
+def _counts_text(findings: tuple[Finding, ...]) -> str:
+    counts = Counter[str](finding.severity for finding in findings)
+    said = [
+        f"{counts[severity]} {severity}{'s' if plural and counts[severity] > 1 else ''}"
+        for severity, plural in (("critical", False), ("warning", True), ("note", True))
+        if counts[severity]
+    ]
+    return f"{', '.join(said)}; see reyes check-ruleset" if said else "none"
+
+
+def _run(started: float, outcome: str, exit_code: int = 0) -> Run:
+    return Run(
+        at=int(clock.now()),
+        seconds=time.monotonic() - started,
+        exit_code=exit_code,
+        outcome=outcome,
+    )
+
+
+def _write(
+    config: Config,
+    run: Run,
+    header: Header | None = None,
+    findings: tuple[Finding, ...] = (),
+) -> None:
+    if config.leader is None or config.leader.metrics_file is None:
+        return
+    from reyes.adapters.metrics import read_metrics, write_metrics
+    from reyes.metrics import leader_metrics, updated
+
+    path = Path(config.leader.metrics_file)
+    success = run.at if run.exit_code == 0 else None
+    try:
+        new = leader_metrics(run, success, header, findings)
+        write_metrics(path, updated(read_metrics(path), new))
+    except ReyesError as problem:
+        log.warning("the metrics of this pass are not written: %s", problem.message)

@@ -1,0 +1,161 @@
+"""What a pass leaves behind for `reyes status`, `reyes check` and Prometheus.
+
+Nothing here makes a pass fail: what cannot be written is logged.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from reyes.adapters import clock
+from reyes.adapters.kernel import Kernel
+from reyes.adapters.state import StateDirectory
+from reyes.config import FollowerConfig
+from reyes.cutover import UnhealthyError
+from reyes.errors import ReyesError
+from reyes.follower import Prepared
+from reyes.host import Host
+from reyes.state import State
+from reyes.status import (
+    Applied,
+    Pass,
+    Run,
+    Status,
+    accepted_ruleset,
+    after_pass,
+    applied_dataplane,
+)
+from reyes.trust import VerifiedRuleset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Record:
+    """What a pass gets to know on its way, as it gets to know it."""
+
+    host: Host | None = None
+    verified: VerifiedRuleset | None = None
+    outcome: str = "failed"
+    started: float = field(default_factory=time.monotonic)
+    _prepared: Prepared | None = None
+    _prepared_at: float = 0
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """What the pass prepares to commit."""
+        return self._prepared
+
+    @prepared.setter
+    def prepared(self, prepared: Prepared) -> None:
+        self._prepared, self._prepared_at = prepared, time.monotonic()
+
+    def applied(self, now: int) -> Applied | None:
+        """Describe what is in force if the pass succeeds."""
+        if self._prepared is None:
+            return None
+        return applied_dataplane(
+            self._prepared.dataplane,
+            at=now,
+            seconds=time.monotonic() - self._prepared_at,
+            enforced=self._prepared.policy.host.enforce,
+        )
+
+
+@contextmanager
+def recording(
+    config: FollowerConfig, memory: StateDirectory, *, force: bool = False
+) -> Iterator[Record]:
+    """Leave the status of the pass in the block behind, whichever way it ends.
+
+    An answer of no from a person is no end of a pass.
+    """
+    record = Record()
+    before = _state(memory)
+    try:
+        yield record
+    except click.Abort:
+        raise
+    except Exception as error:
+        # Rules that were not tried once more did not have to be rolled back once more.
+        tried = force or record.prepared is None or before.unhealthy != record.prepared.fingerprint
+        rolled_back = isinstance(error, UnhealthyError) and tried
+        _leave(config, memory, record, error, rolled_back=rolled_back)
+        raise
+    _leave(config, memory, record, None, rolled_back=record.outcome == "rolled back")
+
+
+def _leave(
+    config: FollowerConfig,
+    memory: StateDirectory,
+    record: Record,
+    error: Exception | None,
+    *,
+    rolled_back: bool,
+) -> None:
+    try:
+        status = after_pass(memory.status(), _pass(memory, record, error, rolled_back=rolled_back))
+        memory.save_status(status)
+    except ReyesError as problem:
+        log.warning("the status of this pass is not written: %s", problem.message)
+        return
+    if config.metrics_file is not None:
+        _write_metrics(Path(config.metrics_file), status)
+
+
+def _pass(
+    memory: StateDirectory, record: Record, error: Exception | None, *, rolled_back: bool
+) -> Pass:
+    now = int(clock.now())
+    verified = record.verified
+    prepared = record.prepared
+    return Pass(
+        run=Run(
+            at=now,
+            seconds=time.monotonic() - record.started,
+            exit_code=error.exit_code if isinstance(error, ReyesError) else int(error is not None),
+            outcome="failed" if error else record.outcome,
+            message=_message(error),
+        ),
+        instance=record.host.instance_id if record.host else None,
+        region=record.host.region if record.host else None,
+        ruleset=accepted_ruleset(verified) if verified else None,
+        applied=record.applied(now),
+        omitted=prepared.policy.omitted if prepared else None,
+        rolled_back=rolled_back,
+        hold=_state(memory).hold,
+    )
+
+
+def _message(error: Exception | None) -> str | None:
+    """Return the first line: those behind it show what a command was fed."""
+    lines = str(error).splitlines() if error else []
+    return lines[0] if lines else None
+
+
+def _state(memory: StateDirectory) -> State:
+    """Return what is remembered; the pass itself complains if that cannot be read."""
+    try:
+        return memory.peek()
+    except ReyesError:
+        return State()
+
+
+def _write_metrics(path: Path, status: Status) -> None:
+    from reyes.adapters.metrics import write_metrics
+    from reyes.metrics import follower_metrics
+
+    try:
+        packets = Kernel().read_packets()
+    except ReyesError as problem:
+        log.warning("packets are not counted: %s", problem.message)
+        packets = {}
+    try:
+        write_metrics(path, follower_metrics(status, packets))
+    except ReyesError as problem:
+        log.warning("the metrics of this pass are not written: %s", problem.message)

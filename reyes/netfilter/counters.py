@@ -1,0 +1,29 @@
+"""How many packets ended in our accept and drop chains: `iptables-save -c` text as numbers."""
+
+import re
+from dataclasses import dataclass
+
+from reyes.netfilter import names
+
+_COUNTED_RULE = re.compile(r"^\[(\d+):\d+\] -A (\S+) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """Packets that no known connection explains, since the last commit.
+
+    In audit mode `denied` counts those that would be.
+    """
+
+    accepted: int = 0
+    denied: int = 0
+
+
+def parse_packets(text: str) -> Packets:
+    """Read the count of the last rule of each chain: logging stands before it."""
+    counts: dict[str, int] = {}
+    for line in text.splitlines():
+        found = _COUNTED_RULE.match(line)
+        if found:
+            counts[found[2]] = int(found[1])
+    return Packets(counts.get(names.ACCEPT, 0), counts.get(names.DROP, 0))

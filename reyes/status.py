@@ -1,0 +1,256 @@
+"""What a follower knows after a pass: for people, for metrics, for `reyes check`.
+
+Counters only grow, as long as the state directory lives. What a pass did not get to know stays as
+the pass before left it: a refused ruleset changes nothing in force.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from reyes.netfilter.compiler import Dataplane
+from reyes.policy import Omitted
+from reyes.state import Hold
+from reyes.trust import VerifiedRuleset, moment_text, span_text
+
+REASONS = {
+    1: "bug",
+    20: "expired",
+    21: "signature",
+    22: "replay",
+    23: "host_unknown",
+    24: "implausible",
+    25: "kernel",
+    75: "source",
+    78: "config",
+}
+"""One word for each exit code of a pass that failed."""
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One pass: when it ended, how long it took, and what became of it.
+
+    `outcome` is one word, and `message` what the error said, if it failed.
+    """
+
+    at: int
+    seconds: float
+    exit_code: int = 0
+    outcome: str
+    message: str | None = None
+
+
+class AcceptedRuleset(Struct, frozen=True, kw_only=True):
+    """The ruleset that was accepted last, and whose word it is."""
+
+    serial: int
+    generated_at: int
+    not_after: int
+    environment: str
+    signer: str
+    key_expires_at: int | None
+
+
+class SetFill(Struct, frozen=True, kw_only=True):
+    """A set, its entries and how many it may have."""
+
+    name: str
+    entries: int
+    maximum: int
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """What is in force: since when, and how many seconds the commit took.
+
+    `enforced` is false in audit mode, where what would be denied is let through.
+    """
+
+    at: int
+    seconds: float
+    rules: int
+    sets: tuple[SetFill, ...]
+    enforced: bool
+
+    @property
+    def members(self) -> int:
+        """The number of entries in all sets."""
+        return sum(entry.entries for entry in self.sets)
+
+
+class Counters(Struct, frozen=True, kw_only=True):
+    """What happened so far; `refused` counts failed passes by reason."""
+
+    refused: Mapping[str, int] = field(default_factory=dict)
+    repaired: int = 0
+    rolled_back: int = 0
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """What the last pass left behind; times are in seconds since the epoch."""
+
+    run: Run
+    last_success: int | None = None
+    instance: str | None = None
+    region: str | None = None
+    ruleset: AcceptedRuleset | None = None
+    applied: Applied | None = None
+    omitted: tuple[Omitted, ...] = ()
+    counters: Counters = field(default_factory=Counters)
+    hold: Hold | None = None
+    disabled: bool = False
+
+
+class Pass(Struct, frozen=True, kw_only=True):
+    """What one pass found out, as far as it came; None is what it did not get to know."""
+
+    run: Run
+    instance: str | None = None
+    region: str | None = None
+    ruleset: AcceptedRuleset | None = None
+    applied: Applied | None = None
+    omitted: tuple[Omitted, ...] | None = None
+    rolled_back: bool = False
+    hold: Hold | None = None
+
+
+def accepted_ruleset(verified: VerifiedRuleset) -> AcceptedRuleset:
+    """Describe a ruleset that was accepted."""
+    header = verified.ruleset.header
+    return AcceptedRuleset(
+        serial=header.serial,
+        generated_at=header.generated_at,
+        not_after=header.not_after,
+        environment=header.environment,
+        signer=verified.signer,
+        key_expires_at=verified.key_expires_at,
+    )
+
+
+def applied_dataplane(dataplane: Dataplane, *, at: int, seconds: float, enforced: bool) -> Applied:
+    """Describe a dataplane that a pass found or put in force."""
+    return Applied(
+        at=at,
+        seconds=seconds,
+        rules=sum(len(chain.rules) for table in dataplane.tables for chain in table.chains),
+        sets=tuple(
+            SetFill(name=entry.name, entries=len(entry.members), maximum=entry.maximum)
+            for entry in dataplane.sets
+        ),
+        enforced=enforced,
+    )
+
+
+def after_pass(before: Status | None, done: Pass) -> Status:
+    """Say what is known after a pass."""
+    before = before or Status(run=done.run)
+    run = done.run
+    return Status(
+        run=run,
+        last_success=run.at if run.exit_code == 0 else before.last_success,
+        instance=done.instance or before.instance,
+        region=done.region or before.region,
+        ruleset=done.ruleset or before.ruleset,
+        applied=_in_force(before.applied, done),
+        omitted=before.omitted if done.omitted is None else done.omitted,
+        counters=_counted(before.counters, done),
+        hold=done.hold,
+        disabled=run.outcome == "disabled",
+    )
+
+
+def status_lines(status: Status, now: int) -> Iterator[str]:
+    """Put a status into words."""
+    yield from _state_lines(status)
+    yield f"last run      {_run_text(status.run, now)}"
+    if status.run.message:
+        yield f"              {status.run.message}"
+    if status.last_success is None:
+        yield "last success  none"
+    else:
+        yield f"last success  {age_text(status.last_success, now)} ago"
+    if status.instance:
+        yield f"instance      {status.instance} in {status.region or 'an unknown region'}"
+    if status.ruleset:
+        yield from _ruleset_lines(status.ruleset, now)
+    if status.applied:
+        yield from _applied_lines(status.applied)
+    for omitted in status.omitted:
+        where = f"{omitted.group} rule {omitted.rule}"
+        yield f"omitted       {where}: {omitted.what}: {omitted.reason}"
+    counters = status.counters
+    yield f"repaired      {counters.repaired} times"
+    yield f"rolled back   {counters.rolled_back} times"
+    for reason, number in sorted(counters.refused.items()):
+        yield f"refused       {number} times: {reason}"
+
+
+def hold_text(hold: Hold) -> str:
+    """Say how long a rollback holds."""
+    limit = f" or {moment_text(hold.until)}" if hold.until else ""
+    return f"a rollback holds until a ruleset with other content than {hold.serial}'s{limit}"
+
+
+def age_text(then: int, now: int) -> str:
+    """Say how old something is; a clock that went back makes nothing younger than new."""
+    return span_text(max(0, now - then))
+
+
+def _in_force(before: Applied | None, done: Pass) -> Applied | None:
+    """Say what is in force; a pass that changed nothing does not change since when."""
+    match done.run.outcome:
+        case "held" | "removed" | "rolled back":
+            return None
+        case "unchanged" if before and done.applied:
+            same = replace(done.applied, at=before.at, seconds=before.seconds)
+            return before if same == before else done.applied
+        case "applied" | "repaired" | "unchanged":
+            return done.applied
+        case _:
+            return before
+
+
+def _counted(before: Counters, done: Pass) -> Counters:
+    refused = dict(before.refused)
+    if done.run.exit_code:
+        reason = REASONS.get(done.run.exit_code, "bug")
+        refused[reason] = refused.get(reason, 0) + 1
+    return Counters(
+        refused=refused,
+        repaired=before.repaired + (done.run.outcome == "repaired"),
+        rolled_back=before.rolled_back + done.rolled_back,
+    )
+
+
+def _state_lines(status: Status) -> Iterator[str]:
+    if status.disabled:
+        yield "disabled      nothing is touched"
+    if status.hold:
+        yield f"rolled back   {hold_text(status.hold)}"
+    if status.applied and not status.applied.enforced:
+        yield "audit mode    what would be denied is let through"
+
+
+def _run_text(run: Run, now: int) -> str:
+    code = f", exit code {run.exit_code}" if run.exit_code else ""
+    return f"{age_text(run.at, now)} ago: {run.outcome}{code}, in {run.seconds:.2f} s"
+
+
+def _ruleset_lines(ruleset: AcceptedRuleset, now: int) -> Iterator[str]:
+    left = ruleset.not_after - now
+    end = f"expires in {span_text(left)}" if left >= 0 else f"expired {span_text(-left)} ago"
+    age = age_text(ruleset.generated_at, now)
+    key = ruleset.key_expires_at
+    lasts = "never expires" if key is None else f"expires {moment_text(key)}"
+    yield f"ruleset       {ruleset.serial} for {ruleset.environment}, {age} old, {end}"
+    yield f"signed by     {ruleset.signer} (key {lasts})"
+
+
+def _applied_lines(applied: Applied) -> Iterator[str]:
+    since = f"since {moment_text(applied.at)}, in {applied.seconds:.2f} s"
+    yield (
+        f"applied       {applied.rules} rules, {len(applied.sets)} sets,"
+        f" {applied.members} members, {since}"
+    )
+    for entry in applied.sets:
+        yield f"set           {entry.name}: {entry.entries} of {entry.maximum}"
