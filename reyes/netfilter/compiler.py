@@ -36,6 +36,7 @@ from reyes.netfilter.ipset import IPSet, ip_set
 from reyes.netfilter.iptables import (
     Chain,
     Destination,
+    DestinationSet,
     Established,
     FromIpsec,
     Goto,
@@ -50,7 +51,7 @@ from reyes.netfilter.iptables import (
     Table,
     Verdict,
 )
-from reyes.netfilter.tree import PLAIN_RULES, TreeCompiler, plain_rules
+from reyes.netfilter.tree import LOOKUPS, PLAIN_RULES, TreeCompiler, plain_rules
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Peer
 
 INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
@@ -92,7 +93,7 @@ def compile_policy(policy: HostPolicy) -> Dataplane:
         for chain in table.chains
         for rule in chain.rules
         for match in rule.matches
-        if isinstance(match, SourceSet)
+        if isinstance(match, SourceSet | DestinationSet)
     }
     return Dataplane(tuple(sets[name] for name in sorted(used)), tables)
 
@@ -164,10 +165,18 @@ class _FamilyCompiler:
         for interface in self._policy.interfaces[1:]:
             if interface in apart:
                 chain = Goto(names.interface_chain(interface.id))
-                for address in filter(self._has, interface.addresses):
-                    for part in without(address, taken):
-                        yield Rule((Destination(part),), chain, f"to {interface.id}")
+                own = filter(self._has, interface.addresses)
+                parts = [part for address in own for part in without(address, taken)]
+                for match in self._destinations(interface, parts):
+                    yield Rule((match,), chain, f"to {interface.id}")
             taken += interface.addresses
+
+    def _destinations(self, interface: InterfacePolicy, parts: list[Network]) -> Iterable[Match]:
+        """Return what matches the addresses of an interface: one look-up if they are many."""
+        if len(parts) <= LOOKUPS:
+            return [Destination(part) for part in parts]
+        members = [canonical(part) for part in parts]
+        return [DestinationSet(self._make_set(interface.id, members).name)]
 
     def _interface_chains(
         self, interface: InterfacePolicy, number: int, name: str
@@ -182,7 +191,7 @@ class _FamilyCompiler:
         denied = Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
         if len(sources) <= PLAIN_RULES:
             return (Chain(name, plain_rules(sources, denied)),)
-        return TreeCompiler(sources, number, denied, self._make_set).chains(name)
+        return TreeCompiler(sources, number, denied, self._source_set).chains(name)
 
     def _sources(self, allow: Allow) -> Iterator[tree.Source]:
         members = self._addresses(allow.peer)
@@ -192,20 +201,22 @@ class _FamilyCompiler:
         elif len(members) == 1 and allow.peer.kind == "cidrs":
             yield tree.Source(Source(parse_network(members[0])), members, members[0], allow)
         elif members:
-            match = SourceSet(self._set_of(allow.peer, members).name)
+            match = SourceSet(self._peer_set(allow.peer, members).name)
             yield tree.Source(match, members, allow.peer.name, allow)
 
-    def _make_set(self, label: str, members: Sequence[str]) -> Match:
-        entry = ip_set(self._family, label, members)
-        self.sets[entry.name] = entry
-        return SourceSet(entry.name)
+    def _source_set(self, label: str, members: Sequence[str]) -> Match:
+        return SourceSet(self._make_set(label, members).name)
 
-    def _set_of(self, peer: Peer, addresses: Sequence[str]) -> IPSet:
+    def _peer_set(self, peer: Peer, members: Sequence[str]) -> IPSet:
         """Return the set of a peer's addresses; peers are shared, so each is hashed once."""
         entry = self._named.get(id(peer))
         if entry is None:
-            entry = self._named[id(peer)] = ip_set(self._family, peer.label, addresses)
-            self.sets[entry.name] = entry
+            entry = self._named[id(peer)] = self._make_set(peer.label, members)
+        return entry
+
+    def _make_set(self, label: str, members: Sequence[str]) -> IPSet:
+        entry = ip_set(self._family, label, members)
+        self.sets[entry.name] = entry
         return entry
 
     def _addresses(self, peer: Peer) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.iptables import (
     Chain,
     Destination,
+    DestinationSet,
     Established,
     FromIpsec,
     Goto,
@@ -126,6 +127,8 @@ class Evaluator:
                 return packet.destination in network
             case SourceSet(name):
                 return self._is_member(packet.source, name)
+            case DestinationSet(name):
+                return self._is_member(packet.destination, name)
             case Established():
                 return False
             case FromIpsec():

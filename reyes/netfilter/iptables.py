@@ -48,6 +48,13 @@ class SourceSet:
 
 
 @dataclass(frozen=True, slots=True)
+class DestinationSet:
+    """The packet goes to a member of this set."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Established:
     """The packet belongs to a known connection, or tells of one (conntrack).
 
@@ -72,6 +79,7 @@ Match = (
     | Source
     | Destination
     | SourceSet
+    | DestinationSet
     | Established
     | FromIpsec
     | RateLimit
@@ -170,6 +178,8 @@ def _match_text(match: Match) -> str:
             return f"-d {canonical(network)}"
         case SourceSet(name):
             return f"-m set --match-set {name} src"
+        case DestinationSet(name):
+            return f"-m set --match-set {name} dst"
         case Established(replies_only):
             direction = " --ctdir REPLY" if replies_only else ""
             return f"-m conntrack --ctstate ESTABLISHED,RELATED{direction}"
