@@ -40,6 +40,10 @@ class SourceError(ReyesError):
     exit_code = 75
 
 
+class UnreachableError(SourceError):
+    """There is no connection to a service: not even a refusal came back."""
+
+
 class ExpiredError(ReyesError):
     """The ruleset's `not_after` has passed and no fresher one is there."""
 

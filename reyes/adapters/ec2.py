@@ -8,19 +8,19 @@ fail where there is much to say.
 import logging
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
 import botocore.session
 from botocore import xform_name
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError, NoCredentialsError
 
 from reyes import __version__
+from reyes.adapters.aws import CALL_ERRORS, code_of, text_of, usable_settings
 from reyes.config import SourceConfig
 from reyes.errors import ConfigError, SourceError
 from reyes.inventory import Inventory, named_prefix_lists
@@ -76,19 +76,31 @@ class Ec2Reader:
             SourceError: a call finally failed; it names source, call and error.
             ConfigError: a VPC that the configuration names is not there.
         """
-        clients, stop = _Clients(), threading.Event()
-        with ThreadPoolExecutor(min(MAX_THREADS, len(self._sources))) as pool:
-            try:
-                futures = [
-                    pool.submit(self._read, source, clients, stop) for source in self._sources
-                ]
-                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                    future.result()
-                return tuple(future.result() for future in futures)
-            finally:
-                # After a failure or Ctrl-C nobody waits for the other sources' next pages.
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+        with usable_settings():
+            clients = _Clients()
+        stop, gate = threading.Event(), threading.Semaphore(MAX_THREADS)
+        outcomes: SimpleQueue[tuple[int, Inventory | BaseException]] = SimpleQueue()
+
+        def work(number: int, source: SourceConfig) -> None:
+            with gate:
+                try:
+                    outcomes.put((number, self._read(source, clients, stop)))
+                except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+                    outcomes.put((number, error))
+
+        for item in enumerate(self._sources):
+            # Daemons: after a failure or Ctrl-C nobody waits for the other sources' replies.
+            threading.Thread(target=work, args=item, daemon=True).start()
+        found: dict[int, Inventory] = {}
+        try:
+            while len(found) < len(self._sources):
+                number, outcome = outcomes.get()
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                found[number] = outcome
+        finally:
+            stop.set()
+        return tuple(found[number] for number in sorted(found))
 
     def _read(self, source: SourceConfig, clients: "_Clients", stop: threading.Event) -> Inventory:
         return _SourceReader(
@@ -138,7 +150,10 @@ class _Clients:
         # Clients may be shared between threads, the session that makes them may not.
         with self._lock:
             make: Any = self._session.client
-            return make(service, region_name=source.region, config=self._settings, **credentials)
+            with usable_settings():
+                return make(
+                    service, region_name=source.region, config=self._settings, **credentials
+                )
 
 
 class _StoppedError(Exception):
@@ -190,7 +205,7 @@ class _SourceReader:
                         call, "Entries", ENTRIES_PAGE_SIZE, PrefixListId=identifier
                     )
                 except ClientError as error:
-                    if _code(error) not in _UNREADABLE:
+                    if code_of(error) not in _UNREADABLE:
                         raise
                     where = source_name(self.source)
                     log.warning("%s: prefix list %s is gone or not shared", where, identifier)
@@ -222,24 +237,14 @@ def _naming(source: SourceConfig, call: str) -> Iterator[None]:
     """Turn whatever finally goes wrong with a call into an error that names source and call."""
     try:
         yield
-    except (BotoCoreError, ClientError, ResponseParserError) as error:
+    except CALL_ERRORS as error:
         raise SourceError(
-            f"{source_name(source)}: {call} failed: {_text(error)}", _hint(source, call, error)
+            f"{source_name(source)}: {call} failed: {text_of(error)}", _hint(source, call, error)
         ) from error
 
 
-def _code(error: Exception) -> str:
-    return error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, ClientError):
-        return f"{_code(error)}: {error.response['Error'].get('Message', 'no message')}"
-    return str(error)
-
-
 def _hint(source: SourceConfig, call: str, error: Exception) -> str:
-    match _code(error):
+    match code_of(error):
         case "UnauthorizedOperation" | "AccessDenied" if call == "AssumeRole":
             return f"allow the leader to assume {source.role_arn}, on both sides"
         case "UnauthorizedOperation" | "AccessDenied":

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError, NoCredentialsError
 
 from reyes import __version__
+from reyes.adapters.aws import CALL_ERRORS, code_of, is_unreachable, text_of, usable_settings
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
-from reyes.errors import SignatureError, SourceError
+from reyes.errors import SignatureError, SourceError, UnreachableError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -33,14 +33,19 @@ _LOST = frozenset({409, 412})
 
 
 def make_s3_client(region: str) -> "S3Client":
-    """Make a client that gives up in time; endpoint, credentials and tries are AWS settings."""
+    """Make a client that gives up in time; endpoint, credentials and tries are AWS settings.
+
+    Raises:
+        ConfigError: those settings cannot be used.
+    """
     settings = Config(
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
         retries={"mode": "standard"},
         user_agent_extra=f"reyes/{__version__}",
     )
-    client: S3Client = boto3.client("s3", region_name=region, config=settings)
+    with usable_settings():
+        client: S3Client = boto3.client("s3", region_name=region, config=settings)
     return client
 
 
@@ -80,7 +85,7 @@ class S3Store:
             try:
                 return self._get()
             except ClientError as error:
-                if _code(error) == "NoSuchKey":
+                if code_of(error) == "NoSuchKey":
                     return None
                 raise
 
@@ -94,7 +99,7 @@ class S3Store:
             try:
                 self._put(self._key, envelope, **condition)
             except ClientError as error:
-                if _status(error) in _LOST or _code(error) == "NoSuchKey":
+                if _status(error) in _LOST or code_of(error) == "NoSuchKey":
                     return False
                 raise
         return True
@@ -106,7 +111,7 @@ class S3Store:
 
     def _get(self, **condition: Any) -> Envelope:
         reply = self._client.get_object(Bucket=self._bucket, Key=self._key, **condition)
-        return Envelope(blob=_bounded(reply), etag=reply["ETag"])
+        return Envelope(blob=_bounded(reply), etag=reply.get("ETag"))
 
     def _put(self, key: str, envelope: Envelope, **condition: Any) -> None:
         self._client.put_object(
@@ -125,9 +130,10 @@ class S3Store:
         """Turn whatever finally goes wrong with a call into an error that names the object."""
         try:
             yield
-        except (BotoCoreError, ClientError, ResponseParserError) as error:
-            raise SourceError(
-                f"{self._where(key)}: {call} failed: {_text(error)}", _hint(call, error)
+        except CALL_ERRORS as error:
+            kind = UnreachableError if is_unreachable(error) else SourceError
+            raise kind(
+                f"{self._where(key)}: {call} failed: {text_of(error)}", _hint(call, error)
             ) from error
 
 
@@ -149,22 +155,12 @@ def _status(error: ClientError) -> int:
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-def _code(error: Exception) -> str:
-    return error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, ClientError):
-        return f"{_code(error)}: {error.response['Error'].get('Message', 'no message')}"
-    return str(error)
-
-
 def _hint(call: str, error: Exception) -> str:
     if isinstance(error, NoCredentialsError):
         return "give this host an instance role that may use the bucket, or set AWS_PROFILE"
     if not isinstance(error, ClientError):
         return "does this host reach S3? The next run tries again"
-    if _code(error) == "NoSuchBucket":
+    if code_of(error) == "NoSuchBucket":
         return "mend s3.bucket, or create the bucket"
     if _status(error) == _FORBIDDEN and call == "GetObject":
         return "allow s3:GetObject, and s3:ListBucket so that a missing object shows as missing"
