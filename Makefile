@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # More for pytest, such as PYTEST_ARGUMENTS="-k trust --exitfirst".
 PYTEST_ARGUMENTS ?=
+# How long to fuzz, all targets together.
+SECONDS ?= 60
 # The kernel that the lab boots; its modules belong beside it, in ../lib/uml/modules.
 UML ?= linux.uml
 
@@ -12,6 +14,7 @@ TO_RUN := gpg ipset iptables ip unshare
 demo: NEEDS := $(TO_RUN)
 bench: NEEDS := $(TO_RUN) compiler
 test: NEEDS := $(TO_RUN) systemd-analyze
+fuzz: NEEDS := gpg
 lab: NEEDS := $(TO_RUN) $(UML) modprobe swanctl /usr/lib/ipsec/charon
 # Debian's ordinary users do not have the directories of ipset and iptables in their PATH.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -19,7 +22,7 @@ export PYTHON UML
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab lint format bench constraints clean
+.PHONY: help demo test fuzz lab lint format bench constraints clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -31,6 +34,10 @@ demo: $(VENV)/demo.stamp  ## Watch real packets being accepted and dropped
 test: $(VENV)/dev.stamp  ## Run all tests
 	@scripts/install-system-packages $(NEEDS)
 	$(BIN)/pytest $(PYTEST_ARGUMENTS)
+
+fuzz: $(VENV)/fuzz.stamp  ## Look for inputs that break a property, for SECONDS=60
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 lab: $(VENV)/dev.stamp  ## Judge packets out of real IPsec, in a kernel of its own
 	@scripts/install-system-packages $(NEEDS)

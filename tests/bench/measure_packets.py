@@ -1,0 +1,242 @@
+"""What a denied packet costs, by number and shape of rules, beside the linear form of all peers.
+
+Net figures are without what the same packet costs a host whose one rule drops all: its way
+over the wire.
+"""
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from reyes.adapters.kernel import Kernel
+from reyes.net import Family
+from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.ipset import create_text
+from reyes.netfilter.plan import RestoreTable, plan_commit
+from reyes.policy import HostPolicy
+from tests.bench import peers, processes
+from tests.bench.figures import Aim, Curve, Row, growth
+from tests.bench.hosts import BACKENDS, Backend, Bench, backend
+from tests.bench.measure_apply import plan_for
+from tests.bench.shapes import ADDRESS, SHAPES, Probe, Shape, policy_with, probes_of, rules_of
+from tests.kernel.packets import Wire
+
+COUNTS = (1, 10, 100, 300, 1000)
+QUICK_COUNTS = (1, 10, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketCost:
+    """Nanoseconds of one packet: all of it, and without what it costs where one rule drops all."""
+
+    whole: float
+    net: float
+
+
+Curves = dict[tuple[str, Shape], dict[int, PacketCost]]
+"""By number of rules, for each form (`Reyes`, `linear`) and shape."""
+
+_EMPTY = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{}COMMIT\n"
+_DENIED = re.compile(r"^\[(\d+):\d+\] .* -j DROP$", re.MULTILINE)
+_DROP_ALL = _EMPTY.format("-A INPUT -i eth0 -j DROP\n")
+
+
+def measure(bench: Bench) -> Iterator[Row | Curve]:
+    flood = _build_flood(bench.directory)
+    for which in BACKENDS:
+        with backend(which, bench.directory), Wire([ADDRESS]) as wire:
+            target = _Target(wire, flood)
+            counts = QUICK_COUNTS if bench.quick else COUNTS
+            curves = _curves(target, counts, rounds=1 if bench.quick else 3)
+            yield from _packet_rows(which, curves)
+            yield from _plot_curves(which, curves)
+            for shape in SHAPES:
+                yield from _payload_rows(bench, target, which, shape)
+
+
+class _Target:
+    """A host that is flooded, with whatever rules it is given."""
+
+    def __init__(self, wire: Wire, flood: Path) -> None:
+        self.wire = wire
+        self._flood = flood
+        self._base: dict[Probe, float] = {}
+
+    def clear(self) -> None:
+        """Take all rules and sets away."""
+        self.wire.run(["iptables-restore"], _EMPTY.format(""))
+        self.wire.run(["ipset", "destroy"])
+
+    def apply_compiled(self, policy: HostPolicy) -> None:
+        """Put what Reyes makes of a policy in force."""
+        self.clear()
+        self.wire.host.call(self._commit, policy)
+
+    def apply_linear(self, policy: HostPolicy) -> None:
+        """Put the linear form of a policy in force."""
+        self.clear()
+        self.wire.run(["ipset", "restore"], create_text(peers.linear_sets(policy)))
+        self.wire.run(["iptables-restore"], peers.linear_text(policy))
+
+    def calibrate(self, probes: tuple[Probe, ...]) -> None:
+        """Learn what packets cost where one rule drops them all."""
+        self.clear()
+        self.wire.run(["iptables-restore"], _DROP_ALL)
+        for probe in probes:
+            self._base[probe] = self._cost(probe)
+
+    def worst(self, probes: tuple[Probe, ...]) -> PacketCost:
+        """Return the cost of the packet that costs most."""
+        costs = {probe: self._cost(probe) for probe in probes}
+        found = [PacketCost(cost, cost - self._base[probe]) for probe, cost in costs.items()]
+        return max(found, key=lambda cost: cost.net)
+
+    def _commit(self, policy: HostPolicy) -> None:
+        kernel = Kernel()
+        kernel.execute(plan_commit(compile_policy(policy), kernel.read(), "shared"))
+
+    def _cost(self, probe: Probe) -> float:
+        """Return the nanoseconds of one packet; RuntimeError unless every one was denied."""
+        before = self._denied()
+        words = [str(word) for word in (probe.protocol, probe.first, probe.last)]
+        done = self.wire.neighbour.run([str(self._flood), "eth0", ADDRESS, *words])
+        if done.returncode != 0:
+            raise RuntimeError(f"flood: {done.stderr}")
+        sent, cost = done.stdout.split()
+        until = time.monotonic() + 5
+        while self._denied() - before < int(sent) and time.monotonic() < until:
+            time.sleep(0.01)
+        denied = self._denied() - before
+        if denied != int(sent):
+            raise RuntimeError(f"{sent} packets of {probe} were sent, and {denied} denied")
+        return float(cost)
+
+    def _denied(self) -> int:
+        text = self.wire.run(["iptables-save", "-c", "-t", "filter"]).stdout
+        return sum(map(int, _DENIED.findall(text)))
+
+
+def _curves(target: _Target, counts: tuple[int, ...], rounds: int) -> Curves:
+    found: dict[tuple[str, Shape], dict[int, list[PacketCost]]] = {}
+    for _ in range(rounds):
+        for shape in SHAPES:
+            for count in counts:
+                probes, policy = probes_of(shape, count), policy_with(rules_of(shape, count))
+                target.calibrate(probes)
+                for form, apply in (
+                    ("Reyes", target.apply_compiled),
+                    ("linear", target.apply_linear),
+                ):
+                    apply(policy)
+                    points = found.setdefault((form, shape), {})
+                    points.setdefault(count, []).append(target.worst(probes))
+    return {
+        key: {count: _median(costs) for count, costs in points.items()}
+        for key, points in found.items()
+    }
+
+
+def _median(costs: list[PacketCost]) -> PacketCost:
+    return PacketCost(median(cost.whole for cost in costs), median(cost.net for cost in costs))
+
+
+def _packet_rows(which: Backend, curves: Curves) -> Iterator[Row]:
+    for shape in SHAPES:
+        ours, linear = curves["Reyes", shape], curves["linear", shape]
+        grown = {count: cost.net for count, cost in ours.items() if count >= 10}
+        most = max(ours)
+        yield Row(
+            measure="packets",
+            what=f"worst denied packet, {most:,} rules, {shape}, {which}",
+            beside="the same with one rule, net",
+            unit="ns",
+            floor=ours[1].net,
+            ours=ours[most].net,
+            aim=Aim("ratio", 1.3),
+            grows=growth(grown, "rules"),
+        )
+        yield Row(
+            measure="packets",
+            what=f"worst denied packet, {most:,} rules, {shape}, {which}",
+            beside="the same with one rule, whole way over the wire",
+            unit="ns",
+            floor=ours[1].whole,
+            ours=ours[most].whole,
+            aim=Aim("ratio", 1.3),
+        )
+        yield Row(
+            measure="packets",
+            what=f"worst denied packet, {most:,} rules, {shape}, {which}",
+            beside="peers' way: the linear form, net",
+            unit="ns",
+            floor=linear[most].net,
+            ours=ours[most].net,
+        )
+
+
+def _plot_curves(which: Backend, curves: Curves) -> Iterator[Curve]:
+    """Draw the worst shape of each form, and the shape that the linear form bears best."""
+    for form in ("Reyes", "linear"):
+        shapes = [points for (name, _), points in curves.items() if name == form]
+        worst = {count: max(points[count].net for points in shapes) for count in shapes[0]}
+        yield Curve(name=f"{form}, {which}", points=tuple(worst.items()))
+    mild = {count: cost.net for count, cost in curves["linear", "single ports"].items()}
+    yield Curve(name=f"linear, single ports, {which}", points=tuple(mild.items()))
+
+
+def _payload_rows(bench: Bench, target: _Target, which: Backend, shape: Shape) -> Iterator[Row]:
+    """Compare size and load time of a table with those of the linear form."""
+    policy = policy_with(rules_of(shape, COUNTS[-1]))
+    dataplane = compile_policy(policy)
+    texts = {
+        "linear": peers.linear_text(policy),
+        "compiled": "".join(
+            step.text
+            for step in plan_for(dataplane).steps
+            if isinstance(step, RestoreTable) and step.family is Family.V4
+        ),
+    }
+    sets = {
+        "linear": create_text(peers.linear_sets(policy)),
+        "compiled": create_text(dataplane.sets),
+    }
+    taken: dict[str, list[float]] = {"linear": [], "compiled": []}
+    for _ in range(bench.rounds):
+        for form, text in texts.items():
+            path = bench.directory / f"{form}.rules"
+            path.write_text(text, encoding="ascii")
+            target.clear()
+            target.wire.run(["ipset", "restore"], sets[form])
+            cost = processes.run(target.wire.host, ("iptables-restore", "--noflush"), stdin=path)
+            taken[form].append(cost.wall * 1000)
+    what = f"IPv4 table of 1,000 rules, {shape}"
+    if which == "nft":
+        yield Row(
+            measure="packets",
+            what=f"{what}: restore text",
+            beside="peers' way: the linear form",
+            unit="kB",
+            floor=len(texts["linear"]) / 1000,
+            ours=len(texts["compiled"]) / 1000,
+        )
+    yield Row(
+        measure="packets",
+        what=f"{what}: restore, {which}",
+        beside="peers' way: the linear form",
+        unit="ms",
+        floor=median(taken["linear"]),
+        ours=median(taken["compiled"]),
+        aim=Aim("ours", 150) if which == "nft" else None,
+    )
+
+
+def _build_flood(directory: Path) -> Path:
+    program = directory / "flood"
+    source = Path(__file__).with_name("flood.c")
+    argv = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)]
+    subprocess.run(argv, check=True)
+    return program

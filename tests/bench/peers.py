@@ -1,0 +1,49 @@
+"""Peers' ways of saying and changing the same policy, for comparison."""
+
+from collections.abc import Sequence
+
+from reyes.net import Family, service_families
+from reyes.netfilter.ipset import IPSet, create_text, ip_set
+from reyes.netfilter.iptables import Goto, Rule, SourceSet, Verdict, render_rule
+from reyes.policy import Allow, HostPolicy
+
+
+def linear_sets(policy: HostPolicy) -> tuple[IPSet, ...]:
+    """Return one set for each group that a rule names."""
+    by_name = {allow.peer.name: allow.peer for allow in _allows(policy)}
+    return tuple(
+        ip_set(Family.V4, peer.label, peer.addresses) for _, peer in sorted(by_name.items())
+    )
+
+
+def linear_rules(policy: HostPolicy) -> list[str]:
+    """Write one rule after the other, as every peer does it: service, set, verdict."""
+    rules = []
+    for allow in _allows(policy):
+        if Family.V4 in service_families(allow.service):
+            entry = ip_set(Family.V4, allow.peer.label, allow.peer.addresses)
+            comment = f"{allow.group.id} rule {allow.rule}"
+            rule = Rule((allow.service, SourceSet(entry.name)), Verdict.RETURN, comment)
+            rules.append(render_rule("judge", rule, Family.V4)[1])
+    return rules
+
+
+def linear_text(policy: HostPolicy) -> str:
+    """Write the whole table in the linear form."""
+    known = "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    judge = render_rule("INPUT", Rule((), Goto("judge"), "judged"), Family.V4)[1]
+    head = ("*filter", ":INPUT ACCEPT [0:0]", ":judge - [0:0]", known, judge)
+    return "\n".join((*head, *linear_rules(policy), "-A judge -j DROP", "COMMIT", ""))
+
+
+def recreate_text(sets: Sequence[IPSet]) -> str:
+    """Write the input that fills every set anew beside the old one, and swaps them."""
+    text = ""
+    for entry in sets:
+        spare = IPSet("spare", entry.family, entry.members)
+        text += f"{create_text((spare,))}swap spare {entry.name}\ndestroy spare\n"
+    return text
+
+
+def _allows(policy: HostPolicy) -> list[Allow]:
+    return [allow for interface in policy.interfaces for allow in interface.allows]

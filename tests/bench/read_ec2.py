@@ -1,0 +1,36 @@
+"""Read all pages of some regions, and do nothing with them: read_ec2.py REGION...
+
+The floor of a leader: the same calls with the same page size, in one thread a region, on one
+session.
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import botocore.session
+from botocore.config import Config
+
+CALLS = (
+    "describe_vpcs",
+    "describe_security_groups",
+    "describe_network_interfaces",
+    "describe_instances",
+)
+
+
+def read(client: Any) -> None:
+    for call in CALLS:
+        for _ in client.get_paginator(call).paginate(PaginationConfig={"PageSize": 1000}):
+            pass
+
+
+def main() -> None:
+    session = botocore.session.Session()
+    settings = Config(retries={"mode": "adaptive"})
+    clients = [session.create_client("ec2", region, config=settings) for region in sys.argv[1:]]
+    with ThreadPoolExecutor(len(clients)) as pool:
+        list(pool.map(read, clients))
+
+
+main()

@@ -1,0 +1,171 @@
+"""Hosts with any number of inbound rules, of the shapes that are hard in different ways."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Literal
+
+from reyes.net import Everything, Icmp, Ports, Protocol, Service
+from reyes.policy import HostPolicy
+from reyes.ruleset import (
+    Content,
+    GroupReference,
+    Ingress,
+    Interface,
+    Region,
+    SecurityGroup,
+    Vpc,
+)
+from tests.bench.generator import ACCOUNT, BUSY_HOST, HOME
+from tests.bench.hosts import policy_of
+
+Shape = Literal["single ports", "overlapping ranges", "one port", "mixed protocols"]
+SHAPES: tuple[Shape, ...] = ("single ports", "overlapping ranges", "one port", "mixed protocols")
+
+ADDRESS = "10.250.0.5"
+_MEMBERS = 10
+_FEW_GROUPS, _MANY_GROUPS = 50, 1000
+_OWN, _PEERS = "vpc-0000000a", "vpc-0000000b"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Packets of a protocol, by IANA number, to these ports (or of these ICMP types)."""
+
+    protocol: int
+    first: int
+    last: int
+
+
+def rules_of(shape: Shape, count: int) -> list[tuple[Service, int]]:
+    """Return so many rules: a service, and the number of the group it is open to."""
+    makers = {
+        "single ports": _single_ports,
+        "overlapping ranges": _overlapping_ranges,
+        "one port": _one_port,
+        "mixed protocols": _mixed,
+    }
+    return list(islice(makers[shape](), count))
+
+
+def probes_of(shape: Shape, count: int) -> tuple[Probe, ...]:
+    """Return denied packets among which is the one that costs most."""
+    match shape:
+        case "single ports":
+            return (Probe(6, 1024, 1023 + count), Probe(6, 60_000, 65_000))
+        case "overlapping ranges":
+            busiest = _busiest_port(rules_of(shape, count))
+            return (Probe(6, busiest, busiest), Probe(6, 1, 65_535))
+        case "one port":
+            return (Probe(6, 443, 443),)
+        case "mixed protocols":
+            return (
+                Probe(6, 1024, 2023),
+                Probe(17, 2000, 5000),
+                Probe(1, 40, 79),
+                Probe(120, 0, 0),
+            )
+
+
+def policy_with(rules: Sequence[tuple[Service, int]]) -> HostPolicy:
+    """Return what a host with such rules lets in."""
+    by_service: dict[Service, list[GroupReference]] = {}
+    for service, group in rules:
+        by_service.setdefault(service, []).append(GroupReference(id=f"sg-{group:08x}"))
+    own = SecurityGroup(
+        id="sg-ffffffff",
+        name="host",
+        vpc=_OWN,
+        account=ACCOUNT,
+        ingress=tuple(
+            Ingress(service=service, groups=tuple(groups))
+            for service, groups in by_service.items()
+        ),
+    )
+    numbers = sorted({group for _, group in rules})
+    region = Region(
+        name=HOME,
+        vpcs=(
+            Vpc(id=_OWN, account=ACCOUNT, cidrs=("10.250.0.0/16",)),
+            Vpc(id=_PEERS, account=ACCOUNT, cidrs=("10.10.0.0/15",)),
+        ),
+        groups=(*(_group(number) for number in numbers), own),
+        interfaces=(
+            *(_interface(number) for number in numbers),
+            Interface(
+                id="eni-ffffffff",
+                vpc=_OWN,
+                instance=BUSY_HOST,
+                device=0,
+                addresses=(ADDRESS,),
+                groups=(own.id,),
+            ),
+        ),
+    )
+    content = Content(group_matching="id", excluded_group_names=(), regions=(region,))
+    return policy_of(content, BUSY_HOST)
+
+
+def _group(number: int) -> SecurityGroup:
+    return SecurityGroup(
+        id=f"sg-{number:08x}", name=f"app-{number:04}", vpc=_PEERS, account=ACCOUNT
+    )
+
+
+def _interface(number: int) -> Interface:
+    """Give a group's members to one interface; nobody sends from their addresses."""
+    first = number * _MEMBERS
+    own = (f"10.10.{n // 256}.{n % 256}" for n in range(first, first + _MEMBERS))
+    return Interface(
+        id=f"eni-{number:08x}",
+        vpc=_PEERS,
+        addresses=tuple(sorted(own)),
+        groups=(f"sg-{number:08x}",),
+    )
+
+
+def _single_ports() -> Iterator[tuple[Service, int]]:
+    for number in range(_MANY_GROUPS):
+        yield _tcp(1024 + number, 1024 + number), number % _FEW_GROUPS
+
+
+def _overlapping_ranges() -> Iterator[tuple[Service, int]]:
+    """Two groups for each of 500 ranges of ten ports to a third of all."""
+    random, seen = Random(1), set[Service]()
+    while True:
+        first = random.randrange(1, 65_000)
+        last = min(65_535, first + int(10 * 2000 ** random.random()))
+        service = _tcp(first, last)
+        if service not in seen:
+            seen.add(service)
+            yield service, len(seen) % _FEW_GROUPS
+            yield service, (len(seen) + 1) % _FEW_GROUPS
+
+
+def _one_port() -> Iterator[tuple[Service, int]]:
+    for number in range(_MANY_GROUPS):
+        yield _tcp(443, 443), number
+
+
+def _mixed() -> Iterator[tuple[Service, int]]:
+    for number in range(0, _MANY_GROUPS, 5):
+        yield _tcp(1024 + number, 1024 + number), number
+        yield Ports(protocol="udp", first=2000 + 3 * number, last=2020 + 3 * number), number + 1
+        kind, code = 40 + number // 5 % 40, number // 200 - 1
+        yield Icmp(protocol="icmp", type=kind, code=code), number + 2
+        yield Protocol(number=100 + number // 5 % 40), number + 3
+        yield Everything(), number + 4
+
+
+def _busiest_port(rules: Sequence[tuple[Service, int]]) -> int:
+    """Return a port that most ranges hold."""
+    ranges = [service for service, _ in rules if isinstance(service, Ports)]
+    return max(
+        (entry.first for entry in ranges),
+        key=lambda port: sum(entry.first <= port <= entry.last for entry in ranges),
+    )
+
+
+def _tcp(first: int, last: int) -> Ports:
+    return Ports(protocol="tcp", first=first, last=last)
