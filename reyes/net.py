@@ -132,6 +132,9 @@ class Everything(Struct, frozen=True, order=True, tag_field="kind", tag="all"):
     """Every packet of every protocol."""
 
 
+PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
+"""IANA's numbers of the protocols that have ports or types."""
+
 Service = Ports | Icmp | Protocol | Everything
 
 

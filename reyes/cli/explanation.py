@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from reyes.explain import Explanation, Grant, GroupUse, Member, Use
-from reyes.netfilter.evaluate import PROTOCOL_NUMBERS, Packet
+from reyes.net import PROTOCOL_NUMBERS
+from reyes.netfilter.evaluate import Packet
 from reyes.policy import InterfacePolicy, Omitted
 
 SHOWN = 8
@@ -19,8 +20,8 @@ def explanation_lines(explanation: Explanation, packet: Packet) -> Iterator[str]
     yield f"  because      {explanation.reason.removeprefix(f'{explanation.decision}: ')}"
     grant = explanation.granted
     if grant:
-        yield f"  rule         {_rule_text(grant)}"
-        yield f"  source       {_source_text(grant)}"
+        yield f"  rule         {rule_text(grant)}"
+        yield f"  source       {source_text(grant)}"
         yield from (f"  matched by   {cidr}" for cidr in grant.matched if not grant.members)
         yield from (f"  matched by   {member_text(member)}" for member in grant.members)
         yield f"  kernel rule  {grant.kernel_rule}"
@@ -30,7 +31,7 @@ def explanation_lines(explanation: Explanation, packet: Packet) -> Iterator[str]
     if not explanation.source_is:
         yield f"  sender is    no interface in the ruleset has {packet.source}"
     for miss in explanation.near_misses:
-        yield f"  near miss    {_rule_text(miss)} allows {_source_text(miss)}"
+        yield f"  near miss    {rule_text(miss)} allows {source_text(miss)}"
     if explanation.decision == "denied" and not explanation.near_misses:
         yield f"  near miss    none: no rule there is about {service}"
     yield from omitted_lines(explanation.omitted)
@@ -43,7 +44,7 @@ def reach_lines(interface: InterfacePolicy, grants: tuple[Grant, ...]) -> Iterat
         yield "  nobody that is judged"
     width = max((len(grant.service) for grant in grants), default=0)
     for grant in grants:
-        yield f"  {grant.service:{width}}  from {_source_text(grant)}  ({_rule_text(grant)})"
+        yield f"  {grant.service:{width}}  from {source_text(grant)}  ({rule_text(grant)})"
 
 
 def use_lines(use: GroupUse) -> Iterator[str]:
@@ -88,7 +89,8 @@ def _place(member: Member) -> str:
     return f"{owner}{member.interface} in {member.vpc}, {member.region}"
 
 
-def _rule_text(grant: Grant) -> str:
+def rule_text(grant: Grant) -> str:
+    """Write which rule it is, and what it opens."""
     return f"{grant.group} ({grant.group_name}) rule {grant.rule}: {grant.service}"
 
 
@@ -100,7 +102,8 @@ def _use_text(use: Use) -> str:
     )
 
 
-def _source_text(grant: Grant) -> str:
+def source_text(grant: Grant) -> str:
+    """Write to whom a rule is open."""
     if grant.source == "cidrs":
         shown = " ".join(grant.addresses[:SHOWN])
         more = len(grant.addresses) - SHOWN

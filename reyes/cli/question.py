@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from reyes.host import Host, InterfaceScope, IpsecScope
-from reyes.net import Address, Family, family_of, parse_address
-from reyes.netfilter.evaluate import PROTOCOL_NUMBERS, Packet
+from reyes.net import PROTOCOL_NUMBERS, Address, Family, family_of, parse_address
+from reyes.netfilter.evaluate import Packet
 from reyes.policy import HostPolicy
 
 _ECHO_REQUEST = {"icmp": (8, 0), "icmpv6": (128, 0)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reyes.net import (
+    PROTOCOL_NUMBERS,
     Address,
     Everything,
     Icmp,
@@ -37,8 +38,6 @@ from reyes.netfilter.iptables import (
     SourceSet,
     Verdict,
 )
-
-PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 
 Decision = Literal["not judged", "accepted", "denied"]
 

@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reyes.net import Everything, Icmp, Ports, Protocol, Service, service_text
+from reyes.net import (
+    PROTOCOL_NUMBERS,
+    Everything,
+    Icmp,
+    Ports,
+    Protocol,
+    Service,
+    service_text,
+)
 from reyes.netfilter import names
 from reyes.netfilter.iptables import Chain, Goto, Match, Rule
 from reyes.policy import Allow
@@ -29,7 +37,7 @@ FAN_OUT = 4
 LOOKUPS = 3
 """So many sources are looked up one by one, more are united; one where a way goes on below."""
 
-UNION_FACTOR = 8
+UNION_FACTOR = 32
 """The unions of one tree may hold so many times the members that its sources have."""
 
 MAX_COMMENT = 200
@@ -69,26 +77,31 @@ class TreeCompiler:
             self._by_service.setdefault(source.allow.service, []).append(source)
 
     def chains(self, name: str) -> Iterator[Chain]:
-        """Yield the chains of the tree, the one of `name` first."""
-        rules: list[Rule] = []
-        branches: list[Chain] = []
+        """Yield the chains of the tree, the one of `name` first.
+
+        Whole protocols come first where a way leads on for the same packets, else last: no packet
+        should meet a rule for nothing.
+        """
+        branches = [*self._port_branches(), *self._icmp_branches()]
+        before: list[Rule] = []
+        after: list[Rule] = []
         for service, sources in self._by_service.items():
             if isinstance(service, Everything | Protocol):
-                rules += self._accept(sources, service)
-        for service, chains in (*self._port_branches(), *self._icmp_branches()):
-            rules.append(_way(service, chains[0].name))
-            branches += chains
-        yield Chain(name, (*rules, self._denied))
-        yield from branches
+                apart = isinstance(service, Protocol) and service.number not in _BRANCHED
+                (after if apart else before).extend(self._accept(sources, service))
+        ways = [_protocol_way(protocol, chains[0].name) for protocol, chains in branches]
+        yield Chain(name, (*before, *ways, *after, self._denied))
+        for _, chains in branches:
+            yield from chains
 
-    def _port_branches(self) -> Iterator[tuple[Service, list[Chain]]]:
+    def _port_branches(self) -> Iterator[tuple[str, list[Chain]]]:
         for protocol in _PORT_PROTOCOLS:
             services = [
                 s for s in self._by_service if isinstance(s, Ports) and s.protocol == protocol
             ]
             if services:
                 every_port = Ports(protocol=protocol, first=0, last=65535)
-                yield every_port, list(self._port_chains(services, every_port))
+                yield protocol, list(self._port_chains(services, every_port))
 
     def _port_chains(self, services: list[Ports], part: Ports) -> Iterator[Chain]:
         """Yield the chains for a range of ports; `services` are those that meet it."""
@@ -111,11 +124,11 @@ class TreeCompiler:
                 meeting = [s for s in inner if s.first <= one.last and one.first <= s.last]
                 yield from self._port_chains(meeting, one)
 
-    def _icmp_branches(self) -> Iterator[tuple[Service, list[Chain]]]:
+    def _icmp_branches(self) -> Iterator[tuple[str, list[Chain]]]:
         services = [s for s in self._by_service if isinstance(s, Icmp)]
         if services:
             every_type = Icmp(protocol=services[0].protocol, type=-1, code=-1)
-            yield every_type, list(self._icmp_chains(services, every_type))
+            yield every_type.protocol, list(self._icmp_chains(services, every_type))
 
     def _icmp_chains(self, services: list[Icmp], part: Icmp) -> Iterator[Chain]:
         """Yield the chains for ICMP, or for one type of it; iptables has no ranges of types."""
@@ -161,6 +174,7 @@ class TreeCompiler:
 
 
 _PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
+_BRANCHED = frozenset(PROTOCOL_NUMBERS.values())
 
 
 def _parts(services: Sequence[Ports], part: Ports) -> list[Ports]:
@@ -174,6 +188,11 @@ def _parts(services: Sequence[Ports], part: Ports) -> list[Ports]:
         Ports(protocol=part.protocol, first=first, last=last)
         for first, last in zip(starts, ends, strict=True)
     ]
+
+
+def _protocol_way(protocol: str, chain: str) -> Rule:
+    match = Protocol(number=PROTOCOL_NUMBERS[protocol])
+    return Rule((match,), Goto(chain), f"{protocol}: see {chain}")
 
 
 def _way(service: Service, chain: str) -> Rule:
