@@ -90,6 +90,33 @@ def contains(outer: Network, inner: Network) -> bool:
     )
 
 
+Span = tuple[int, int, int]
+"""A network as numbers: IP version, first and last address."""
+
+
+def span(text: str) -> Span:
+    """Read a canonical network as numbers; ValueError if it is none, or not canonical.
+
+    Several times quicker than `parse_network`: rulesets hold addresses by the ten thousand.
+    """
+    if "/" in text:
+        network = parse_network(text)
+        if canonical(network) != text:
+            raise ValueError(f"it is written {canonical(network)}")
+        return network.version, int(network.network_address), int(network.broadcast_address)
+    address = parse_address(text)
+    # The standard library takes IPv4 in no form but the canonical one.
+    if address.version != Family.V4.value and str(address) != text:
+        raise ValueError(f"it is written {address}")
+    number = int(address)
+    return address.version, number, number
+
+
+def is_within(inner: Span, outer: Span) -> bool:
+    """Tell whether every address of `inner` is in `outer`."""
+    return outer[0] == inner[0] and outer[1] <= inner[1] and inner[2] <= outer[2]
+
+
 def without(network: Network, others: Iterable[Network]) -> list[Network]:
     """Return the networks that hold what is left of `network` without the others."""
     left = [network]

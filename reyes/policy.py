@@ -24,10 +24,12 @@ from reyes.net import (
     Ports,
     Protocol,
     Service,
+    Span,
     canonical,
-    contains,
+    is_within,
     parse_network,
     service_text,
+    span,
 )
 from reyes.ruleset import (
     Content,
@@ -155,15 +157,17 @@ def _own_vpc(region: Region, vpc_id: str) -> Vpc:
     )
 
 
-def _network(text: str) -> Network:
-    """Parse an address; its own text goes into payloads, so it must be canonical."""
+def _span(text: str) -> Span:
+    """Read an address; its own text goes into payloads, so it must be canonical."""
     try:
-        network = parse_network(text)
+        return span(text)
     except ValueError as error:
         raise SignatureError(f"the ruleset holds {text!r} as an address: {error}") from error
-    if canonical(network) != text:
-        raise SignatureError(f"the ruleset writes {canonical(network)} as {text!r}")
-    return network
+
+
+def _network(text: str) -> Network:
+    _span(text)
+    return parse_network(text)
 
 
 class _Resolver:
@@ -175,8 +179,12 @@ class _Resolver:
         self.omitted: list[Omitted] = []
         self._content = content
         self._region = region
-        self._own_networks = own_networks
-        self._filtered = host.scope.filtered if isinstance(host.scope, VpcScope) else None
+        self._own = [span(canonical(network)) for network in own_networks]
+        self._filtered = (
+            [span(canonical(network)) for network in host.scope.filtered]
+            if isinstance(host.scope, VpcScope)
+            else None
+        )
         self._groups = {group.id: group for group in region.groups}
         self._prefix_lists = {entry.id: entry for entry in region.prefix_lists}
         self._matching = GroupMatching(content)
@@ -215,7 +223,7 @@ class _Resolver:
     def _peers_of(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Peer]:
         if ingress.cidrs:
             for cidr in ingress.cidrs:
-                _network(cidr)
+                _span(cidr)
             yield Peer(kind="cidrs", name="cidrs", label="cidrs", addresses=ingress.cidrs)
         for prefix_list_id in ingress.prefix_lists:
             prefix_list = self._prefix_lists.get(prefix_list_id)
@@ -233,7 +241,7 @@ class _Resolver:
 
     def _prefix_list_peer(self, prefix_list: PrefixList) -> Peer:
         for cidr in prefix_list.cidrs:
-            _network(cidr)
+            _span(cidr)
         return Peer(
             kind="prefix list",
             name=prefix_list.id,
@@ -271,10 +279,10 @@ class _Resolver:
         """Tell whether packets from a member can be judged at all."""
         known = self._judged.get(address)
         if known is None:
-            network = _network(address)
+            own = _span(address)
             known = self._filtered is None or (
-                any(contains(f, network) or contains(network, f) for f in self._filtered)
-                and not any(contains(own, network) for own in self._own_networks)
+                any(is_within(own, f) or is_within(f, own) for f in self._filtered)
+                and not any(is_within(own, local) for local in self._own)
             )
             self._judged[address] = known
         return known

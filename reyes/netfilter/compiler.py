@@ -106,6 +106,7 @@ class _FamilyCompiler:
         self._policy = policy
         self._family = family
         self._named: dict[int, IPSet] = {}
+        self._sorted_out: dict[int, tuple[str, ...]] = {}
 
     def table(self) -> Table:
         host = self._policy.host
@@ -220,8 +221,13 @@ class _FamilyCompiler:
         return entry
 
     def _addresses(self, peer: Peer) -> tuple[str, ...]:
-        wanted = self._family is Family.V6
-        return tuple(address for address in peer.addresses if (":" in address) is wanted)
+        """Return a peer's addresses of this family; peers are shared: each is sorted out once."""
+        found = self._sorted_out.get(id(peer))
+        if found is None:
+            wanted = self._family is Family.V6
+            found = tuple(address for address in peer.addresses if (":" in address) is wanted)
+            self._sorted_out[id(peer)] = found
+        return found
 
     def _has(self, network: Network) -> bool:
         return family_of(network) is self._family

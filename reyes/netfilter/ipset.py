@@ -26,12 +26,11 @@ class IPSet:
 
 def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
     """Make the set of these canonical networks; /0, which hash:net refuses, is split in two."""
+    ordered = tuple(dict.fromkeys(sorted(members)))
     everywhere = str(family.everywhere)
-    chosen = set(members)
-    if everywhere in chosen:
-        chosen.remove(everywhere)
-        chosen.update(str(half) for half in family.everywhere.subnets())
-    ordered = tuple(sorted(chosen))
+    if everywhere in ordered:
+        halves = (str(half) for half in family.everywhere.subnets())
+        ordered = tuple(sorted({*ordered, *halves} - {everywhere}))
     return IPSet(names.set_name(family, label, ordered), family, ordered)
 
 

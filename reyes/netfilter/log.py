@@ -8,8 +8,8 @@ Lines may begin with the seconds since the epoch and with whatever a journal put
 import re
 from dataclasses import dataclass
 
-from reyes.net import parse_address
-from reyes.netfilter.evaluate import PROTOCOL_NUMBERS, Packet
+from reyes.net import PROTOCOL_NUMBERS, parse_address
+from reyes.netfilter.evaluate import Packet
 
 DROP_PREFIX = "reyes-drop:"
 AUDIT_PREFIX = "reyes-audit:"
