@@ -27,7 +27,7 @@ from reyes.inventory import Inventory, named_prefix_lists
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.client import EC2Client
-    from mypy_boto3_ec2.type_defs import PrefixListEntryTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, PrefixListEntryTypeDef
 
 MAX_ATTEMPTS = 10
 """Tries of a call unless AWS_MAX_ATTEMPTS says otherwise: large accounts are throttled often."""
@@ -156,6 +156,9 @@ class _Clients:
                 )
 
 
+_ENDED: "FilterTypeDef" = {"Name": "instance-state-name", "Values": ["terminated"]}
+
+
 class _StoppedError(Exception):
     """Another source has failed: the rest of this one is of no use."""
 
@@ -169,12 +172,16 @@ class _SourceReader:
     stop: threading.Event
 
     def read(self) -> Inventory:
-        """Read instances after interfaces, so that those which ended meanwhile are known."""
+        """Read interfaces, then the instances that have ended by then.
+
+        Of instances nothing else counts, and their replies are the longest of all. They have no
+        VPC any more, so that they are looked for in the whole region.
+        """
         vpcs = self._describe("DescribeVpcs", "Vpcs")
         self._check_vpcs({vpc["VpcId"] for vpc in vpcs})
         groups = self._describe("DescribeSecurityGroups", "SecurityGroups")
         interfaces = self._describe("DescribeNetworkInterfaces", "NetworkInterfaces")
-        reservations = self._describe("DescribeInstances", "Reservations")
+        reservations = self._describe("DescribeInstances", "Reservations", _ENDED)
         return Inventory(
             region=self.source.region,
             vpcs=vpcs,
@@ -211,10 +218,13 @@ class _SourceReader:
                     log.warning("%s: prefix list %s is gone or not shared", where, identifier)
         return readable
 
-    def _describe(self, call: str, items: str) -> list[Any]:
-        arguments: dict[str, Any] = {}
+    def _describe(self, call: str, items: str, only: "FilterTypeDef | None" = None) -> list[Any]:
+        """Read all of a kind; those of the source's VPCs, unless `only` says which."""
+        vpcs: FilterTypeDef | None = None
         if self.source.vpcs:
-            arguments["Filters"] = [{"Name": "vpc-id", "Values": list(self.source.vpcs)}]
+            vpcs = {"Name": "vpc-id", "Values": list(self.source.vpcs)}
+        wanted = only or vpcs
+        arguments: dict[str, Any] = {"Filters": [wanted]} if wanted else {}
         with _naming(self.source, call):
             return self._all(call, items, PAGE_SIZE, **arguments)
 

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs
 from reyes.demo.namespaces import Namespace
 from tests.bench.replies import Pages
 
+NO_INSTANCES = [b"<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>"]
+
 
 class AwsServer(ThreadingHTTPServer):
     """`regions` are EC2's pages, `delay` is how long it takes for one; `blob` is S3's object."""
@@ -60,6 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
         # The scope reads key, date, region, service.
         region = self.headers["Authorization"].partition("Credential=")[2].split("/")[2]
         pages = self.server.regions[region][asked["Action"][0]]
+        if asked.get("Filter.1.Name") == ["instance-state-name"]:
+            pages = NO_INSTANCES  # all are running, and who filters asks for those that are not
         time.sleep(self.server.delay)
         self._answer(200, pages[int(asked.get("NextToken", ["0"])[0])])
 

@@ -19,9 +19,14 @@ CALLS = (
 )
 
 
+ENDED = [{"Name": "instance-state-name", "Values": ["terminated"]}]
+
+
 def read(client: Any) -> None:
     for call in CALLS:
-        for _ in client.get_paginator(call).paginate(PaginationConfig={"PageSize": 1000}):
+        filters = {"Filters": ENDED} if call == "describe_instances" else {}
+        pages = client.get_paginator(call).paginate(**filters, PaginationConfig={"PageSize": 1000})
+        for _ in pages:
             pass
 
 

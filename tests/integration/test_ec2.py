@@ -100,7 +100,7 @@ def read(
     return build(reader(), "name", excluded)
 
 
-def test_the_largest_pages_are_asked_for_and_nothing_is_filtered(ec2: Ec2Server) -> None:
+def test_the_largest_pages_are_asked_for_and_only_ended_instances(ec2: Ec2Server) -> None:
     naming = {"ipProtocol": "-1", "prefixListIds": [{"prefixListId": "pl-0000000a"}]}
     ec2.say("us-west-2", "DescribeSecurityGroups", [group("sg-0000000a", naming)])
 
@@ -108,7 +108,10 @@ def test_the_largest_pages_are_asked_for_and_nothing_is_filtered(ec2: Ec2Server)
 
     assert [asked.action for asked in ec2.asked] == [*CALLS, "GetManagedPrefixListEntries"]
     assert [asked.parameters["MaxResults"] for asked in ec2.asked] == [*["1000"] * 4, "100"]
-    assert not any("Filter.1.Name" in asked.parameters for asked in ec2.asked)
+    filtered = [asked for asked in ec2.asked if "Filter.1.Name" in asked.parameters]
+    assert [asked.action for asked in filtered] == ["DescribeInstances"]
+    assert filtered[0].parameters["Filter.1.Name"] == "instance-state-name"
+    assert filtered[0].parameters["Filter.1.Value.1"] == "terminated"
     assert all("reyes/" in asked.user_agent for asked in ec2.asked)
 
 
@@ -279,7 +282,10 @@ def test_only_the_named_vpcs_are_asked_for(ec2: Ec2Server) -> None:
     read(SourceConfig(region="us-west-2", vpcs=("vpc-0a1b2c3d",)))
 
     assert [asked.action for asked in ec2.asked] == list(CALLS)
-    for asked in ec2.asked:
+    # Instances that have ended have no VPC any more.
+    *others, ended = sorted(ec2.asked, key=lambda asked: asked.action == "DescribeInstances")
+    assert ended.parameters["Filter.1.Name"] == "instance-state-name"
+    for asked in others:
         assert asked.parameters["Filter.1.Name"] == "vpc-id"
         assert asked.parameters["Filter.1.Value.1"] == "vpc-0a1b2c3d"
 
