@@ -21,16 +21,23 @@ from msgspec.structs import replace
 from reyes.config import Config
 from reyes.cutover import UnhealthyError, changes_rules, cut_over
 from reyes.envelope import Envelope
-from reyes.errors import ExpiredError, ImplausibleError, KernelError, SignatureError, SourceError
+from reyes.errors import ExpiredError, ImplausibleError, SignatureError, SourceError
 from reyes.host import Host
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.ipset import create_text
 from reyes.netfilter.iptables import render_chain
 from reyes.netfilter.live import Generation, LiveKernel, LiveTable
-from reyes.netfilter.plan import CommitPlan, FilterTable, payload, plan_commit, plan_removal
+from reyes.netfilter.plan import (
+    CommitPlan,
+    DestroySets,
+    FilterTable,
+    payload,
+    plan_commit,
+    plan_removal,
+)
 from reyes.policy import HostPolicy, resolve
-from reyes.rollback import is_held, stay
+from reyes.rollback import is_held, remembered, stay
 from reyes.state import State
 from reyes.trust import (
     Accepted,
@@ -93,8 +100,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
         """
         state = self.memory.load()
-        kept = self.memory.last_good() if state.etag else None
-        envelope, genuine = self._newest(state, kept)
+        kept = self.memory.last_good()
+        envelope, genuine = self._newest(state, kept if state.etag else None)
         header = genuine.ruleset.header
         implausible = tuple(sorted({*state.implausible, header.serial}))
         expectation = Expectation(
@@ -188,6 +195,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             stay(self.memory, self.kernel, self.config.follower.filter_table)
             return "held"
         if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
+            stay(self.memory, self.kernel, self.config.follower.filter_table)
             raise UnhealthyError(
                 "these rules cost the host its health before: they are not tried again",
                 "--force tries them all the same",
@@ -198,14 +206,16 @@ class Follower(Struct, frozen=True, kw_only=True):
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:
             self.memory.save(after)
+        self._tidy(prepared)
         if not prepared.plan.steps:
             return "unchanged"
         return "repaired" if state.applied == prepared.fingerprint else "applied"
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
-        previous = None
-        if changes_rules(prepared.plan) and state.applied != prepared.fingerprint:
-            previous = self.memory.generation()
+        """Cut over; a commit that fails does not cost the way back of the one before."""
+        replaces = changes_rules(prepared.plan) and state.applied != prepared.fingerprint
+        previous = self.memory.generation() if replaces else None
+        if replaces:
             self.memory.keep_generation(Generation(prepared.live))
         try:
             cut_over(
@@ -216,12 +226,23 @@ class Follower(Struct, frozen=True, kw_only=True):
                 kernel=self.kernel,
                 guard=guard,
             )
-        except KernelError as error:
-            if previous:
+        except BaseException as error:
+            if replaces:
                 self.memory.keep_generation(previous)
             if isinstance(error, UnhealthyError):
+                # Whatever becomes of the kernel, these rules stay until better ones are there.
+                self.memory.hold_generation(remembered(prepared.live, self.kernel))
                 self.memory.save(replace(state, unhealthy=prepared.fingerprint))
             raise
+
+    def _tidy(self, prepared: Prepared) -> None:
+        """Destroy the sets that neither these rules nor the way back need."""
+        surplus = set(prepared.live.sets).difference(e.name for e in prepared.dataplane.sets)
+        previous = self.memory.generation() if surplus else None
+        if previous:
+            surplus -= previous.referenced_sets
+        if surplus:
+            self.kernel.execute(CommitPlan((DestroySets(tuple(sorted(surplus))),)))
 
     def remove(self) -> CommitPlan:
         """Take all of Reyes out of the kernel; return what was done."""

@@ -94,8 +94,10 @@ def leader_metrics(
     if header:
         found = [finding.severity for finding in findings]
         metrics += [
-            _one(
-                "reyes_leader_ruleset_serial", "The serial that was published last.", header.serial
+            Metric(
+                "reyes_leader_ruleset_serial",
+                "The serial that was published last.",
+                (Sample(header.serial, {"environment": header.environment}),),
             ),
             Metric(
                 "reyes_leader_counted",
@@ -139,7 +141,11 @@ def _run_metrics(prefix: str, run: Run, last_success: int | None) -> list[Metric
 
 def _ruleset_metrics(ruleset: AcceptedRuleset) -> list[Metric]:
     metrics = [
-        _one("reyes_ruleset_serial", "The serial that was accepted last.", ruleset.serial),
+        Metric(
+            "reyes_ruleset_serial",
+            "The serial that was accepted last.",
+            (Sample(ruleset.serial, {"environment": ruleset.environment}),),
+        ),
         _one(
             "reyes_ruleset_generated_timestamp_seconds",
             "When that ruleset was made.",

@@ -7,7 +7,7 @@ from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable, plan_return
 from reyes.ruleset import Ruleset
 from reyes.state import Hold
-from reyes.world import Kernel, Memory
+from reyes.world import Guard, Kernel, Memory
 
 
 def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
@@ -17,10 +17,13 @@ def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
     return ruleset.header.serial <= hold.serial or ruleset.content_sha256 == hold.content
 
 
-def roll_back(memory: Memory, kernel: Kernel, filter_table: FilterTable, until: int) -> None:
+def roll_back(
+    memory: Memory, kernel: Kernel, guard: Guard, filter_table: FilterTable, until: int
+) -> None:
     """Bring the generation before back and stay there; `until` is a time, 0 for no end.
 
-    A second rollback brings back what the first one left.
+    A second rollback brings back what the first one left. One that is cut short leaves things as
+    they were, or has the next pass finish it.
 
     Raises:
         ConfigError: no generation is remembered.
@@ -34,13 +37,12 @@ def roll_back(memory: Memory, kernel: Kernel, filter_table: FilterTable, until: 
             "one is kept at each commit that changes rules",
         )
     now = kernel.read()
-    kernel.execute(_plan(before, now, filter_table))
-    members = kernel.read_members()
-    kept = {name: members[name] for name in before.referenced_sets if name in members}
-    memory.hold_generation(Generation(before.kernel, kept))
-    memory.keep_generation(Generation(now))
     hold = Hold(serial=state.accepted.serial, content=state.content, until=until)
-    memory.save(replace(state, hold=hold, applied=None))
+    with guard.armed(lambda: kernel.revert(now, filter_table)):
+        kernel.execute(_plan(before, now, filter_table))
+        memory.hold_generation(remembered(before.kernel, kernel))
+        memory.save(replace(state, hold=hold, applied=None))
+        memory.keep_generation(Generation(now))
 
 
 def stay(memory: Memory, kernel: Kernel, filter_table: FilterTable) -> CommitPlan:
@@ -55,6 +57,13 @@ def stay(memory: Memory, kernel: Kernel, filter_table: FilterTable) -> CommitPla
     plan = _plan(held, kernel.read(), filter_table)
     kernel.execute(plan)
     return plan
+
+
+def remembered(rules: LiveKernel, kernel: Kernel) -> Generation:
+    """Return rules with the members of their sets, as the kernel holds them now."""
+    members = kernel.read_members()
+    named = Generation(rules).referenced_sets
+    return Generation(rules, {name: members[name] for name in named if name in members})
 
 
 def _plan(generation: Generation, live: LiveKernel, filter_table: FilterTable) -> CommitPlan:

@@ -179,10 +179,13 @@ def status_lines(status: Status, now: int) -> Iterator[str]:
         where = f"{omitted.group} rule {omitted.rule}"
         yield f"omitted       {where}: {omitted.what}: {omitted.reason}"
     counters = status.counters
-    yield f"repaired      {counters.repaired} times"
-    yield f"rolled back   {counters.rolled_back} times"
-    for reason, number in sorted(counters.refused.items()):
-        yield f"refused       {number} times: {reason}"
+    refused = ", ".join(
+        f"{number} {reason}" for reason, number in sorted(counters.refused.items())
+    )
+    yield (
+        f"so far        repaired {counters.repaired}, rolled back {counters.rolled_back},"
+        f" refused {refused or 0}"
+    )
 
 
 def hold_text(hold: Hold) -> str:
@@ -226,7 +229,7 @@ def _state_lines(status: Status) -> Iterator[str]:
     if status.disabled:
         yield "disabled      nothing is touched"
     if status.hold:
-        yield f"rolled back   {hold_text(status.hold)}"
+        yield f"held          {hold_text(status.hold)}"
     if status.applied and not status.applied.enforced:
         yield "audit mode    what would be denied is let through"
 

@@ -43,8 +43,8 @@ class Memory(Protocol):
     def generation(self) -> Generation | None:
         """Return the rules that were in force before the last commit that changed them."""
 
-    def keep_generation(self, generation: Generation) -> None:
-        """Keep the rules that are in force before a commit changes them."""
+    def keep_generation(self, generation: Generation | None) -> None:
+        """Keep the rules that are in force before a commit changes them; None: there are none."""
 
     def held_generation(self) -> Generation | None:
         """Return the rules that a rollback brought back."""

@@ -1,7 +1,10 @@
 """A dead man's switch: a process of its own that takes the way back if nobody disarms it.
 
-It is armed before rules go live and disarmed as the last act. If the process that commits is
-killed, hangs, or loses its terminal, the switch sees its pipe close or its time run out.
+It is armed before rules go live and disarmed as the last act. If the process that commits fails,
+is killed or hangs, the switch hears of it, sees its pipe close or its time run out.
+
+A command that the process had started outlives it, and may still change the kernel. It holds a
+second pipe open, so that the switch goes back again when the last of them has ended.
 """
 
 import logging
@@ -9,57 +12,98 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 _DISARMED = b"."
-_SETTLE_SECONDS = 0.3
-"""A command that the dead process had started may still be at work for a moment."""
-_ATTEMPTS = 3
+_FAILED = b"!"
+_LAST_COMMAND_SECONDS = 15
+"""A command waits for the xtables lock for two thirds of this (kernel.LOCK_WAIT_SECONDS)."""
+_DEATH_SECONDS = 5
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def armed(go_back: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Take the way back unless the block ends, in success or failure, within so many seconds.
+    """Take the way back unless the block ends well within so many seconds.
 
-    The block itself must leave things as they should be when it fails; `go_back` runs in another
-    process, may run several times, and must do nothing where there is nothing to do.
+    A process that is still in the block then is killed: it must not go on where it was held up.
+    `go_back` runs in another process, may run several times, and must do nothing where there is
+    nothing to do.
     """
-    read_end, write_end = os.pipe()
+    word, commands = os.pipe(), os.pipe()
+    os.set_inheritable(commands[1], True)  # noqa: FBT003 - the standard library's signature
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        os.close(write_end)
-        _watch(read_end, go_back, seconds)
-    os.close(read_end)
+    process = os.getpid()
+    switch = os.fork()
+    if switch == 0:
+        os.close(word[1])
+        os.close(commands[1])
+        _watch(process, word[0], commands[0], go_back, seconds)
+    os.close(word[0])
+    os.close(commands[0])
+    said = _FAILED
     try:
         yield
+        said = _DISARMED
     finally:
-        # A block that was left at all was left by a living process.
-        os.write(write_end, _DISARMED)
-        os.close(write_end)
-        os.waitpid(child, 0)
+        with suppress(BrokenPipeError):  # somebody killed the switch
+            os.write(word[1], said)
+        os.close(word[1])
+        os.close(commands[1])
+        os.waitpid(switch, 0)
 
 
-def _watch(read_end: int, go_back: Callable[[], None], seconds: float) -> None:
-    """Wait for the word; never returns."""
-    os.setsid()
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _watch(
+    process: int, word: int, commands: int, go_back: Callable[[], None], seconds: float
+) -> NoReturn:
+    """Wait for the word of a process, and go back if it is not the right one."""
     code = 0
     try:
-        ready, _, _ = select.select([read_end], [], [], seconds)
-        if not ready or os.read(read_end, 1) != _DISARMED:
-            log.critical("the follower did not end its commit: going back to the rules before")
-            for _ in range(_ATTEMPTS):
-                time.sleep(_SETTLE_SECONDS)
-                go_back()
+        os.setsid()
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if not _hears(word, seconds):
+            log.critical("the follower hangs in its commit: it is killed")
+            _kill(process, word)
+            said = b""
+        else:
+            said = os.read(word, 1)
+        if said != _DISARMED:
+            if said != _FAILED:
+                log.critical("the follower did not end its commit: going back to the rules before")
+            code = _go_back_twice(commands, go_back)
     except BaseException:
-        log.exception("the way back failed")
+        log.exception("the dead man's switch failed")
         code = 1
     finally:
         os._exit(code)
+
+
+def _kill(process: int, word: int) -> None:
+    if os.getppid() == process:
+        os.kill(process, signal.SIGKILL)
+        _hears(word, _DEATH_SECONDS)
+
+
+def _go_back_twice(commands: int, go_back: Callable[[], None]) -> int:
+    """Go back at once, and when no command is at work any more; return the second's exit code."""
+    code = 0
+    for seconds in (0, _LAST_COMMAND_SECONDS):
+        _hears(commands, seconds)
+        try:
+            go_back()
+            code = 0
+        except Exception:
+            log.exception("the way back failed")
+            code = 1
+    return code
+
+
+def _hears(descriptor: int, seconds: float) -> bool:
+    """Wait until there is something to read, or the end, for so many seconds at most."""
+    ready, _, _ = select.select([descriptor], [], [], seconds)
+    return bool(ready)

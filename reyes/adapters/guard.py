@@ -1,5 +1,6 @@
 """What keeps a commit from locking anybody out: rehearsal, dead man's switch, health, people."""
 
+import os
 import select
 import sys
 from collections.abc import Callable
@@ -48,8 +49,14 @@ class CommitGuard:
 
 
 def _ask(seconds: int) -> str | None:
+    """Ask at the terminal; what is no whole `yes` in time is a no, and so is nobody there."""
     sys.stderr.write(f"Can you still open new connections? Type yes within {seconds} s: ")
     sys.stderr.flush()
-    ready, _, _ = select.select([sys.stdin], [], [], seconds)
-    answer = sys.stdin.readline().strip().lower() if ready else ""
-    return None if answer in ("y", "yes") else f"nobody confirmed within {seconds} s"
+    try:
+        ready, _, _ = select.select([sys.stdin], [], [], seconds)
+        answer = os.read(sys.stdin.fileno(), 80).decode(errors="replace") if ready else ""
+    except (OSError, TypeError, AttributeError):  # standard input is closed: it is None then
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return None
+    return "it was not confirmed" if answer.strip() else f"nobody confirmed it within {seconds} s"

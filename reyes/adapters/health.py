@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
+from reyes.adapters.deadline import deadline
 from reyes.errors import ReyesError
 
 PROBE_SECONDS = 3
@@ -24,18 +25,19 @@ class Health:
         """Return what is still wrong after so many seconds; None as soon as nothing is."""
         end = time.monotonic() + seconds
         while True:
-            trouble = self._look()
+            trouble = self._look(end)
             if trouble is None or time.monotonic() >= end:
                 return trouble
             time.sleep(_PAUSE_SECONDS)
 
-    def _look(self) -> str | None:
+    def _look(self, end: float) -> str | None:
         for probe in self._probes:
             if not _connects(probe):
                 return f"the probe {probe} does not answer any more"
         try:
             if self._ask_source:
-                self._ask_source()
+                with deadline(max(_PAUSE_SECONDS, end - time.monotonic())):
+                    self._ask_source()
         except ReyesError as error:
             return f"the ruleset's source does not answer any more: {error.message}"
         return None

@@ -45,6 +45,7 @@ COMMAND_SECONDS = 60
 
 COMMANDS = ("ipset", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
 
+_ATTEMPTS = 5
 _EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
 _LINE = re.compile(r"line:? (\d+)")
@@ -110,8 +111,14 @@ class Kernel:
         Raises:
             KernelError: the kernel refused, for one family at least.
         """
+        refused: KernelError | None = None
         for table in before.tables:
-            self._revert(table, flush=filter_table == "exclusive")
+            try:
+                self._revert(table, flush=filter_table == "exclusive")
+            except KernelError as error:
+                refused = error
+        if refused:
+            raise refused
 
     def _do(self, step: Step) -> None:
         match step:
@@ -136,9 +143,18 @@ class Kernel:
             log.critical("could not undo a step: %s", error.message)
 
     def _revert(self, before: LiveTable, *, flush: bool) -> None:
-        text = revert(before, self._read_table(before.family), flush=flush)
-        if text is not None:
-            _feed(restore_command(before.family, flush=flush), text)
+        """Bring a table back; look again if another program changes it at the same time."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            text = revert(before, self._read_table(before.family), flush=flush)
+            if text is None:
+                return
+            try:
+                _feed(restore_command(before.family, flush=flush), text)
+            except KernelError:
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
 
     def _count(self, entries: Iterable[tuple[str, int]]) -> None:
         live = self._read_sets()
@@ -281,6 +297,7 @@ def _run(argv: tuple[str, ...], stdin: str = "") -> str:
             capture_output=True,
             check=False,
             timeout=COMMAND_SECONDS,
+            close_fds=False,  # of ours it inherits one end of a pipe: deadman.armed
         )
     except subprocess.TimeoutExpired as error:
         raise KernelError(f"{argv[0]} did not end within {COMMAND_SECONDS} s") from error

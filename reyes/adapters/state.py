@@ -60,12 +60,8 @@ class StateDirectory:
                 "follower.state_directory names it",
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._seize(descriptor)
             yield
-        except BlockingIOError as error:
-            raise SourceError(
-                f"another follower run holds {self._directory / 'lock'}", "wait for it to end"
-            ) from error
         finally:
             os.close(descriptor)
 
@@ -79,12 +75,7 @@ class StateDirectory:
         try:
             return self._load()
         except _NO_JSON as error:
-            aside = self._state.with_suffix(".corrupt")
-            self._set_aside(aside)
-            raise ConfigError(
-                f"{self._state} is corrupt: {error}",
-                f"it is kept as {aside}; the next run starts without it",
-            ) from error
+            raise _set_aside(self._state, error) from error
 
     def peek(self) -> State:
         """Read what is remembered and leave the file where it is, whatever it says.
@@ -122,9 +113,12 @@ class StateDirectory:
         """Return the rules that were in force before the last commit that changed them."""
         return self._generation(self._previous)
 
-    def keep_generation(self, generation: Generation) -> None:
-        """Keep the rules that are in force before a commit changes them."""
-        write_atomically(self._previous, msgspec.json.encode(generation), 0o600)
+    def keep_generation(self, generation: Generation | None) -> None:
+        """Keep the rules that are in force before a commit changes them; None: there are none."""
+        if generation:
+            write_atomically(self._previous, msgspec.json.encode(generation), 0o600)
+        else:
+            self._previous.unlink(missing_ok=True)
 
     def held_generation(self) -> Generation | None:
         """Return the rules that a rollback brought back."""
@@ -162,6 +156,14 @@ class StateDirectory:
             raise ConfigError(f"cannot make {self._directory}: {error.strerror}") from error
         write_atomically(self._status, msgspec.json.encode(status), 0o644, durable=False)
 
+    def _seize(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SourceError(
+                f"another follower run holds {self._directory / 'lock'}", "wait for it to end"
+            ) from error
+
     def _make(self) -> None:
         if make_private_directory(self._directory, 0o755):
             # Whatever the umask is: everybody may read the status, and each secret has mode 0600.
@@ -178,7 +180,7 @@ class StateDirectory:
         try:
             return msgspec.json.decode(text, type=Generation)
         except _NO_JSON as error:
-            raise ConfigError(f"{path} is corrupt: {error}", "remove it") from error
+            raise _set_aside(path, error) from error
 
     def _read(self, path: Path) -> bytes | None:
         if not os.path.lexists(path):
@@ -189,11 +191,16 @@ class StateDirectory:
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
-    def _set_aside(self, aside: Path) -> None:
-        try:
-            self._state.rename(aside)
-        except OSError as error:
-            raise ConfigError(
-                f"{self._state} is corrupt and cannot be set aside: {error.strerror}",
-                "remove it by hand",
-            ) from error
+
+def _set_aside(path: Path, why: Exception) -> ConfigError:
+    """Move a corrupt file out of the way, so that only one run fails for it."""
+    aside = path.with_suffix(".corrupt")
+    try:
+        path.rename(aside)
+    except OSError as error:
+        return ConfigError(
+            f"{path} is corrupt and cannot be set aside: {error.strerror}", "remove it by hand"
+        )
+    return ConfigError(
+        f"{path} is corrupt: {why}", f"it is kept as {aside}; the next run starts without it"
+    )

@@ -30,7 +30,7 @@ from reyes.config import Config
 from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
 from reyes.host import Host
-from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import plan_return
 from reyes.rollback import is_held
 from reyes.state import State
@@ -104,6 +104,10 @@ class _LookingMemory(StateDirectory):
     def load(self) -> State:
         """Read what is remembered."""
         return self.peek()
+
+    def generation(self) -> Generation | None:
+        """Return nothing: who commits nothing needs no way back."""
+        return None
 
 
 def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:

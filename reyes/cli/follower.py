@@ -6,7 +6,7 @@ import click
 
 from reyes.cli import passes
 from reyes.cli.options import config_option, load_config
-from reyes.cli.resident import run_resident
+from reyes.cli.resident import ResidentPass, run_resident
 
 
 @click.command()
@@ -57,7 +57,7 @@ def command(
     options = passes.Options(**flags)  # type: ignore[arg-type]  # click gives each its option's type
     _refuse_contradictions(options, interval=interval, boot=boot, remove=remove)
     if interval is not None:
-        run_resident(lambda: passes.FollowerPass(load_config(config_path), options), interval)
+        run_resident(lambda: _resident_pass(config_path, options), interval)
         return
     config = load_config(config_path)
     if remove:
@@ -68,6 +68,11 @@ def command(
         passes.FollowerPass(config, options).boot()
     else:
         passes.FollowerPass(config, options)()
+
+
+def _resident_pass(config_path: Path, options: passes.Options) -> ResidentPass:
+    config = load_config(config_path)
+    return ResidentPass(passes.FollowerPass(config, options), passes.longest_pass(config.follower))
 
 
 def _refuse_contradictions(
@@ -85,6 +90,8 @@ def _refuse_contradictions(
     asks_people = options.interactive or options.confirm is not None
     if asks_people and chosen:
         raise click.UsageError(f"{chosen[0]} asks nobody: leave --interactive and --confirm out")
+    if interval is not None and options.force:
+        raise click.UsageError("--force is for a single pass: leave --interval out")
     if interval is not None and options.splay:
         raise click.UsageError("--interval varies by itself: leave --splay out")
     if options.ruleset is not None and boot:

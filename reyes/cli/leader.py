@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,21 +29,57 @@ if TYPE_CHECKING:
     help="Also write the signed ruleset to this file.",
 )
 @click.option("--force", is_flag=True, help="Publish no matter how much vanished.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(1, 86_400),
+    metavar="SECONDS",
+    help="Stay, and do this again and again.",
+)
 @json_option("what was done and what changed")
 def command(
-    config_path: Path, dry_run: bool, output: Path | None, force: bool, as_json: bool
+    config_path: Path,
+    *,
+    dry_run: bool,
+    output: Path | None,
+    force: bool,
+    interval: float | None,
+    as_json: bool,
 ) -> None:
     """Read the security groups of all sources, and publish them as one signed ruleset.
 
     Prints what changed.
     If another leader publishes meanwhile its ruleset stands, and the exit code is 0.
     """
+
+    def one_pass(config: "Config") -> None:
+        _publish(config, dry_run=dry_run, output=output, force=force, as_json=as_json)
+
+    if interval is None:
+        one_pass(load_config(config_path))
+        return
+    if dry_run or force:
+        name = "--dry-run" if dry_run else "--force"
+        raise click.UsageError(f"{name} is for a single pass: leave --interval out")
+    from reyes.cli.resident import ResidentPass, run_resident
+    from reyes.leader import leader_config
+
+    def make_pass() -> ResidentPass:
+        config = load_config(config_path)
+        leader_config(config)
+        return ResidentPass(partial(one_pass, config))
+
+    run_resident(make_pass, interval)
+
+
+def _publish(
+    config: "Config", *, dry_run: bool, output: Path | None, force: bool, as_json: bool
+) -> None:
+    """Make one pass, and print what it did."""
     from reyes.adapters.clock import now
     from reyes.adapters.files import write_atomically
     from reyes.cli.leader_recording import leader_recording
     from reyes.leader import Request
 
-    config = load_config(config_path)
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
     request = Request(now=now(), generator=generator, dry_run=dry_run, force=force)
     with leader_recording(config, leaves_traces=not dry_run) as record:

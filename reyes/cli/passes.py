@@ -16,10 +16,10 @@ from reyes.adapters import clock
 from reyes.adapters.deadline import deadline
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
-from reyes.adapters.kernel import Kernel, families, raise_conntrack_max
+from reyes.adapters.kernel import COMMAND_SECONDS, Kernel, families, raise_conntrack_max
 from reyes.adapters.state import StateDirectory
 from reyes.cli.identity import machine_id, remembered_host, this_host
-from reyes.cli.recording import recording
+from reyes.cli.recording import record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
 from reyes.errors import ConfigError
@@ -90,8 +90,8 @@ class FollowerPass:
             return
         started = time.monotonic()
         with self._memory.lock(), recording(settings, self._memory) as record:
-            host = record.host = remembered_host(self._config, self._memory.load().identity)
             verified = record.verified = follower.last_good()
+            host = record.host = remembered_host(self._config, self._memory.load().identity)
             not_after = verified.ruleset.header.not_after
             if not_after < clock.now():
                 log.warning(
@@ -107,8 +107,7 @@ class FollowerPass:
         if not is_disabled(settings):
             return False
         click.echo(f"disabled by {settings.disable_file}: nothing is touched")
-        with recording(settings, self._memory) as record:
-            record.outcome = "disabled"
+        record_outcome(settings, self._memory, "disabled")
         return True
 
     def _known_host(self) -> Host:
@@ -133,6 +132,11 @@ class FollowerPass:
         return CommitGuard(settings, ask, options.confirm)
 
 
+def longest_pass(settings: FollowerConfig) -> int:
+    """Return how many seconds an honest pass may take: to get a ruleset, and to commit it."""
+    return settings.deadline + settings.confirm_timeout + COMMAND_SECONDS
+
+
 def dry_run(config: Config, options: Options) -> None:
     """Do all but remember and commit, as far as this user's rights go."""
     memory = _readable_memory(Path(config.follower.state_directory))
@@ -153,9 +157,9 @@ def dry_run(config: Config, options: Options) -> None:
 def remove(config: Config) -> None:
     """Take all of Reyes out of the kernel."""
     memory = StateDirectory(Path(config.follower.state_directory))
-    with memory.lock(), recording(config.follower, memory) as record:
+    with memory.lock():
         plan = _follower(config, memory, None).remove()
-        record.outcome = "removed"
+        record_outcome(config.follower, memory, "removed")
     click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
     if not is_disabled(config.follower):
         click.echo(
@@ -207,7 +211,7 @@ class _NoMemory:
         """Return nothing."""
         return None
 
-    def keep_generation(self, generation: Generation) -> None:
+    def keep_generation(self, generation: Generation | None) -> None:
         """Refuse: a dry run keeps nothing."""
         raise AssertionError(generation)
 

@@ -90,6 +90,12 @@ def recording(
     _leave(config, memory, record, None, rolled_back=record.outcome == "rolled back")
 
 
+def record_outcome(config: FollowerConfig, memory: StateDirectory, outcome: str) -> None:
+    """Leave the status behind of what is no pass, or of a pass that did nothing."""
+    with recording(config, memory) as record:
+        record.outcome = outcome
+
+
 def _leave(
     config: FollowerConfig,
     memory: StateDirectory,
@@ -98,12 +104,13 @@ def _leave(
     *,
     rolled_back: bool,
 ) -> None:
+    done = _pass(memory, record, error, rolled_back=rolled_back)
     try:
-        status = after_pass(memory.status(), _pass(memory, record, error, rolled_back=rolled_back))
+        status = after_pass(memory.status(), done)
         memory.save_status(status)
     except ReyesError as problem:
         log.warning("the status of this pass is not written: %s", problem.message)
-        return
+        status = after_pass(None, done)
     if config.metrics_file is not None:
         _write_metrics(Path(config.metrics_file), status)
 

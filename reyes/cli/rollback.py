@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from reyes.adapters.clock import now
+from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.cli.options import config_option, load_config
-from reyes.cli.recording import recording
+from reyes.cli.recording import record_outcome
 from reyes.rollback import roll_back
 from reyes.trust import moment_text
 
@@ -31,11 +33,12 @@ def command(config_path: Path, until: str | None) -> None:
     A second rollback brings back what the first one left.
     """
     config = load_config(config_path)
-    end = _moment(until, int(now())) if until else 0
+    end = _moment(until, int(now())) if until is not None else 0
     memory = StateDirectory(Path(config.follower.state_directory))
-    with memory.lock(), recording(config.follower, memory) as record:
-        roll_back(memory, Kernel(), config.follower.filter_table, end)
-        record.outcome = "rolled back"
+    with memory.lock():
+        guard = CommitGuard(replace(config.follower, probes=()), None)
+        roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
+        record_outcome(config.follower, memory, "rolled back")
     limit = f" or {moment_text(end)}" if end else ""
     click.echo(f"rolled back; this holds until a newer ruleset{limit}")
 

@@ -137,14 +137,20 @@ def plan_removal(live: LiveKernel) -> CommitPlan:
 
 def plan_return(generation: Generation, live: LiveKernel, filter_table: FilterTable) -> CommitPlan:
     """Plan the way back to rules of another time; KeyError names a set that nobody remembers."""
-    missing = [
-        IPSet(name, Family(int(name[1])), generation.members[name])
-        for name in sorted(generation.referenced_sets - live.sets.keys())
+    families = {str(family.value) for family in live.families}
+    named = sorted(name for name in generation.referenced_sets if name[1] in families)
+    missing = [_remembered(generation, name) for name in named if name not in live.sets]
+    known = [_remembered(generation, name) for name in named if name in generation.members]
+    drifted = [
+        entry
+        for entry in known
+        if entry.name in live.sets and live.sets[entry.name].entries != len(entry.members)
     ]
     steps: list[Step] = []
-    if missing:
-        steps.append(RestoreSets(create_text(missing), tuple(entry.name for entry in missing)))
-        steps.append(CountSets(tuple((entry.name, len(entry.members)) for entry in missing)))
+    if missing or drifted:
+        text = create_text(missing) + repair_text(drifted, live.sets)
+        steps.append(RestoreSets(text, tuple(entry.name for entry in missing)))
+        steps.append(CountSets(tuple((e.name, len(e.members)) for e in (*missing, *drifted))))
     flush = filter_table == "exclusive"
     by_family = {table.family: table for table in live.tables}
     for before in generation.kernel.tables:
@@ -153,6 +159,10 @@ def plan_return(generation: Generation, live: LiveKernel, filter_table: FilterTa
         if now and text:
             steps.append(RestoreTable(before.family, text, now, flush))
     return CommitPlan(tuple(steps))
+
+
+def _remembered(generation: Generation, name: str) -> IPSet:
+    return IPSet(name, Family(int(name[1])), generation.members[name])
 
 
 def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:

@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import boto3
@@ -165,7 +167,8 @@ def test_what_is_published_is_what_followers_accept(leader: Leader, ec2: Ec2Serv
 
     result = leader.run()
 
-    assert (result.exit_code, result.stderr) == (0, "INFO nothing is published yet\n")
+    assert result.exit_code == 0
+    assert result.stderr == "INFO nothing is published yet\nINFO findings: none\n"
     blob = leader.published()
     assert blob
     ruleset = leader.read_as_follower(blob)
@@ -223,7 +226,7 @@ def test_a_dry_run_publishes_nothing_and_writes_the_signed_file(
 
     result = leader.run("--dry-run", "--output", str(output))
 
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, "INFO findings: none\n")
     assert result.stdout.startswith("dry run: ruleset ")
     assert result.stdout.splitlines()[-2:] == [
         "~ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d",
@@ -292,6 +295,7 @@ def test_a_vandalised_object_is_told_and_replaced(leader: Leader, ec2: Ec2Server
     assert result.stderr == (
         "ERROR the published object is not genuine and will be replaced:"
         " the object is no binary OpenPGP message\n"
+        "INFO findings: none\n"
     )
     blob = leader.published()
     assert blob
@@ -340,6 +344,7 @@ def test_long_reads_leave_log_lines(leader: Leader, ec2: Ec2Server) -> None:
         "INFO nothing is published yet",
         "INFO us-west-2: DescribeNetworkInterfaces: 2 items so far",
         "INFO us-west-2: DescribeNetworkInterfaces: 3 items so far",
+        "INFO findings: none",
     ]
 
 
@@ -353,3 +358,96 @@ def test_a_configuration_without_leader_is_refused(leader: Leader, ec2: Ec2Serve
     assert result.exit_code == 78
     assert "the configuration has no leader section" in result.stderr
     assert ec2.asked == []
+
+
+def open_wide(ec2: Ec2Server) -> None:
+    """One group that lets in all of a tunnel, and names a group that nobody knows."""
+    group = {
+        "groupId": "sg-0000000a",
+        "groupName": "web",
+        "ownerId": OWNER,
+        "vpcId": "vpc-0a1b2c3d",
+        "ipPermissions": [
+            {
+                "ipProtocol": "-1",
+                "ipRanges": [{"cidrIp": "10.0.0.0/8"}],
+                "groups": [{"groupId": "sg-0000000f", "userId": OWNER}],
+            }
+        ],
+    }
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group])
+
+
+def test_what_is_doubtful_is_counted_in_the_log(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 1)
+    open_wide(ec2)
+
+    result = leader.run()
+
+    assert result.stderr.splitlines()[-1] == (
+        "INFO findings: 1 critical, 1 warning; see reyes check-ruleset"
+    )
+
+
+def test_metrics_tell_of_each_pass(leader: Leader, ec2: Ec2Server, tmp_path: Path) -> None:
+    fill(ec2, 3)
+    open_wide(ec2)
+    metrics = tmp_path / "reyes.prom"
+    leader.configure(metrics_file=str(metrics))
+
+    leader.run("--dry-run")
+    assert not metrics.exists()
+    leader.run()
+
+    text = metrics.read_text()
+    assert "reyes_leader_last_exit_code 0.0" in text
+    assert 'reyes_leader_counted{kind="instances"} 3.0' in text
+    assert 'reyes_leader_findings{severity="critical"} 1.0' in text
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", Failure("InternalError", 500))
+    assert leader.run().exit_code == 75
+    text = metrics.read_text()
+    assert "reyes_leader_last_exit_code 75.0" in text
+    assert 'reyes_leader_counted{kind="instances"} 3.0' in text
+    assert "reyes_leader_last_success_timestamp_seconds" in text
+
+
+def test_metrics_that_cannot_be_written_fail_no_pass(
+    leader: Leader, ec2: Ec2Server, tmp_path: Path
+) -> None:
+    fill(ec2, 1)
+    leader.configure(metrics_file=str(tmp_path / "nowhere" / "reyes.prom"))
+
+    result = leader.run()
+
+    assert result.exit_code == 0
+    assert "WARNING the metrics of this pass are not written: cannot write" in result.stderr
+    assert leader.published()
+
+
+def test_a_resident_leader_publishes_again_and_again(leader: Leader, ec2: Ec2Server) -> None:
+    fill(ec2, 1)
+    command = ["leader", "--config", str(leader.config), "--interval", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "reyes", *command], stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = Timer(60, process.kill)
+        deadline.start()
+        assert process.stdout
+        titles = (line for line in process.stdout if line.startswith("published ruleset"))
+        first, second = next(titles), next(titles)
+        process.terminate()
+        process.stdout.read()
+    deadline.cancel()
+    assert process.returncode == 0
+    assert first != second
+
+
+def test_a_resident_leader_does_not_start_without_its_section(leader: Leader) -> None:
+    text = yaml.safe_load(leader.config.read_text())
+    del text["leader"]
+    leader.config.write_text(yaml.safe_dump(text))
+
+    result = leader.run("--interval", "1")
+
+    assert result.exit_code == 78
+    assert "the configuration has no leader section" in result.stderr

@@ -11,13 +11,28 @@ from pathlib import Path
 
 import pytest
 
+from reyes.cli.passes import longest_pass
 from reyes.config import FollowerConfig
+from reyes.errors import SourceError
 
 PACKAGING = Path(__file__).parents[2] / "packaging" / "systemd"
 PROGRAM = "/opt/reyes/bin/reyes"
-SERVICES = ("reyes-leader.service", "reyes-follower.service")
-MAX_EXPOSURE = {"reyes-leader.service": 16, "reyes-follower.service": 24}
-"""Tenths on systemd's scale of 0 to 10; the follower is root, with two capabilities."""
+LEADER, FOLLOWER = "reyes-leader.service", "reyes-follower.service"
+RESIDENT = {
+    "reyes-leader-resident.service": LEADER,
+    "reyes-follower-resident.service": FOLLOWER,
+}
+BOOT = "reyes-boot.service"
+SERVICES = (LEADER, FOLLOWER, *RESIDENT, BOOT)
+MAX_EXPOSURE = {"leader": 16, "follower": 28, "boot": 28}
+"""Tenths on systemd's scale of 0 to 10; the follower is root, with two capabilities, and may make
+two kinds of namespaces."""
+OTHERWISE = {
+    *("Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "RemainAfterExit"),
+    *("TimeoutStartSec", "TimeoutStopSec", "WatchdogSec", "SuccessExitStatus", "KillMode"),
+    "Environment",
+}
+"""What a service has besides its sandbox."""
 
 
 @pytest.fixture
@@ -44,15 +59,26 @@ def verify(units: Path) -> subprocess.CompletedProcess[str]:
 
 
 def exposure_check(service: Path) -> subprocess.CompletedProcess[str]:
-    limit = f"--threshold={MAX_EXPOSURE[service.name]}"
+    limit = f"--threshold={MAX_EXPOSURE[service.stem.split('-')[1]]}"
     return analyze("security", "--offline=true", limit, service)
 
 
-def setting(unit: str, name: str) -> str:
+def settings(unit: str) -> list[tuple[str, str]]:
     text = (PACKAGING / unit).read_text(encoding="utf-8")
-    values: list[str] = re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)
+    return re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
+
+
+def setting(unit: str, name: str) -> str:
+    values = [value for key, value in settings(unit) if key == name]
     assert len(values) == 1, f"{name} in {unit}: {values}"
     return values[0]
+
+
+def sandbox(unit: str) -> list[tuple[str, str]]:
+    text = (PACKAGING / unit).read_text(encoding="utf-8")
+    section = text.partition("[Service]")[2].partition("[Install]")[0]
+    found: list[tuple[str, str]] = re.findall(r"^(\w+)=(.*)$", section, re.MULTILINE)
+    return [(name, value) for name, value in found if name not in OTHERWISE]
 
 
 def test_systemd_understands_every_line(units: Path) -> None:
@@ -82,11 +108,19 @@ def test_regained_rights_would_be_noticed(units: Path, service: str) -> None:
     assert exposure_check(path).returncode == 1
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_services_start_commands_that_exist(service: str) -> None:
+COMMANDS = {
+    value
+    for service in SERVICES
+    for name, value in settings(service)
+    if name in ("ExecStart", "ExecReload")
+}
+
+
+@pytest.mark.parametrize("line", sorted(COMMANDS - {"/bin/kill -HUP $MAINPID"}))
+def test_services_start_commands_that_exist(line: str) -> None:
     from reyes.cli import main
 
-    program, *arguments = shlex.split(setting(service, "ExecStart"))
+    program, *arguments = shlex.split(line)
     assert program == PROGRAM
     context = main.make_context("reyes", list(arguments))
     name, command, options = main.resolve_command(context, arguments)
@@ -94,13 +128,40 @@ def test_services_start_commands_that_exist(service: str) -> None:
     command.make_context(name, options, parent=context)
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_service_has_its_timer(service: str) -> None:
+@pytest.mark.parametrize("service", [LEADER, FOLLOWER])
+def test_a_service_that_ends_has_its_timer(service: str) -> None:
     assert (PACKAGING / service).with_suffix(".timer").is_file()
 
 
-def test_the_follower_ends_itself_before_systemd_does() -> None:
-    assert int(setting("reyes-follower.service", "TimeoutStartSec")) > FollowerConfig().deadline
+@pytest.mark.parametrize(("service", "model"), RESIDENT.items())
+def test_a_service_that_stays_has_the_sandbox_of_one_that_ends(service: str, model: str) -> None:
+    assert sandbox(service) == sandbox(model)
+
+
+def test_early_boot_has_the_sandbox_of_the_follower() -> None:
+    assert sandbox(BOOT) == sandbox(FOLLOWER)
+
+
+@pytest.mark.parametrize(("service", "model"), RESIDENT.items())
+def test_a_service_that_stays_excludes_the_timer(service: str, model: str) -> None:
+    assert setting(service, "Conflicts") == model.replace(".service", ".timer")
+
+
+@pytest.mark.parametrize("service", [FOLLOWER, BOOT, "reyes-follower-resident.service"])
+def test_the_dead_mans_switch_outlives_the_follower(service: str) -> None:
+    assert setting(service, "KillMode") == "process"
+
+
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [
+        (FOLLOWER, "TimeoutStartSec"),
+        ("reyes-follower-resident.service", "WatchdogSec"),
+        ("reyes-follower-resident.service", "TimeoutStopSec"),
+    ],
+)
+def test_the_follower_ends_itself_before_systemd_does(service: str, name: str) -> None:
+    assert int(setting(service, name)) > longest_pass(FollowerConfig())
 
 
 def test_the_follower_keeps_its_state_where_it_may_write() -> None:
@@ -111,3 +172,7 @@ def test_the_follower_keeps_its_state_where_it_may_write() -> None:
 def test_the_leaders_user_is_the_one_that_is_made() -> None:
     made = (PACKAGING / "reyes.sysusers").read_text(encoding="utf-8")
     assert re.search(rf"^u {setting('reyes-leader.service', 'User')} ", made, re.MULTILINE)
+
+
+def test_a_host_without_a_ruleset_boots_without_an_alarm() -> None:
+    assert setting(BOOT, "SuccessExitStatus") == str(SourceError.exit_code)

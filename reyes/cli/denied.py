@@ -1,0 +1,144 @@
+"""`reyes denied`: who was denied lately, and which group would have let him in."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+
+from reyes.adapters.kernel_log import kernel_lines
+from reyes.cli.explanation import packet_text, rule_text, source_text
+from reyes.cli.identity import this_host
+from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.rulesets import believed_content
+from reyes.config import Config
+from reyes.denied import Denial, Tally, explain_denial
+from reyes.explain import Explanation
+from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.log import LoggedPacket, parse_line
+from reyes.policy import suppose
+from reyes.trust import moment_text
+
+
+@click.command("denied")
+@config_option
+@click.option("--follow", is_flag=True, help="Go on with what comes in, until interrupted.")
+@json_option("each sender and service with its explanation")
+@click.argument("lines", metavar="[-]", required=False, type=click.Choice(["-"]))
+def command(config_path: Path, follow: bool, as_json: bool, lines: str | None) -> None:
+    """Say who was denied lately, his groups, and the groups that would have let him in.
+
+    Reads the kernel's log, or lines of it from standard input if - is given.
+    The log holds 3 packets a minute at most, so the counts are not those of all packets.
+    """
+    config = load_config(config_path)
+    if config.follower.enforce and not config.follower.log_drop:
+        click.echo(
+            "note: what is denied is not logged: set follower.log_drop to true,"
+            " and the next pass of `reyes follower` logs it",
+            err=True,
+        )
+    explainer = _Explainer(config)
+    found = _logged(sys.stdin if lines else kernel_lines(follow=follow))
+    if follow:
+        _follow(found, explainer, as_json=as_json)
+        return
+    tally = Tally()
+    for one in found:
+        tally.add(one)
+    denials = list(tally.newest_first())
+    if as_json:
+        reports = [_report(denial, explainer(denial)) for denial in denials]
+        click.echo(msgspec.json.format(msgspec.json.encode(reports)).decode())
+    else:
+        for denial in denials:
+            click.echo(f"{_title(denial)}\n" + "\n".join(_lines(denial, explainer(denial))))
+        if not denials:
+            click.echo("the log tells of no packet that was denied")
+
+
+def _logged(lines: Iterable[str]) -> Iterator[LoggedPacket]:
+    for line in lines:
+        logged = parse_line(line)
+        if logged:
+            yield logged
+
+
+def _follow(found: Iterable[LoggedPacket], explainer: "_Explainer", *, as_json: bool) -> None:
+    """Print each packet as it comes, and explain the first of its like."""
+    tally = Tally()
+    try:
+        for one in found:
+            denial = tally.add(one)
+            if as_json:
+                click.echo(msgspec.json.encode(_report(denial, explainer(denial))))
+                continue
+            click.echo(_title(denial))
+            if denial.count == 1:
+                click.echo("\n".join(_lines(denial, explainer(denial))))
+    except KeyboardInterrupt:
+        return
+
+
+class _Explainer:
+    """What this host accepted last, ready for questions."""
+
+    def __init__(self, config: Config) -> None:
+        self._content = believed_content(config, None)
+        self._policy = suppose(self._content, this_host(config))
+        self._dataplane = compile_policy(self._policy)
+
+    def __call__(self, denial: Denial) -> Explanation:
+        """Explain what becomes of such packets."""
+        return explain_denial(self._policy, self._dataplane, self._content, denial)
+
+
+class _Report(Struct, frozen=True, kw_only=True):
+    """What `--json` prints of each; `last` is in seconds since the epoch."""
+
+    count: int
+    audit: bool
+    last: float | None
+    source: str
+    destination: str
+    service: str
+    explanation: Explanation
+
+
+def _report(denial: Denial, explanation: Explanation) -> _Report:
+    return _Report(
+        count=denial.count,
+        audit=denial.audit,
+        last=denial.last,
+        source=str(denial.packet.source),
+        destination=str(denial.packet.destination),
+        service=packet_text(denial.packet),
+        explanation=explanation,
+    )
+
+
+def _title(denial: Denial) -> str:
+    packet = denial.packet
+    what = "would be denied" if denial.audit else "denied"
+    last = f", last at {moment_text(int(denial.last))}" if denial.last is not None else ""
+    way = f"{packet_text(packet)} from {packet.source} to {packet.destination}"
+    return f"{denial.count} x {what}: {way}{last}"
+
+
+def _lines(denial: Denial, explanation: Explanation) -> Iterator[str]:
+    groups = dict.fromkeys(
+        f"{member.group} ({member.group_name})" for member in explanation.source_is
+    )
+    if groups:
+        yield f"  is in    {', '.join(groups)}"
+    else:
+        yield f"  is in    no group: no interface in the ruleset has {denial.packet.source}"
+    if explanation.decision != "denied":
+        yield f"  now      {explanation.decision}: the ruleset has changed since"
+        return
+    for miss in explanation.near_misses:
+        yield f"  lacks    {source_text(miss)}: {rule_text(miss)}"
+    if not explanation.near_misses:
+        yield f"  lacks    nothing that helps: no rule is about {packet_text(denial.packet)}"

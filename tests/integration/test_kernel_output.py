@@ -1,0 +1,83 @@
+"""What ipset and iptables print is read as it is, or refused: never half of it."""
+
+from pathlib import Path
+
+import pytest
+
+from reyes.adapters.kernel import Kernel
+from reyes.errors import KernelError
+from reyes.net import Family
+
+TABLE = b"*filter\n:INPUT ACCEPT [0:0]\n%sCOMMIT\n"
+SET = "r4:web:0123456789abcdef"
+
+
+class Commands:
+    """A PATH whose ipset and iptables print given bytes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        for prefix in ("iptables", "ip6tables"):
+            self.say(f"{prefix}-restore", b"v1.8.9 (legacy)\n")
+            for backend in ("", "-legacy", "-nft"):
+                self.say(f"{prefix}{backend}-save", b"")
+        self.say("ipset", b"")
+
+    def say(self, command: str, output: bytes) -> None:
+        said = self._directory / f"{command}.out"
+        said.write_bytes(output)
+        script = self._directory / command
+        script.write_text(f"#!/bin/sh\nexec cat '{said}'\n")
+        script.chmod(0o755)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    commands = Commands(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return commands
+
+
+def input_rules() -> tuple[str, ...]:
+    table = next(table for table in Kernel().read().tables if table.family is Family.V4)
+    return table.rules.get("INPUT", ())
+
+
+@pytest.mark.parametrize("odd", [b"\r", b"\x0b", b"\x0c", b"\xe2\x80\xa8", b"\xc2\x85"])
+def test_a_comment_of_others_stays_in_its_line(commands: Commands, odd: bytes) -> None:
+    rule = b'-A INPUT -m comment --comment "a%sb" -j ACCEPT' % odd
+    commands.say("iptables-save", TABLE % (rule + b"\n"))
+    assert input_rules() == (rule.decode(),)
+
+
+def test_a_comment_of_others_in_another_encoding_is_read(commands: Commands) -> None:
+    commands.say("iptables-save", TABLE % b'-A INPUT -m comment --comment "\xff" -j ACCEPT\n')
+    assert input_rules() == ('-A INPUT -m comment --comment "\ufffd" -j ACCEPT',)
+
+
+def test_only_iptables_itself_says_that_a_table_is_incompatible(commands: Commands) -> None:
+    rule = b'-A INPUT -m comment --comment "mode x is incompatible" -j ACCEPT'
+    commands.say("iptables-save", TABLE % (rule + b"\n"))
+    assert input_rules() == (rule.decode(),)
+    commands.say("iptables-save", b"# Table `filter' is incompatible, use 'nft' tool.\n")
+    with pytest.raises(KernelError, match="iptables-save cannot read the whole filter table"):
+        Kernel().read()
+
+
+@pytest.mark.parametrize("line", [b":INPUT\n", b"-A \n"])
+def test_half_a_line_of_a_table_is_refused(commands: Commands, line: bytes) -> None:
+    commands.say("iptables-save", TABLE % line)
+    with pytest.raises(KernelError, match="iptables-save says what cannot be understood"):
+        Kernel().read()
+
+
+def test_a_count_that_is_no_number_is_refused(commands: Commands) -> None:
+    commands.say("ipset", f"Name: {SET}\nReferences: many\n".encode())
+    with pytest.raises(KernelError, match="ipset says what cannot be understood"):
+        Kernel().read()
+
+
+def test_a_member_that_is_no_network_is_refused(commands: Commands) -> None:
+    commands.say("ipset", f"add {SET} 1.2.3.4:x\n".encode())
+    with pytest.raises(KernelError, match="ipset says what cannot be understood"):
+        Kernel().read_members()
