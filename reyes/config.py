@@ -271,9 +271,8 @@ def _read_section(expected: type[Struct], raw: Any, path: str, problems: list[st
     fields = {info.name: info for info in msgspec.structs.fields(expected)}
     before = len(problems)
     prefix = f"{path}." if path else ""
-    for key in raw:
-        if key not in fields:
-            problems.append(f"{prefix}{_word(key)}: unknown key{_meant(key, fields, problems)}")
+    unknown = (key for key in raw if key not in fields)
+    problems += [f"{prefix}{_word(key)}: unknown key{_meant(key, fields)}" for key in unknown]
     values: dict[str, Any] = {}
     for name, info in fields.items():
         if name in raw:
@@ -302,10 +301,7 @@ def _leaf(expected: Any, raw: Any, path: str, problems: list[str]) -> Any:
     return value
 
 
-def _meant(key: Any, fields: Iterable[str], problems: list[str]) -> str:
-    """Guess at a misspelt key, as long as the guess would be shown: each costs a comparison."""
-    if len(problems) >= _MAX_PROBLEMS:
-        return ""
+def _meant(key: Any, fields: Iterable[str]) -> str:
     near = difflib.get_close_matches(_word(key), fields, n=1)
     return f", did you mean {near[0]}?" if near else ""
 

@@ -58,7 +58,17 @@ def cut_over(
         if trouble:
             go_back()
     if trouble:
-        raise UnhealthyError(
+        raise _verdict(trouble, guard.is_well())
+
+
+def _verdict(trouble: str, well_again: bool) -> KernelError:  # noqa: FBT001 - a fact, not a switch
+    """Blame the rules only if the host is well without them."""
+    if well_again:
+        return UnhealthyError(
             f"{trouble}: the rules before are back in force",
             "this ruleset is not tried again; --force tries it all the same",
         )
+    return KernelError(
+        f"{trouble}, and neither with the rules before, which are back in force",
+        "something else is wrong; the next run tries again",
+    )

@@ -18,6 +18,7 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+import reyes
 from reyes.config import Config
 from reyes.cutover import UnhealthyError, changes_rules, cut_over
 from reyes.envelope import Envelope
@@ -36,6 +37,7 @@ from reyes.netfilter.plan import (
     plan_commit,
     plan_removal,
 )
+from reyes.netfilter.settled import settle
 from reyes.policy import HostPolicy, resolve
 from reyes.rollback import is_held, remembered, stay
 from reyes.state import State
@@ -47,6 +49,7 @@ from reyes.trust import (
     admit,
     authenticate,
     readmit,
+    refuse_expired,
 )
 from reyes.world import Guard, Kernel, Memory, Source, Verifier
 
@@ -74,11 +77,10 @@ class Prepared(Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
-class Recent:
-    """What a resident follower need not work out again: it is checked against before it counts."""
+class _Fetched:
+    """An object that was fetched on the way and is not looked at yet."""
 
-    genuine: Genuine | None = None
-    prepared: Prepared | None = None
+    envelope: Envelope | None = None
 
 
 class Follower(Struct, frozen=True, kw_only=True):
@@ -90,7 +92,31 @@ class Follower(Struct, frozen=True, kw_only=True):
     memory: Memory
     kernel: Kernel
     now: Callable[[], float]
-    recent: Recent = field(default_factory=Recent)
+    fetched: _Fetched = field(default_factory=_Fetched)
+
+    def is_settled(self, host: Host, live: LiveKernel) -> bool:
+        """Tell whether the ruleset, this host and the kernel are what the last good pass left.
+
+        Asks the source; what it answers is kept for `obtain`.
+
+        Raises:
+            SourceError: the source does not answer.
+            ExpiredError: the ruleset is the same, and has expired.
+        """
+        state, settled = self.memory.load(), self.memory.settled()
+        if settled is None or state.hold or state.etag is None or self._members_due(live):
+            return False
+        if settled.key != self._key(state.digest, host):
+            return False
+        if not settled.shown_by(live, self.config.follower.filter_table):
+            return False
+        if self.memory.last_good() is None:
+            return False
+        self.fetched.envelope = self._fetch(state, state.etag)
+        if self.fetched.envelope is not None:
+            return False
+        refuse_expired(state.not_after, int(self.now()))
+        return True
 
     def obtain(self, *, force: bool = False, remember: bool = True) -> VerifiedRuleset:
         """Fetch and admit the ruleset; remember it as the highest that was accepted.
@@ -151,15 +177,9 @@ class Follower(Struct, frozen=True, kw_only=True):
         Raises:
             HostUnknownError: the ruleset does not know this host.
         """
-        members = self._members_if_due(live)
-        recent = self.recent.prepared
-        if recent and (recent.verified.digest, recent.policy.host) == (verified.digest, host):
-            if members is None and recent.live == live and not recent.plan.steps:
-                return recent
-            policy, dataplane = recent.policy, recent.dataplane
-        else:
-            policy = resolve(verified, host)
-            dataplane = compile_policy(policy)
+        members = self.kernel.read_members() if self._members_due(live) else None
+        policy = resolve(verified, host)
+        dataplane = compile_policy(policy)
         drifted = frozenset(
             entry.name
             for entry in dataplane.sets
@@ -171,7 +191,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         if previous:
             # It stays the way back until this commit has proved healthy, and so do its sets.
             plan = plan_commit(dataplane, live, filter_table, drifted, previous.referenced_sets)
-        prepared = Prepared(
+        return Prepared(
             verified=verified,
             policy=policy,
             dataplane=dataplane,
@@ -180,8 +200,6 @@ class Follower(Struct, frozen=True, kw_only=True):
             members=members,
             fingerprint=_fingerprint(dataplane),
         )
-        self.recent.prepared = prepared
-        return prepared
 
     def commit(self, prepared: Prepared, guard: Guard, *, force: bool = False) -> Outcome:
         """Put a prepared dataplane in force, and say what that was.
@@ -206,6 +224,9 @@ class Follower(Struct, frozen=True, kw_only=True):
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:
             self.memory.save(after)
+        self.memory.keep_settled(
+            settle(prepared.dataplane, self._key(prepared.verified.digest, prepared.policy.host))
+        )
         self._tidy(prepared)
         if not prepared.plan.steps:
             return "unchanged"
@@ -254,7 +275,8 @@ class Follower(Struct, frozen=True, kw_only=True):
         return plan
 
     def _newest(self, state: State, kept: bytes | None) -> tuple[Envelope, Genuine]:
-        envelope = self._fetch(state, state.etag if kept else None)
+        envelope = self.fetched.envelope or self._fetch(state, state.etag if kept else None)
+        self.fetched.envelope = None
         if envelope is None and kept is not None:
             known = self._known(Envelope(kept, state.etag), state)
             if known:
@@ -267,13 +289,11 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:
         """Return a kept object if it still is the one that was accepted."""
-        genuine = self.recent.genuine
-        if genuine is None or not _is_accepted(genuine, state):
-            try:
-                genuine = self._authenticate(envelope)
-            except SignatureError:
-                return None
-        return (envelope, genuine) if _is_accepted(genuine, state) else None
+        try:
+            genuine = self._authenticate(envelope)
+        except SignatureError:
+            return None
+        return (envelope, genuine) if genuine.digest == state.digest else None
 
     def _fetch(self, state: State, etag: str | None) -> Envelope | None:
         try:
@@ -287,19 +307,17 @@ class Follower(Struct, frozen=True, kw_only=True):
             raise
 
     def _authenticate(self, envelope: Envelope) -> Genuine:
-        genuine = authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
-        self.recent.genuine = genuine
-        return genuine
+        return authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
 
-    def _members_if_due(self, live: LiveKernel) -> Mapping[str, tuple[str, ...]] | None:
-        if not live.sets:
-            return None
+    def _members_due(self, live: LiveKernel) -> bool:
+        """Tell whether it is time to read all members back."""
         since = abs(self.now() - self.memory.load().members_checked_at)
-        return self.kernel.read_members() if since >= MEMBERS_CHECK_SECONDS else None
+        return bool(live.sets) and since >= MEMBERS_CHECK_SECONDS
 
-
-def _is_accepted(genuine: Genuine, state: State) -> bool:
-    return state.accepted is not None and genuine.digest == state.accepted.digest
+    def _key(self, digest: str, host: Host) -> str:
+        """Stand for all that a dataplane is compiled from, this program's version included."""
+        origin = (reyes.__version__, digest, host, self.config.follower.filter_table)
+        return hashlib.sha256(repr(origin).encode()).hexdigest()
 
 
 def nothing_live(families: Iterable[Family]) -> LiveKernel:

@@ -207,6 +207,8 @@ def _in_force(before: Applied | None, done: Pass) -> Applied | None:
         case "unchanged" if before and done.applied:
             same = replace(done.applied, at=before.at, seconds=before.seconds)
             return before if same == before else done.applied
+        case "unchanged" if done.applied is None:
+            return before
         case "applied" | "repaired" | "unchanged":
             return done.applied
         case _:

@@ -130,17 +130,22 @@ def admit(genuine: Genuine, expectation: Expectation) -> VerifiedRuleset:
     if accepted:
         _check_replay(header, genuine.digest, accepted)
     # 13.
-    if header.not_after < now:
-        raise ExpiredError(
-            f"ruleset expired {span_text(now - header.not_after)} ago"
-            f" (not_after {moment_text(header.not_after)})",
-            "find out why no fresh one arrives: do the leaders run, and is S3's answer current",
-        )
+    refuse_expired(header.not_after, now)
     # 14. A ruleset that --force let in once needs no force to stay.
     known = accepted is not None and accepted.digest == genuine.digest
     if not expectation.force and not known:
         _check_plausible(header.counts, accepted)
     return _verified(genuine)
+
+
+def refuse_expired(not_after: int, now: int) -> None:
+    """Raise ExpiredError if the time of a ruleset is over."""
+    if not_after < now:
+        raise ExpiredError(
+            f"ruleset expired {span_text(now - not_after)} ago"
+            f" (not_after {moment_text(not_after)})",
+            "find out why no fresh one arrives: do the leaders run, and is S3's answer current",
+        )
 
 
 def readmit(genuine: Genuine, environment: str, accepted: Accepted | None) -> VerifiedRuleset:

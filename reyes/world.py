@@ -8,6 +8,7 @@ from reyes.envelope import Envelope, SignatureReport
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable
+from reyes.netfilter.settled import Settled
 from reyes.state import State
 
 
@@ -39,6 +40,12 @@ class Memory(Protocol):
 
     def keep(self, blob: bytes) -> None:
         """Keep a signed object as the last good one."""
+
+    def settled(self) -> Settled | None:
+        """Return what the kernel showed after the last good pass."""
+
+    def keep_settled(self, settled: Settled) -> None:
+        """Keep what the kernel shows after a good pass."""
 
     def generation(self) -> Generation | None:
         """Return the rules that were in force before the last commit that changed them."""
@@ -80,3 +87,6 @@ class Guard(Protocol):
 
     def trouble(self) -> str | None:
         """Say what this host does not reach any more; None as soon as it reaches all."""
+
+    def is_well(self) -> bool:
+        """Tell whether the host reaches, at this moment, what it reached before."""

@@ -8,13 +8,17 @@ from types import FrameType
 from reyes.errors import SourceError
 
 
+class DeadlineError(SourceError):
+    """What was waited for did not come in time."""
+
+
 class _DeadlinePassed(BaseException):
     """Not an Exception: botocore takes those for failures of one request, and tries again."""
 
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Interrupt the block after so many seconds with a SourceError; main thread only."""
+    """Interrupt the block after so many seconds with a DeadlineError; main thread only."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise _DeadlinePassed
@@ -24,9 +28,9 @@ def deadline(seconds: float) -> Iterator[None]:
     try:
         yield
     except _DeadlinePassed:
-        raise SourceError(
-            f"the run did not get its ruleset within {seconds:g} s",
-            "see whether S3 and the metadata service answer; follower.deadline sets the bound",
+        raise DeadlineError(
+            f"what the run waits for did not come within {seconds:.0f} s",
+            "see whether AWS and the metadata service answer; `deadline:` sets the bound",
         ) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

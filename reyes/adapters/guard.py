@@ -47,6 +47,10 @@ class CommitGuard:
             trouble = _ask(self._confirm_seconds)
         return trouble
 
+    def is_well(self) -> bool:
+        """Look once whether the host reaches what it reached before the commit."""
+        return self._health.trouble(0) is None
+
 
 def _ask(seconds: int) -> str | None:
     """Ask at the terminal; what is no whole `yes` in time is a no, and so is nobody there."""

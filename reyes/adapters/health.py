@@ -4,8 +4,8 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-from reyes.adapters.deadline import deadline
-from reyes.errors import ReyesError
+from reyes.adapters.deadline import DeadlineError, deadline
+from reyes.errors import ReyesError, UnreachableError
 
 PROBE_SECONDS = 3
 _PAUSE_SECONDS = 0.5
@@ -14,7 +14,7 @@ _PAUSE_SECONDS = 0.5
 class Health:
     """The probes that counted before a commit, and the question whether they still do.
 
-    `ask_source` asks the ruleset's source anew and raises if it does not answer.
+    `ask_source` asks the ruleset's source anew; it raises UnreachableError if no way leads there.
     """
 
     def __init__(self, probes: Iterable[str], ask_source: Callable[[], object] | None) -> None:
@@ -38,8 +38,10 @@ class Health:
             if self._ask_source:
                 with deadline(max(_PAUSE_SECONDS, end - time.monotonic())):
                     self._ask_source()
-        except ReyesError as error:
-            return f"the ruleset's source does not answer any more: {error.message}"
+        except (UnreachableError, DeadlineError) as error:
+            return f"the ruleset's source is not reached any more: {error.message}"
+        except ReyesError:
+            return None  # an answer that is no ruleset came over a path that works
         return None
 
 

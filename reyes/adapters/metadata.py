@@ -35,8 +35,8 @@ class _Link(urllib3.PoolManager):
     def urlopen(
         self, method: str, url: str, *arguments: Any, **settings: Any
     ) -> urllib3.BaseHTTPResponse:
-        bounds = {"redirect": False, "preload_content": False, "decode_content": False}
-        reply = super().urlopen(method, url, *arguments, **{**settings, **bounds})
+        settings["preload_content"] = False
+        reply = super().urlopen(method, url, *arguments, **settings)
         try:
             body = reply.read(MAX_REPLY_BYTES + 1)
         finally:

@@ -73,8 +73,10 @@ def _play(way: tuple[str, ...], acts: Sequence[Act]) -> None:
     descriptors = [_file_of(act.text) for act in acts]
     try:
         script = "".join(
-            f"{_command_line(act.argv)} </proc/self/fd/{descriptor} || exit {_FIRST_ACT + number}\n"
-            for number, (act, descriptor) in enumerate(zip(acts, descriptors, strict=True))
+            f"{_command_line(act.argv)} </proc/self/fd/{descriptor} || exit {code}\n"
+            for code, (act, descriptor) in enumerate(
+                zip(acts, descriptors, strict=True), _FIRST_ACT
+            )
         )
         done = _run((*way, "sh", "-c", script), descriptors)
     finally:

@@ -5,6 +5,7 @@ state.json      what was accepted, what was applied
 last-good.gpg   the signed object that was accepted last
 previous.json   the rules before the last commit that changed them
 held.json       the rules that a rollback brought back
+settled.json    what the kernel showed after the last good run
 status.json     what the last run left behind, for everybody to read
 """
 
@@ -21,6 +22,7 @@ from reyes.adapters.files import check_private, make_private_directory, write_at
 from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
 from reyes.netfilter.live import Generation
+from reyes.netfilter.settled import Settled
 from reyes.state import Identity, State
 from reyes.status import Status
 
@@ -39,6 +41,7 @@ class StateDirectory:
         self._last_good = directory / LAST_GOOD
         self._previous = directory / "previous.json"
         self._held = directory / "held.json"
+        self._settled = directory / "settled.json"
         self._status = directory / "status.json"
 
     @contextmanager
@@ -127,6 +130,20 @@ class StateDirectory:
     def hold_generation(self, generation: Generation) -> None:
         """Keep the rules that a rollback brought back, with their sets' members."""
         write_atomically(self._held, msgspec.json.encode(generation), 0o600)
+
+    def settled(self) -> Settled | None:
+        """Return what the kernel showed after the last good run; None if that is not known."""
+        text = self._read(self._settled)
+        try:
+            return None if text is None else msgspec.json.decode(text, type=Settled)
+        except _NO_JSON:
+            return None
+
+    def keep_settled(self, settled: Settled) -> None:
+        """Keep what the kernel shows after a good run."""
+        text = msgspec.json.encode(settled)
+        if text != self._read(self._settled):
+            write_atomically(self._settled, text, 0o600, durable=False)
 
     def status(self) -> Status | None:
         """Return what the last run left behind; None if there is nothing that can be understood.

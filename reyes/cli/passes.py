@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-import msgspec
 
 from reyes.adapters import clock
 from reyes.adapters.deadline import deadline
@@ -18,16 +17,17 @@ from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import COMMAND_SECONDS, Kernel, families, raise_conntrack_max
 from reyes.adapters.state import StateDirectory
+from reyes.cli.dry_memory import DryMemory
 from reyes.cli.identity import machine_id, remembered_host, this_host
-from reyes.cli.recording import record_outcome, recording
+from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
-from reyes.errors import ConfigError
+from reyes.errors import ConfigError, KernelError, SourceError
 from reyes.follower import Follower, Outcome, Prepared, nothing_live, payload_text
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
-from reyes.netfilter.live import Generation, LiveKernel
-from reyes.state import Identity, State
+from reyes.netfilter.live import LiveKernel
+from reyes.state import Identity
 from reyes.trust import moment_text
 from reyes.world import Memory
 
@@ -60,28 +60,64 @@ class FollowerPass:
 
     def __call__(self) -> None:
         """Fetch, admit and compile the ruleset, and put it in force."""
-        follower, options, settings = self._follower, self._options, self._config.follower
+        settings = self._config.follower
         if self._stands_still():
             return
         started = time.monotonic()
-        with self._memory.lock(), recording(settings, self._memory, force=options.force) as record:
-            with deadline(settings.deadline + options.splay):
-                host = record.host = self._known_host()
-                _wait_for_turn(host.instance_id, options.splay)
-                verified = record.verified = follower.obtain(force=options.force)
-                prepared = follower.prepare(verified, host, follower.kernel.read())
-                record.prepared = prepared
-                guard = self._guard(prepared)
-            if options.interactive and prepared.plan.steps:
-                _echo_changes(prepared, follower.kernel.read_members(), settings)
-                click.confirm("Commit this?", abort=True, err=True)
+        with deadline(settings.deadline):
+            host = self._known_host()
+        left = max(1, settings.deadline - (time.monotonic() - started))
+        _wait_for_turn(host.instance_id, self._options.splay)
+        with (
+            self._memory.lock(),
+            recording(settings, self._memory, force=self._options.force) as record,
+        ):
+            record.host = host
+            with deadline(left):
+                prepared = self._prepare(record, host)
+                guard = self._guard() if prepared and prepared.plan.steps else None
+            if prepared is None:
+                record.outcome = "unchanged"
+                log.info("unchanged, in %.2f s", time.monotonic() - started)
+                return
+            if self._options.interactive and prepared.plan.steps:
+                prepared = self._agreed(record, host, prepared)
             if is_disabled(settings):
                 click.echo(f"disabled by {settings.disable_file}: nothing is touched")
                 record.outcome = "disabled"
                 return
-            _raise_conntrack_max(settings)
-            outcome = record.outcome = follower.commit(prepared, guard, force=options.force)
+            outcome = self._follower.commit(
+                prepared, guard or CommitGuard(settings, None), force=self._options.force
+            )
+            record.outcome = outcome
+            self._memory.remember_identity(_identity(host))
+        _raise_conntrack_max(settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def _prepare(self, record: Record, host: Host) -> Prepared | None:
+        """Prepare the commit; None if all is as the last good pass left it."""
+        follower = self._follower
+        live = follower.kernel.read()
+        if not self._options.force and follower.is_settled(host, live):
+            return None
+        record.verified = follower.obtain(force=self._options.force)
+        record.prepared = prepared = follower.prepare(record.verified, host, live)
+        return prepared
+
+    def _agreed(self, record: Record, host: Host, prepared: Prepared) -> Prepared:
+        """Ask until a person agrees to what is still the thing to do when he has answered."""
+        settings, follower = self._config.follower, self._follower
+        while True:
+            _echo_changes(prepared, follower.kernel.read_members(), settings)
+            click.confirm("Commit this?", abort=True, err=True)
+            with deadline(settings.deadline):
+                record.verified = follower.obtain(force=self._options.force)
+                again = follower.prepare(record.verified, host, follower.kernel.read())
+            record.prepared = again
+            if again.plan == prepared.plan:
+                return again
+            click.echo("the ruleset or the kernel has changed meanwhile", err=True)
+            prepared = again
 
     def boot(self) -> None:
         """Put the ruleset in force that was accepted last, before the network is up."""
@@ -91,7 +127,8 @@ class FollowerPass:
         started = time.monotonic()
         with self._memory.lock(), recording(settings, self._memory) as record:
             verified = record.verified = follower.last_good()
-            host = record.host = remembered_host(self._config, self._memory.load().identity)
+            remembered = remembered_host(self._config, self._memory.load().identity)
+            host = record.host = _with_logging(remembered, self._options)
             not_after = verified.ruleset.header.not_after
             if not_after < clock.now():
                 log.warning(
@@ -111,25 +148,25 @@ class FollowerPass:
         return True
 
     def _known_host(self) -> Host:
+        """Ask who this host is, once; a metadata service that is silent now has told it before."""
         if self._host is None:
-            self._host = _host(self._config, self._options)
-            self._memory.remember_identity(
-                Identity(
-                    instance_id=self._host.instance_id,
-                    region=self._host.region,
-                    machine=machine_id(),
-                )
-            )
+            try:
+                host = this_host(self._config)
+            except SourceError as error:
+                identity = self._memory.peek().identity
+                if identity is None:
+                    raise
+                host = remembered_host(self._config, identity)
+                log.warning("%s: taken as %s, as before", error.message, host.instance_id)
+            self._host = _with_logging(host, self._options)
         return self._host
 
-    def _guard(self, prepared: Prepared) -> CommitGuard:
-        """Look at the host's health now, if there is anything to commit."""
-        settings, options = self._config.follower, self._options
-        if not prepared.plan.steps:
-            return CommitGuard(msgspec.structs.replace(settings, probes=()), None)
+    def _guard(self) -> CommitGuard:
+        """Look at the host's health before the commit."""
         etag = self._memory.load().etag
-        ask = partial(StoreSource(self._config).fetch, etag) if options.ruleset is None else None
-        return CommitGuard(settings, ask, options.confirm)
+        source = StoreSource(self._config)
+        ask = partial(source.fetch, etag) if self._options.ruleset is None else None
+        return CommitGuard(self._config.follower, ask, self._options.confirm)
 
 
 def longest_pass(settings: FollowerConfig) -> int:
@@ -139,9 +176,9 @@ def longest_pass(settings: FollowerConfig) -> int:
 
 def dry_run(config: Config, options: Options) -> None:
     """Do all but remember and commit, as far as this user's rights go."""
-    memory = _readable_memory(Path(config.follower.state_directory))
+    memory = DryMemory(Path(config.follower.state_directory))
     with deadline(config.follower.deadline):
-        host = _host(config, options)
+        host = _with_logging(this_host(config), options)
         follower = _follower(config, memory, options.ruleset)
         verified = follower.obtain(force=options.force, remember=False)
         live, members = _readable_kernel(follower)
@@ -168,13 +205,16 @@ def remove(config: Config) -> None:
         )
 
 
-def _host(config: Config, options: Options) -> Host:
-    host = this_host(config)
+def _with_logging(host: Host, options: Options) -> Host:
     return replace(
         host,
         log_accept=host.log_accept or options.log_accept,
         log_drop=host.log_drop or options.log_drop,
     )
+
+
+def _identity(host: Host) -> Identity:
+    return Identity(instance_id=host.instance_id, region=host.region, machine=machine_id())
 
 
 def _follower(config: Config, memory: Memory, ruleset: Path | None) -> Follower:
@@ -186,49 +226,6 @@ def _follower(config: Config, memory: Memory, ruleset: Path | None) -> Follower:
         kernel=Kernel(),
         now=clock.now,
     )
-
-
-class _NoMemory:
-    """The memory of a user who may not read the state directory: none."""
-
-    def load(self) -> State:
-        """Return a fresh state."""
-        return State()
-
-    def save(self, state: State) -> None:
-        """Refuse: a dry run remembers nothing."""
-        raise AssertionError(state)
-
-    def last_good(self) -> bytes | None:
-        """Return nothing."""
-        return None
-
-    def keep(self, blob: bytes) -> None:
-        """Refuse: a dry run keeps nothing."""
-        raise AssertionError(blob)
-
-    def generation(self) -> Generation | None:
-        """Return nothing."""
-        return None
-
-    def keep_generation(self, generation: Generation | None) -> None:
-        """Refuse: a dry run keeps nothing."""
-        raise AssertionError(generation)
-
-    def held_generation(self) -> Generation | None:
-        """Return nothing."""
-        return None
-
-    def hold_generation(self, generation: Generation) -> None:
-        """Refuse: a dry run holds nothing."""
-        raise AssertionError(generation)
-
-
-def _readable_memory(directory: Path) -> Memory:
-    if os.access(directory, os.R_OK | os.X_OK):
-        return StateDirectory(directory)
-    click.echo(f"note: {directory} is not readable, so replays cannot be recognised", err=True)
-    return _NoMemory()
 
 
 def _readable_kernel(follower: Follower) -> tuple[LiveKernel, Mapping[str, tuple[str, ...]]]:
@@ -263,10 +260,16 @@ def _echo_changes(
 
 
 def _raise_conntrack_max(config: FollowerConfig) -> None:
-    if config.nf_conntrack_max is not None:
+    """Raise it behind the commit, whose rules load conntrack; a refusal costs no rules."""
+    if config.nf_conntrack_max is None:
+        return
+    try:
         before = raise_conntrack_max(config.nf_conntrack_max)
-        if before is not None:
-            log.info("nf_conntrack_max raised from %d to %d", before, config.nf_conntrack_max)
+    except KernelError as error:
+        log.warning("%s (%s)", error.message, error.hint)
+        return
+    if before is not None:
+        log.info("nf_conntrack_max raised from %d to %d", before, config.nf_conntrack_max)
 
 
 def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:

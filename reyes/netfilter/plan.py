@@ -148,8 +148,8 @@ def plan_return(generation: Generation, live: LiveKernel, filter_table: FilterTa
     ]
     steps: list[Step] = []
     if missing or drifted:
-        text = create_text(missing) + repair_text(drifted, live.sets)
-        steps.append(RestoreSets(text, tuple(entry.name for entry in missing)))
+        filling = create_text(missing) + repair_text(drifted, live.sets)
+        steps.append(RestoreSets(filling, tuple(entry.name for entry in missing)))
         steps.append(CountSets(tuple((e.name, len(e.members)) for e in (*missing, *drifted))))
     flush = filter_table == "exclusive"
     by_family = {table.family: table for table in live.tables}
