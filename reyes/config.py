@@ -129,6 +129,7 @@ class LeaderConfig(Struct, frozen=True, kw_only=True):
     ] = "name"
     validity: Annotated[int, Meta(ge=60, le=MAX_VALIDITY)] = 3600
     max_shrink: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    deadline: Seconds = 600
     metrics_file: AbsolutePath | None = None
 
 

@@ -267,7 +267,7 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def remove(self) -> CommitPlan:
         """Take all of Reyes out of the kernel; return what was done."""
-        plan = plan_removal(self.kernel.read())
+        plan = plan_removal(self.kernel.read(refuse_split=False))
         self.kernel.execute(plan)
         state = self.memory.load()
         if state.applied is not None:

@@ -36,7 +36,7 @@ def roll_back(
             "there is no generation to go back to",
             "one is kept at each commit that changes rules",
         )
-    now = kernel.read()
+    now = kernel.read(refuse_split=False)
     hold = Hold(serial=state.accepted.serial, content=state.content, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
         kernel.execute(_plan(before, now, filter_table))

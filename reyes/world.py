@@ -63,8 +63,8 @@ class Memory(Protocol):
 class Kernel(Protocol):
     """The packet filter of this host."""
 
-    def read(self) -> LiveKernel:
-        """Return what is in force."""
+    def read(self, *, refuse_split: bool = True) -> LiveKernel:
+        """Return what is in force; a way out does not ask whether other tables are in order."""
 
     def read_members(self) -> Mapping[str, tuple[str, ...]]:
         """Return the members of our sets."""

@@ -14,6 +14,7 @@ from reyes.follower import Follower, Outcome, Prepared
 from reyes.host import configured_host
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import Generation
+from reyes.netfilter.settled import Settled
 from reyes.rollback import roll_back
 from reyes.ruleset import Content
 from reyes.state import State
@@ -51,6 +52,7 @@ class Notebook:
     blob: bytes | None = None
     previous: Generation | None = None
     held: Generation | None = None
+    calm: Settled | None = None
     writes: list[str] = field(default_factory=list)
 
     def load(self) -> State:
@@ -67,10 +69,16 @@ class Notebook:
         self.writes.append("keep")
         self.blob = blob
 
+    def settled(self) -> Settled | None:
+        return self.calm
+
+    def keep_settled(self, settled: Settled) -> None:
+        self.calm = settled
+
     def generation(self) -> Generation | None:
         return self.previous
 
-    def keep_generation(self, generation: Generation) -> None:
+    def keep_generation(self, generation: Generation | None) -> None:
         self.writes.append("keep generation")
         self.previous = generation
 
@@ -88,6 +96,7 @@ class Sentinel:
 
     refuses: bool = False
     finds: str | None = None
+    blameless: bool = False
     asked: list[str] = field(default_factory=list)
     go_back: Callable[[], None] | None = None
 
@@ -108,6 +117,9 @@ class Sentinel:
     def trouble(self) -> str | None:
         self.asked.append("confirm")
         return self.finds
+
+    def is_well(self) -> bool:
+        return not self.blameless
 
 
 @dataclass
@@ -153,7 +165,8 @@ class Machine:
         return self.follower.commit(self.prepare(), self.guard, force=force)
 
     def roll_back(self, until: int = 0) -> None:
-        roll_back(self.notebook, self.kernel, self.config.follower.filter_table, until)
+        filter_table = self.config.follower.filter_table
+        roll_back(self.notebook, self.kernel, self.guard, filter_table, until)
 
     def untouched(self) -> tuple[Any, ...]:
         """All that a refused ruleset must leave as it is."""

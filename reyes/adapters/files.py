@@ -31,8 +31,10 @@ def check_private(path: Path) -> None:
     on the way. Others may read it.
     """
     try:
+        # Who owns / rules this host; inside a user namespace that is not uid 0.
+        owners = {0, os.geteuid(), Path("/").stat().st_uid}
         for part in _components(path.absolute()):
-            _check_component(path, part, part.lstat())
+            _check_component(path, part, part.lstat(), owners)
     except OSError as error:
         raise ConfigError(f"cannot use {path}: {error.strerror}") from error
 
@@ -88,9 +90,8 @@ def _components(path: Path) -> Iterator[Path]:
             yield from _components(part.parent / part.readlink())
 
 
-def _check_component(path: Path, part: Path, info: os.stat_result) -> None:
-    # Who owns / rules this host; inside a user namespace that is not uid 0.
-    if info.st_uid not in {0, os.geteuid(), Path("/").stat().st_uid}:
+def _check_component(path: Path, part: Path, info: os.stat_result, owners: set[int]) -> None:
+    if info.st_uid not in owners:
         raise ConfigError(
             f"cannot trust {path}: {part} belongs to user {info.st_uid}",
             f"chown root {part}",

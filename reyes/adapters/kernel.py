@@ -68,7 +68,7 @@ def families() -> tuple[Family, ...]:
 class Kernel:
     """This network namespace's filter tables and sets."""
 
-    def read(self) -> LiveKernel:
+    def read(self, *, refuse_split: bool = True) -> LiveKernel:
         """Read our sets' headers and both filter tables.
 
         Raises:
@@ -77,7 +77,8 @@ class Kernel:
                 command says what cannot be understood.
         """
         tables = tuple(self._read_table(family) for family in families())
-        self._refuse_split()
+        if refuse_split:
+            self._refuse_split()
         return LiveKernel(tables, self._read_sets())
 
     def read_members(self) -> dict[str, tuple[str, ...]]:

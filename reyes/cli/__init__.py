@@ -8,7 +8,7 @@ import click
 
 import reyes
 from reyes.cli.logs import configure_logs
-from reyes.errors import ReyesError
+from reyes.errors import ConfigError, ReyesError
 
 COMMANDS = {
     "leader": "reyes.cli.leader",
@@ -41,6 +41,13 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # A file or a right that this host must have, where nobody had better words for it.
+            where = f" {error.filename}" if error.filename else ""
+            click.echo(f"reyes: the system refuses{where}: {error.strerror or error}", err=True)
+            ctx.exit(ConfigError.exit_code)
         except ReyesError as error:
             if ctx.params["verbose"]:
                 traceback.print_exc()

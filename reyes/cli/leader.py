@@ -65,8 +65,7 @@ def command(
 
     def make_pass() -> ResidentPass:
         config = load_config(config_path)
-        leader_config(config)
-        return ResidentPass(partial(one_pass, config))
+        return ResidentPass(partial(one_pass, config), leader_config(config).deadline)
 
     run_resident(make_pass, interval)
 
@@ -92,6 +91,7 @@ def _publish(
 
 def _run(config: "Config", request: "Request") -> "Outcome":
     """Wire the adapters to the pass."""
+    from reyes.adapters.deadline import deadline
     from reyes.adapters.ec2 import Ec2Reader
     from reyes.adapters.gpg import Gpg
     from reyes.adapters.s3 import S3Store, make_s3_client
@@ -99,7 +99,7 @@ def _run(config: "Config", request: "Request") -> "Outcome":
     from reyes.leader import leader_config, publish_pass
 
     section = leader_config(config)
-    with progress_to(sys.stderr) as progress:
+    with progress_to(sys.stderr) as progress, deadline(section.deadline):
         return publish_pass(
             config,
             request,

@@ -13,6 +13,7 @@ JUMP = f"-A INPUT -j {names.INPUT}"
 
 _RULE_ID = re.compile(r" #([0-9a-f]{10})\"")
 _COMMENT = re.compile(r"--comment \"(.*?) #[0-9a-f]{10}\"")
+_WAY = re.compile(r" -[jg] (reyes-\S+)$")
 _SET_REFERENCE = re.compile(r"--match-set (\S+) ")
 
 
@@ -63,6 +64,18 @@ class LiveTable:
             if not (chain == "INPUT" and is_jump(line))
         ]
         return tuple(lines)
+
+    @property
+    def entered_by_others(self) -> frozenset[str]:
+        """Those of our chains that rules of others lead into, other than by a jump in INPUT."""
+        lines = (
+            line
+            for chain, rules in self.rules.items()
+            if not names.owns_chain(chain)
+            for number, line in enumerate(rules)
+            if chain != "INPUT" or number not in self.jumps
+        )
+        return frozenset(match[1] for line in lines if (match := _WAY.search(line)))
 
     @property
     def referenced_sets(self) -> frozenset[str]:

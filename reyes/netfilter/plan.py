@@ -122,12 +122,15 @@ def plan_commit(
 
 
 def plan_removal(live: LiveKernel) -> CommitPlan:
-    """Plan to take all that is ours out of the kernel and to leave all else as it is."""
+    """Plan to take all that is ours out of the kernel and to leave all else as it is.
+
+    A chain that somebody else's rule leads into cannot go: it stays, empty.
+    """
     steps: list[Step] = []
     for table in live.tables:
         lines = [f":{chain} - [0:0]" for chain in table.own_chains]
         lines += [_deletion(table.rules["INPUT"][position]) for position in table.jumps]
-        lines += [f"-X {chain}" for chain in table.own_chains]
+        lines += [f"-X {c}" for c in table.own_chains if c not in table.entered_by_others]
         if lines:
             steps.append(RestoreTable(table.family, _transaction(lines), table, flush=False))
     if live.sets:
