@@ -65,12 +65,18 @@ def _refuse_scope(text: str) -> None:
         raise ValueError(f"{text!r} has a scope, which a network cannot have")
 
 
+def _text(address: Address) -> str:
+    """Write an address in the form that all Pythons share: from 3.13 on it is `::ffff:1.2.3.4`."""
+    text = str(address)
+    if ":" not in text or "." not in text:
+        return text
+    low = int(address) & 0xFFFF_FFFF
+    return f"::ffff:{low >> 16:x}:{low & 0xFFFF:x}"
+
+
 def canonical(network: Network) -> str:
     """Write a network: a host as its bare address, all else with its prefix."""
-    text = str(network.network_address)
-    if ":" in text and "." in text:  # ::ffff:0:0/96, which only Python 3.13 writes like this
-        low = int(network.network_address) & 0xFFFF_FFFF
-        text = f"::ffff:{low >> 16:x}:{low & 0xFFFF:x}"
+    text = _text(network.network_address)
     if network.prefixlen == network.max_prefixlen:
         return text
     return f"{text}/{network.prefixlen}"
@@ -106,8 +112,8 @@ def span(text: str) -> Span:
         return network.version, int(network.network_address), int(network.broadcast_address)
     address = parse_address(text)
     # The standard library takes IPv4 in no form but the canonical one.
-    if address.version != Family.V4.value and str(address) != text:
-        raise ValueError(f"it is written {address}")
+    if address.version != Family.V4.value and _text(address) != text:
+        raise ValueError(f"it is written {_text(address)}")
     number = int(address)
     return address.version, number, number
 

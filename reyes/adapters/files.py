@@ -33,8 +33,8 @@ def check_private(path: Path) -> None:
     try:
         # Who owns / rules this host; inside a user namespace that is not uid 0.
         owners = {0, os.geteuid(), Path("/").stat().st_uid}
-        for part in _components(path.absolute()):
-            _check_component(path, part, part.lstat(), owners)
+        for part, info in _components(path.absolute()):
+            _check_component(path, part, info, owners)
     except OSError as error:
         raise ConfigError(f"cannot use {path}: {error.strerror}") from error
 
@@ -81,12 +81,13 @@ def _replace(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
         os.close(directory)
 
 
-def _components(path: Path) -> Iterator[Path]:
+def _components(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield whatever the kernel passes on its way to `path`, links and their targets alike."""
     path.stat()  # raises on a missing file and on a ring of links
     for part in [*reversed(path.parents), path]:
-        yield part
-        if part.is_symlink():
+        info = part.lstat()
+        yield part, info
+        if stat.S_ISLNK(info.st_mode):
             yield from _components(part.parent / part.readlink())
 
 

@@ -109,7 +109,8 @@ def source_text(grant: Grant) -> str:
         more = len(grant.addresses) - SHOWN
         return f"{shown} and {more} more" if more > 0 else shown
     label = f" ({grant.source_label})" if grant.source_label != grant.source else ""
-    return f"{grant.source}{label}, {len(grant.addresses)} addresses"
+    number = len(grant.addresses)
+    return f"{grant.source}{label}, {number} address{'' if number == 1 else 'es'}"
 
 
 def _shortened(lines: list[str], prefix: str) -> Iterator[str]:

@@ -1,55 +1,13 @@
 """`reyes show` verifies before it shows, and says first what is wrong."""
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from click.testing import CliRunner, Result
 
-from reyes.adapters.gpg import KEYRING_FILE
-from reyes.cli import main
-from tests.gnupg_home import GnupgHome, gnupg_home
+from tests.desk import Desk
 from tests.worlds import document
 
 KEY = "production/ruleset.gpg"
-
-
-class Desk:
-    """An operator's configuration and a leader's key."""
-
-    def __init__(self, home: GnupgHome, directory: Path) -> None:
-        self.now = int(time.time())
-        self.directory = directory
-        self._home = home
-        self._leader = home.generate("Leader")
-        self._stranger = home.generate("Stranger")
-        home.export(home.path / KEYRING_FILE, self._leader, self._stranger)
-        config = {
-            "environment": "production",
-            "s3": {"bucket": "acme-reyes", "key": KEY, "region": "us-west-2"},
-            "signing": {"keyring_directory": str(home.path), "signing_key": self._leader},
-        }
-        (directory / "config.yaml").write_text(json.dumps(config))
-
-    def signed(self, payload: bytes, *, genuine: bool = True) -> bytes:
-        return self._home.sign(payload, self._leader if genuine else self._stranger)
-
-    def show(self, *arguments: str) -> Result:
-        config = str(self.directory / "config.yaml")
-        return CliRunner().invoke(main, ["show", "--config", config, *arguments])
-
-    def show_file(self, blob: bytes, *arguments: str) -> Result:
-        path = self.directory / "ruleset.gpg"
-        path.write_bytes(blob)
-        return self.show(*arguments, str(path))
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    with gnupg_home() as home:
-        yield Desk(home, tmp_path_factory.mktemp("desk"))
 
 
 def test_good_ruleset_is_shown(desk: Desk) -> None:

@@ -138,7 +138,7 @@ def check_texts(dataplane: Dataplane) -> None:
     for line in create_text(dataplane.sets).splitlines():
         assert SET_LINE.fullmatch(line), line
     names = [entry.name for entry in dataplane.sets]
-    assert set(re.findall(r"--match-set (\S+) src", "\n".join(lines))) == set(names)
+    assert set(re.findall(r"--match-set (\S+) (?:src|dst)", "\n".join(lines))) == set(names)
     assert names == sorted(set(names))
     for table in dataplane.tables:
         chains = [chain.name for chain in table.chains]

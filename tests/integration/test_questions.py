@@ -1,0 +1,123 @@
+"""Questions at an operator's desk: explain, check-ruleset, check-config."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.desk import Desk
+from tests.worlds import document
+
+DB, WEB = "i-0000000b", "10.2.0.10"
+
+
+def explained(desk: Desk, *arguments: str) -> Any:
+    path = desk.file(desk.signed(document(desk.now)))
+    return desk.run("explain", "--ruleset", path, *arguments)
+
+
+def test_an_accepted_packet_ends_with_0_and_a_denied_one_with_1(desk: Desk) -> None:
+    accepted = explained(desk, "--from", WEB, "--port", "5432", "--instance", DB)
+    assert accepted.exit_code == 0, accepted.output
+    assert accepted.stdout.startswith(
+        f"accepted: tcp 5432 from {WEB} to 10.1.0.11 at eni-0000000b"
+    )
+    assert "sg-0000000b (db) rule 2: tcp 5432-5433" in accepted.stdout
+    assert f"{WEB} in sg-0000000e (web): i-0000000e" in accepted.stdout
+
+    denied = explained(desk, "--from", WEB, "--port", "22", "--instance", DB)
+    assert denied.exit_code == 1
+    assert "near miss    none: no rule there is about tcp 22" in denied.stdout
+
+    local = explained(desk, "--from", "10.1.0.10", "--port", "22", "--instance", DB)
+    assert local.exit_code == 0
+    assert local.stdout.startswith("not judged: ")
+
+
+def test_the_answer_comes_as_json_too(desk: Desk) -> None:
+    result = explained(desk, "--from", WEB, "--port", "5432", "--instance", DB, "--json")
+    found = json.loads(result.stdout)
+    assert (found["decision"], found["granted"]["rule"]) == ("accepted", 2)
+    assert found["granted"]["members"][0]["instance"] == "i-0000000e"
+
+
+def test_without_a_packet_reach_and_uses_are_listed(desk: Desk) -> None:
+    reach = explained(desk, "--instance", DB)
+    assert reach.exit_code == 0
+    assert "tcp 5432-5433  from sg-0000000a (web), 1 address" in reach.stdout
+
+    uses = explained(desk, "--group", "web")
+    assert uses.exit_code == 0
+    assert "sg-0000000e (web) in vpc-0e0e0e0e, eu-west-1" in uses.stdout
+    assert "let in by    sg-0000000b (db) rule 2: tcp 5432-5433 as sg-0000000a" in uses.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "say --from ADDRESS for a packet, or --instance, or --group"),
+        (("--from", "10.2.0", "--port", "1", "--instance", DB), 2, "--from: "),
+        (("--from", "fe80::1%eth0", "--port", "1", "--instance", DB), 2, "has a scope"),
+        (("--from", WEB, "--to", "::1", "--port", "1", "--instance", DB), 2, "not of one family"),
+        (("--from", WEB, "--port", "65536", "--instance", DB), 2, "--port"),
+        (("--from", WEB, "--proto", "tcp", "--instance", DB), 2, "--port: tcp and udp need one"),
+        (("--from", WEB, "--proto", "47", "--port", "1", "--instance", DB), 2, "only tcp and udp"),
+        (("--from", WEB, "--proto", "foo", "--instance", DB), 2, "got 'foo'"),
+        (("--from", WEB, "--proto", "0", "--instance", DB), 2, "from 1 to 255"),
+        (("--from", WEB, "--proto", "icmpv6", "--instance", DB), 2, "does not exist in IPv4"),
+        (("--from", WEB, "--proto", "icmp", "--icmp", "8/0/1", "--instance", DB), 2, "TYPE/CODE"),
+        (("--from", WEB, "--port", "1", "--icmp", "8", "--instance", DB), 2, "only icmp"),
+        (("--from", WEB, "--port", "1", "--instance", "i-99999999"), 23, "i-99999999"),
+        (("--group", "nobody"), 2, "no group 'nobody'"),
+        (("--unverified", "--group", "web"), 2, "--unverified needs the file"),
+    ],
+)
+def test_bad_questions_are_told_so(
+    desk: Desk, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    path = desk.file(desk.signed(document(desk.now)))
+    file = () if "--unverified" in arguments else ("--ruleset", path)
+    result = desk.run("explain", *file, *arguments)
+    assert (result.exit_code, said in result.output) == (code, True), result.output
+
+
+def test_an_unverified_file_is_believed_only_when_told_so(desk: Desk) -> None:
+    forged = desk.file(desk.signed(document(desk.now), genuine=False))
+    refused = desk.run("explain", "--ruleset", forged, "--group", "web")
+    assert (refused.exit_code, refused.stdout) == (21, "")
+
+    believed = desk.run("explain", "--ruleset", forged, "--unverified", "--group", "web")
+    assert believed.exit_code == 0
+    assert "UNVERIFIED" in believed.stderr
+
+    bare = desk.file(document(desk.now))
+    assert desk.run("explain", "--ruleset", bare, "--unverified", "--group", "web").exit_code == 0
+    junk = desk.file(b"{}")
+    assert desk.run("explain", "--ruleset", junk, "--unverified", "--group", "web").exit_code == 21
+
+
+def test_an_expired_ruleset_is_explained_with_a_note(desk: Desk) -> None:
+    path = desk.file(desk.signed(document(desk.now - 90_000)))
+    result = desk.run("explain", "--ruleset", path, "--group", "web")
+    assert result.exit_code == 0
+    assert "note: ruleset expired" in result.stderr
+
+
+def test_findings_are_told_with_their_weight(desk: Desk) -> None:
+    path = desk.file(desk.signed(document(desk.now)))
+    result = desk.run("check-ruleset", path)
+    assert result.exit_code == 1
+    assert "warning   reference to nobody: sg-0000000b (db)" in result.stdout
+    assert "note      groups that count as one: 'web'" in result.stdout
+
+    as_json = json.loads(desk.run("check-ruleset", "--json", path).stdout)
+    assert {one["severity"] for one in as_json} == {"warning", "note"}
+
+
+def test_a_configuration_is_checked_with_what_it_needs(desk: Desk) -> None:
+    follower = desk.run("check-config", "--follower")
+    assert "ok      the keyring holds" in follower.stdout
+    leader = desk.run("check-config", "--leader")
+    assert leader.exit_code == 78
+    assert "problem there is no `leader:` section" in leader.stdout
+    assert "signs, and followers trust it" in leader.stdout

@@ -1,0 +1,199 @@
+"""Explanations name the group, the rule and the member, and never disagree with the chains."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from reyes.config import FailsafeConfig, FollowerConfig
+from reyes.explain import Explanation, explain, group_uses, may_reach, members_at
+from reyes.host import configured_host
+from reyes.net import Everything
+from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.evaluate import Packet
+from reyes.policy import suppose
+from reyes.ruleset import Content, GroupReference, PrefixList, Region
+from tests.worlds import allow, group, icmp, interface, tcp, vpc, world
+
+HOST = "i-00000001"
+OPEN_WORLD = allow(Everything(), "10.8.0.0/16")
+
+
+def two_vpcs(*more_rules: Any) -> Content:
+    """A host `web` in the west that lets in `app` of both sides, a list and a ping."""
+    west = Region(
+        name="us-west-2",
+        vpcs=(vpc("vpc-0000000a", "10.1.0.0/16"),),
+        groups=(
+            group(
+                "sg-00000001",
+                "web",
+                allow(tcp(80, 88), "sg-00000002"),
+                allow(tcp(443), "10.2.0.0/24", "10.3.0.0/16"),
+                allow(tcp(25), "pl-00000001"),
+                allow(icmp(8), "0.0.0.0/0"),
+                *more_rules,
+                vpc="vpc-0000000a",
+            ),
+            group("sg-00000002", "app", vpc="vpc-0000000a"),
+        ),
+        interfaces=(interface("00000001", "10.1.0.10", "sg-00000001", HOST, vpc="vpc-0000000a"),),
+        prefix_lists=(PrefixList(id="pl-00000001", cidrs=("10.4.0.0/16",)),),
+    )
+    east = Region(
+        name="eu-west-1",
+        vpcs=(vpc("vpc-0000000b", "10.2.0.0/16"),),
+        groups=(group("sg-00000003", "app", vpc="vpc-0000000b"),),
+        interfaces=(
+            interface("00000002", "10.2.0.20", "sg-00000003", "i-00000002", vpc="vpc-0000000b"),
+        ),
+    )
+    return world(east, west)
+
+
+def ask(content: Content, source: str, port: int = 80, **options: Any) -> Explanation:
+    packet = Packet(
+        source=ip_address(source), destination=ip_address("10.1.0.10"), protocol=6, port=port
+    )
+    host = configured_host(FollowerConfig(**options), HOST, None)
+    policy = suppose(content, host)
+    return explain(policy, compile_policy(policy), content, packet)
+
+
+def test_an_accepted_packet_names_group_rule_member_and_kernel_rule() -> None:
+    found = ask(two_vpcs(), "10.2.0.20", 81)
+
+    assert (found.decision, found.interface) == ("accepted", "eni-00000001")
+    granted = found.granted
+    assert granted
+    assert (granted.group, granted.group_name, granted.rule) == ("sg-00000001", "web", 1)
+    assert (granted.service, granted.source) == ("tcp 80-88", "sg-00000002")
+    (member,) = granted.members
+    assert (member.instance, member.interface, member.group) == (
+        "i-00000002",
+        "eni-00000002",
+        "sg-00000003",
+    )
+    assert (member.region, member.vpc) == ("eu-west-1", "vpc-0000000b")
+    assert granted.set
+    assert granted.set.startswith("r4:app:")
+    assert granted.kernel_rule
+    assert f"--match-set {granted.set} src" in granted.kernel_rule
+    assert granted.kernel_rule.startswith("-A reyes-ingress -p tcp -m tcp --dport 80:88 ")
+
+
+@pytest.mark.parametrize(
+    ("source", "port", "matched"),
+    [("10.3.9.9", 443, ("10.3.0.0/16",)), ("10.4.1.1", 25, ("10.4.0.0/16",))],
+)
+def test_an_accepted_packet_names_the_network_that_holds_it(
+    source: str, port: int, matched: tuple[str, ...]
+) -> None:
+    found = ask(two_vpcs(), source, port)
+    assert found.granted
+    assert (found.decision, found.granted.matched) == ("accepted", matched)
+
+
+def test_a_denied_packet_names_near_misses_and_who_sends_it() -> None:
+    found = ask(two_vpcs(), "10.2.0.20", 443 + 1)
+    assert (found.decision, found.granted, found.near_misses) == ("denied", None, ())
+    assert [member.group_name for member in found.source_is] == ["app"]
+
+    stranger = ask(two_vpcs(), "10.9.9.9", 80)
+    assert stranger.source_is == ()
+    (miss,) = stranger.near_misses
+    assert (miss.group, miss.rule, miss.source) == ("sg-00000001", 1, "sg-00000002")
+    assert miss.addresses == ("10.2.0.20",)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "reason"),
+    [
+        ("10.1.0.99", {}, "not judged: own VPC vpc-0000000a 10.1.0.0/16"),
+        ("192.0.2.1", {}, "not judged: the source is outside filtered_cidrs (10.0.0.0/8)"),
+        (
+            "10.9.0.1",
+            {"failsafe": (FailsafeConfig(cidr="10.9.0.0/24", protocol="tcp", port=22),)},
+            "failsafe: tcp 22 from 10.9.0.0/24",
+        ),
+        (
+            "10.9.0.1",
+            {"traffic": "ipsec"},
+            "not judged: the packet did not come out of IPsec on this host",
+        ),
+        (
+            "10.9.0.1",
+            {"traffic": "interface", "interfaces": ("wg0",)},
+            "not judged: the packet does not arrive on wg0",
+        ),
+    ],
+)
+def test_a_packet_that_is_not_judged_says_why(
+    source: str, options: dict[str, Any], reason: str
+) -> None:
+    found = ask(two_vpcs(), source, 22, **options)
+    assert (found.decision, found.reason, found.interface) == ("not judged", reason, None)
+
+
+def test_audit_mode_still_says_denied() -> None:
+    found = ask(two_vpcs(), "10.9.9.9", 22, enforce=False)
+    assert found.decision == "denied"
+
+
+def test_many_rules_are_explained_through_the_tree() -> None:
+    rules = [allow(tcp(10_000 + 10 * n), "sg-00000002") for n in range(100)]
+    found = ask(two_vpcs(*rules), "10.2.0.20", 10_990)
+    assert found.granted
+    assert (found.granted.rule, found.granted.service) == (104, "tcp 10990")
+    assert ask(two_vpcs(*rules), "10.2.0.20", 10_991).decision == "denied"
+
+
+def test_what_is_left_out_is_told() -> None:
+    stale = GroupReference(id="sg-00000002", peering="deleted")
+    found = ask(two_vpcs(allow(tcp(22), "sg-0000dead", stale)), "10.2.0.20", 22)
+    assert sorted((one.rule, one.what) for one in found.omitted) == [
+        (5, "sg-00000002"),
+        (5, "sg-0000dead"),
+    ]
+
+
+def test_all_that_may_reach_an_instance_is_listed_by_service() -> None:
+    policy = suppose(two_vpcs(), configured_host(FollowerConfig(), HOST, None))
+    ((interface_policy, grants),) = may_reach(policy)
+    assert interface_policy.id == "eni-00000001"
+    assert [(grant.service, grant.source) for grant in grants] == [
+        ("icmp 8", "cidrs"),
+        ("tcp 25", "pl-00000001"),
+        ("tcp 443", "cidrs"),
+        ("tcp 80-88", "sg-00000002"),
+    ]
+
+
+def test_a_group_is_found_by_name_in_all_vpcs_with_its_uses() -> None:
+    east, west = group_uses(two_vpcs(), "app")
+    assert (east.group, [member.address for member in east.members]) == (
+        "sg-00000003",
+        ["10.2.0.20"],
+    )
+    assert east.alike == ("sg-00000002 in vpc-0000000a, us-west-2",)
+    assert [(use.group, use.rule, use.reference) for use in east.let_in_by] == [
+        ("sg-00000001", 1, "sg-00000002")
+    ]
+    assert west.members == ()
+    assert list(group_uses(two_vpcs(), "nobody")) == []
+
+
+def test_an_address_in_a_delegated_prefix_belongs_to_its_interface() -> None:
+    content = world(
+        Region(
+            name="us-west-2",
+            vpcs=(vpc("vpc-0000000a", "10.1.0.0/16"),),
+            groups=(group("sg-00000001", "web", vpc="vpc-0000000a"),),
+            interfaces=(
+                interface("00000001", "10.1.0.16/28", "sg-00000001", HOST, vpc="vpc-0000000a"),
+            ),
+        )
+    )
+    (member,) = members_at(content, ip_address("10.1.0.19"))
+    assert member.address == "10.1.0.16/28"
+    assert list(members_at(content, ip_address("10.1.0.32"))) == []

@@ -1,0 +1,103 @@
+"""Each doubt about a ruleset, once where it is due and not where it is not."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from reyes.findings import Finding, find
+from reyes.net import Everything, Network
+from reyes.ruleset import Content, GroupReference, Region
+from tests.worlds import allow, group, icmp, interface, tcp, vpc, world
+
+FILTERED: tuple[Network, ...] = (ip_network("10.0.0.0/8"),)
+
+
+def west(*rules: object, name: str = "web", carried: bool = True) -> Region:
+    return Region(
+        name="us-west-2",
+        vpcs=(vpc("vpc-0000000a", "10.1.0.0/16"),),
+        groups=(group("sg-00000001", name, *rules, vpc="vpc-0000000a"),),  # type: ignore[arg-type]  # rules, from a table
+        interfaces=(
+            interface("00000001", "10.1.0.10", "sg-00000001", "i-00000001", vpc="vpc-0000000a"),
+        )
+        if carried
+        else (),
+    )
+
+
+def east(cidr: str = "10.2.0.0/16", name: str = "app") -> Region:
+    return Region(
+        name="eu-west-1",
+        vpcs=(vpc("vpc-0000000b", cidr),),
+        groups=(group("sg-00000009", name, vpc="vpc-0000000b"),),
+    )
+
+
+def kinds(content: Content, filtered: tuple[Network, ...] | None = FILTERED) -> list[str]:
+    return [f"{one.severity}: {one.kind}" for one in find(content, filtered)]
+
+
+def test_an_ordinary_world_has_no_findings() -> None:
+    content = world(
+        east(), west(allow(tcp(443), "10.2.0.0/24", "0.0.0.0/0"), allow(tcp(22), "sg-00000001"))
+    )
+    assert kinds(content) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "finding"),
+    [
+        (allow(Everything(), "10.0.0.0/8"), "critical: open to whole networks"),
+        (allow(Everything(), "0.0.0.0/0"), "critical: open to whole networks"),
+        (allow(tcp(0, 65535), "10.2.0.0/16"), "critical: open to whole networks"),
+        (allow(tcp(22), "sg-0000dead"), "warning: reference to nobody"),
+        (
+            allow(tcp(22), GroupReference(id="sg-00000001", peering="expired")),
+            "warning: reference to nobody",
+        ),
+        (allow(tcp(22), "pl-0000dead"), "warning: unreadable prefix list"),
+        (allow(icmp(-1, 3), "10.2.0.0/24"), "warning: rule that matches nothing"),
+        (allow(tcp(22), "10.1.7.0/24"), "note: rule that never matters"),
+        (allow(tcp(22), "192.0.2.0/24"), "note: rule that never matters"),
+    ],
+)
+def test_a_doubtful_rule_is_found(rule: object, finding: str) -> None:
+    assert kinds(world(east(), west(rule))) == [finding]
+
+
+def test_all_of_the_own_vpc_may_be_let_in() -> None:
+    assert kinds(world(east(), west(allow(Everything(), "10.1.0.0/16")))) == [
+        "note: rule that never matters"
+    ]
+
+
+def test_a_group_that_nobody_carries_is_noted() -> None:
+    content = world(west(allow(tcp(22), "sg-00000001"), carried=False))
+    assert kinds(content) == ["note: group without members"]
+
+
+def test_an_excluded_group_is_not_looked_at() -> None:
+    content = world(west(allow(Everything(), "10.0.0.0/8")), excluded_group_names=("web",))
+    assert kinds(content) == []
+
+
+def test_groups_that_count_as_one_are_noted_once() -> None:
+    content = world(east(name="web"), west(name="web"))
+    assert kinds(content) == ["note: groups that count as one"]
+    assert kinds(world(east(name="default"), west(name="default"))) == []
+    assert kinds(world(east(name="web"), west(name="web"), group_matching="id")) == []
+
+
+def test_vpcs_that_overlap_or_are_not_judged_are_found() -> None:
+    overlapping = world(east("10.1.128.0/17"), west())
+    assert kinds(overlapping) == ["warning: overlapping VPCs"]
+    outside = world(east("172.20.0.0/16"), west())
+    assert kinds(outside) == ["warning: VPC outside filtered_cidrs"]
+    assert kinds(outside, None) == []
+
+
+def test_findings_come_worst_first() -> None:
+    content = world(east(), west(allow(tcp(22), "10.1.7.0/24"), allow(Everything(), "10.0.0.0/8")))
+    found: tuple[Finding, ...] = find(content, FILTERED)
+    assert [one.severity for one in found] == ["critical", "note"]
+    assert "rule 2" in found[0].where
