@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # More for pytest, such as PYTEST_ARGUMENTS="-k trust --exitfirst".
 PYTEST_ARGUMENTS ?=
-# How long to fuzz, all targets together.
+# How long to fuzz, all targets together, or to prove.
 SECONDS ?= 60
 # The kernel that the lab boots; its modules belong beside it, in ../lib/uml/modules.
 UML ?= linux.uml
@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Commands of the system that a target and its set-up need.
 TO_RUN := gpg ipset iptables ip unshare
-demo: NEEDS := $(TO_RUN)
+demo proof mutants soak: NEEDS := $(TO_RUN)
 bench: NEEDS := $(TO_RUN) compiler
 test: NEEDS := $(TO_RUN) systemd-analyze
 fuzz: NEEDS := gpg
@@ -22,7 +22,7 @@ export PYTHON UML
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test fuzz lab lint format bench constraints clean
+.PHONY: help demo test fuzz proof mutants lab lint format bench soak constraints clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -38,6 +38,14 @@ test: $(VENV)/dev.stamp  ## Run all tests
 fuzz: $(VENV)/fuzz.stamp  ## Look for inputs that break a property, for SECONDS=60
 	@scripts/install-system-packages $(NEEDS)
 	$(BIN)/python -m tests.fuzz $(SECONDS)
+
+proof: $(VENV)/dev.stamp  ## Compare oracle, compiled chains and kernel on random worlds, for SECONDS=60
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/python -m tests.proof $(SECONDS)
+
+mutants: $(VENV)/dev.stamp  ## Put faults into a copy of the package and see the tests find each
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/python -m tests.mutants
 
 lab: $(VENV)/dev.stamp  ## Judge packets out of real IPsec, in a kernel of its own
 	@scripts/install-system-packages $(NEEDS)
@@ -56,6 +64,10 @@ format: $(VENV)/dev.stamp  ## Mend what ruff can mend
 bench: $(VENV)/dev.stamp  ## Measure each stage beside its floor
 	@scripts/install-system-packages $(NEEDS)
 	$(BIN)/python -m tests.bench
+
+soak: $(VENV)/dev.stamp  ## Let a resident follower make 10,000 passes, and look at its memory
+	@scripts/install-system-packages $(NEEDS)
+	$(BIN)/python -m tests.soak
 
 constraints:  ## Write constraints.txt anew; run it with the oldest Python that is supported
 	@scripts/install-system-packages venv

@@ -138,6 +138,11 @@ def some(
     )
 
 
+def mostly(usual: st.SearchStrategy[T], other: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
+    """The other one in one of four; Hypothesis drops what it is told twice in `|`."""
+    return st.integers(0, 3).flatmap(lambda number: other if number == 3 else usual)
+
+
 def identifier(prefix: str, number: int) -> str:
     return f"{prefix}-{number:08x}"
 
@@ -163,14 +168,12 @@ PORT_RANGES = st.builds(
 )
 SERVICES: st.SearchStrategy[Service] = st.one_of(
     PORT_RANGES,
-    PORT_RANGES,
     st.builds(
         Icmp, st.sampled_from(["icmp", "icmpv6"]), st.sampled_from(TYPES), st.sampled_from(CODES)
     ),
-    st.builds(Protocol, st.sampled_from(PROTOCOLS)),
-    st.just(Everything()),
+    st.sampled_from([Everything(), *map(Protocol, PROTOCOLS)]),
 )
-GROUP_IDS = st.sampled_from([0, 0, 1, 1, 2, 3, 4]).map(lambda number: identifier("sg", number))
+GROUP_IDS = st.integers(0, 4).map(lambda number: identifier("sg", number))
 RULES = st.builds(
     Ingress,
     service=SERVICES,
@@ -185,6 +188,12 @@ RULES = st.builds(
         most=3,
     ),
 )
+FEW_RULES = some(RULES, least=1, most=5)
+MANY_PORTS = st.builds(
+    lambda services, cidrs: tuple(Ingress(service=one, cidrs=cidrs) for one in services),
+    some(PORT_RANGES, least=6, most=12),
+    some(NETWORKS, least=1, most=1),
+)
 GROUPS = st.builds(
     SecurityGroup,
     id=st.just(""),
@@ -192,14 +201,21 @@ GROUPS = st.builds(
     vpc=st.just("vpc-00000000"),
     account=st.just(ACCOUNT),
     tag=st.sampled_from([None, "", "front"]),
-    ingress=some(RULES, least=1, most=5),
+    ingress=mostly(FEW_RULES, MANY_PORTS),
 )
-HELD = st.builds(
-    Held,
-    st.integers(0, 2),
-    some(st.tuples(st.integers(0, 1), st.sampled_from([4, 5, 16, 31, 255, 256, None])), least=1),
-    some(GROUP_IDS, least=1, most=4) | st.just(()),
-)
+
+
+def held(vpcs: Sequence[int]) -> st.SearchStrategy[Held]:
+    return st.builds(
+        Held,
+        st.sampled_from(vpcs),
+        some(OFFSETS, least=1),
+        mostly(some(GROUP_IDS, least=1, most=4), st.just(())),
+    )
+
+
+OFFSETS = st.tuples(st.integers(0, 1), st.sampled_from([4, 5, 16, 31, 255, 256, None]))
+OWN = st.lists(held([0, 0, 0, 1]), min_size=1, max_size=3)
 OTHERS = st.sampled_from([(NEIGHBOUR, 0), (NEIGHBOUR, 1), (None, None)])
 
 
@@ -260,10 +276,10 @@ def regions(name: str, *, home: bool) -> st.SearchStrategy[Region]:
         assemble,
         st.just(name),
         st.lists(some(st.sampled_from(VPC_CIDRS), least=1, most=2), min_size=1, max_size=3),
-        st.lists(GROUPS, min_size=2, max_size=4),
+        st.lists(GROUPS, min_size=3, max_size=4),
         st.permutations([0, 1, 2]),
-        st.lists(HELD, min_size=1, max_size=3) if home else st.just([]),
-        st.lists(st.tuples(OTHERS, HELD), min_size=1, max_size=4),
+        OWN if home else st.just([]),
+        st.lists(st.tuples(OTHERS, held([0, 1, 2, 2])), min_size=2, max_size=4),
         st.none() | some(NETWORKS, most=2),
     )
 
@@ -295,6 +311,7 @@ CONFIGS = st.builds(
     log_accept=st.booleans(),
     log_drop=st.booleans(),
 )
+FAR = st.tuples(regions("eu-west-1", home=False))
 WORLDS = st.builds(
     World,
     st.builds(
@@ -302,8 +319,8 @@ WORLDS = st.builds(
             group_matching=matching, excluded_group_names=excluded, regions=(*far, home)
         ),
         st.sampled_from(["name", "name", "tag:role", "tag:role", "id"]),
-        some(st.sampled_from(NAMES[1:]), most=1),
-        st.lists(regions("eu-west-1", home=False), max_size=1),
+        st.sampled_from([(), (), (), *((name,) for name in sorted(set(NAMES)))]),
+        mostly(FAR, st.just(())),
         regions("us-west-2", home=True),
     ),
     CONFIGS,
@@ -319,28 +336,31 @@ class Aim:
         self._lot = lot
         self._config = world.config
         self._interfaces = world.interfaces
-        self._rules = [
-            (interface, rule, _allowed(world, rule))
+        rules = [
+            (interface, rule)
             for interface in world.interfaces
             for group in world.home.groups
             if group.id in interface.groups
             for rule in group.ingress
         ]
-        self._services = [*dict.fromkeys(rule.service for _, rule, _ in self._rules), Everything()]
+        self._to_cidrs = [(i, r.service, m) for i, r in rules if (m := _listed(world, r))]
+        self._to_members = [(i, r.service, m) for i, r in rules if (m := _members(world, r))]
+        self._services = [*dict.fromkeys(rule.service for _, rule in rules), Everything()]
         self._networks = [ip_network(text) for text in sorted(_networks(world))]
         own = {interface.vpc for interface in world.interfaces}
         self._own = [ip_network(c) for v in world.home.vpcs if v.id in own for c in v.cidrs]
 
     def packets(self, count: int) -> Iterator[Packet]:
-        """Three of four are aimed at a rule of the host's groups, the fourth at anything."""
+        """Aim at the members that rules name, at the networks that they name, and at anything."""
+        anything = [
+            (interface, service, self._networks)
+            for interface in self._interfaces
+            for service in self._services
+        ]
         for number in range(count):
-            if self._rules and number % 4:
-                interface, rule, allowed = self._lot.choice(self._rules)
-                networks = self._lot.choice(allowed) if allowed else self._networks
-                yield self._packet(networks, rule.service, interface)
-            else:
-                service = self._lot.choice(self._services)
-                yield self._packet(self._networks, service, self._lot.choice(self._interfaces))
+            targets = (self._to_members, self._to_members, self._to_cidrs, anything)[number % 4]
+            interface, service, networks = self._lot.choice(targets or anything)
+            yield self._packet(networks, service, interface)
 
     def _packet(
         self, networks: Sequence[Network], service: Service, interface: Interface
@@ -444,23 +464,26 @@ def _networks(world: World) -> set[str]:
     return found
 
 
-def _allowed(world: World, rule: Ingress) -> list[list[Network]]:
-    """What a rule may mean, by any way of matching, hence also some that it does not mean."""
-    home = world.home
-    referenced = {r.id for r in rule.groups}
-    meant = [group for group in home.groups if group.id in referenced]
+def _listed(world: World, rule: Ingress) -> list[Network]:
+    """The networks that a rule names, and the entries of its prefix lists."""
+    lists = [e.cidrs for e in world.home.prefix_lists if e.id in rule.prefix_lists]
+    return [ip_network(text) for text in chain(rule.cidrs, *lists)]
+
+
+def _members(world: World, rule: Ingress) -> list[Network]:
+    """Whom a rule's references may mean, by any way of matching: some of them it does not."""
+    referenced = {reference.id for reference in rule.groups}
+    meant = [group for group in world.home.groups if group.id in referenced]
     alike = {
         (region.name, group.id)
         for region in world.content.regions
         for group in region.groups
         if any(group.name == one.name or group.tag == one.tag for one in meant)
     }
-    members = [
-        interface.addresses
+    return [
+        ip_network(address)
         for region in world.content.regions
         for interface in region.interfaces
         if any((region.name, group) in alike for group in interface.groups)
+        for address in interface.addresses
     ]
-    listed = [entry.cidrs for entry in home.prefix_lists if entry.id in rule.prefix_lists]
-    kinds_of_source = (rule.cidrs, [*chain(*listed)], [*chain(*members)])
-    return [[ip_network(text) for text in texts] for texts in kinds_of_source if texts]

@@ -87,7 +87,7 @@ def _protocol(asked: Question, family: Family) -> int:
         return PROTOCOL_NUMBERS[name]
     if not name.isdecimal() or not 0 < int(name) <= 255:  # noqa: PLR2004 - IANA's last number
         raise click.UsageError(
-            "--proto: expected tcp, udp, icmp, icmpv6 or a number from 1 to 255"
+            f"--proto: expected tcp, udp, icmp, icmpv6 or a number from 1 to 255, got {name!r}"
         )
     return int(name)
 

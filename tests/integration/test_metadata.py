@@ -174,6 +174,6 @@ def test_silence_ends_by_itself(service: MetadataService) -> None:
 @pytest.mark.parametrize("request_", ["token", "document"])
 def test_a_drip_ends_with_the_run(service: MetadataService, request_: str) -> None:
     setattr(service, request_, endless(b" ", pause=0.1))
-    with pytest.raises(SourceError, match=r"within 0\.5 s"), deadline(0.5):
+    with pytest.raises(SourceError, match="within"), deadline(0.5):
         instance_identity()
     assert service.sent > 1

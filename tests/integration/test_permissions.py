@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from reyes.cli import main
 from reyes.cli.options import load_config
 from reyes.config import Config
 from reyes.errors import ConfigError, SignatureError
+from reyes.follower import nothing_live
+from reyes.net import Family
+from reyes.netfilter.live import LiveKernel
 from tests.fakes.ec2_server import ec2_server
 from tests.fakes.proxy import Answer, proxy_to
 from tests.gnupg_home import gnupg_home
@@ -88,6 +92,16 @@ def keys() -> Iterator[tuple[Path, str]]:
         yield home.path, fingerprint
 
 
+class EmptyKernel:
+    """A kernel to look at: whoever tells it to do something fails."""
+
+    def read(self) -> LiveKernel:
+        return nothing_live(Family)
+
+    def read_members(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+
 class Host:
     """A host's files, each in a directory of its own, and its command line.
 
@@ -142,8 +156,8 @@ class Host:
 
 @pytest.fixture
 def host(keys: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """A host without a kernel: whatever asks for one fails."""
-    monkeypatch.setattr("reyes.cli.passes.Kernel", object)
+    """A host whose kernel can only be looked at."""
+    monkeypatch.setattr("reyes.cli.passes.Kernel", EmptyKernel)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="reyes-") as directory:
         yield Host(Path(directory), keys)
 
@@ -162,10 +176,19 @@ def test_good_permissions_let_a_run_begin(host: Host) -> None:
 def test_a_state_directory_of_others(host: Host, fault: Fault) -> None:
     fault(host.state)
     before = host.files()
-    offered = ("--ruleset", str(host.object))
-    for arguments in (offered, ("--dry-run", *offered), ("--boot",), ("--remove",)):
+    for arguments in (("--ruleset", str(host.object)), ("--boot",), ("--remove",)):
         refused(host.run("follower", *arguments))
         assert host.files() == before
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_dry_run_does_not_believe_what_others_wrote(host: Host, fault: Fault) -> None:
+    (host.state / "state.json").write_bytes(b"no JSON")
+    fault(host.state)
+    before = host.files()
+    _, said = host.run("follower", "--dry-run", "--ruleset", str(host.object))
+    assert "replays cannot be recognised: cannot trust" in said
+    assert host.files() == before
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -180,7 +203,6 @@ def test_a_disabled_run_writes_nothing_among_others(host: Host, fault: Fault) ->
 @pytest.mark.parametrize("fault", FAULTS[:-1])
 def test_a_memory_that_others_wrote(host: Host, fault: Fault) -> None:
     fault(host.state / "state.json")
-    refused(host.run("follower", "--dry-run", "--ruleset", str(host.object)))
     refused(host.follow())
 
 
@@ -265,8 +287,14 @@ def test_a_configuration_in_another_encoding(host: Host, content: bytes) -> None
 
 
 def test_a_configuration_without_end_is_not_read() -> None:
-    with pytest.raises(ConfigError):
-        load_config(Path("/dev/zero"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError):
+            load_config(Path("/dev/zero"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**22
 
 
 @pytest.mark.parametrize("path", ["a\0b", "/\ud800", "missing"])
