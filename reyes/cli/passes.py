@@ -22,7 +22,7 @@ from reyes.cli.identity import machine_id, remembered_host, this_host
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
-from reyes.errors import ConfigError, KernelError, SourceError
+from reyes.errors import ConfigError, KernelError, ReyesError, SourceError
 from reyes.follower import Follower, Outcome, Prepared, nothing_live, payload_text
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
@@ -64,8 +64,12 @@ class FollowerPass:
         if self._stands_still():
             return
         started = time.monotonic()
-        with deadline(settings.deadline):
-            host = self._known_host()
+        try:
+            with deadline(settings.deadline):
+                host = self._known_host()
+        except ReyesError:
+            with self._memory.lock(), recording(settings, self._memory):
+                raise
         left = max(1, settings.deadline - (time.monotonic() - started))
         _wait_for_turn(host.instance_id, self._options.splay)
         with (

@@ -24,7 +24,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 @click.option(
     "--until",
     metavar="TIME",
-    help="Stay there so long: 90m, 12h, 2d, or a time such as 2030-01-31T06:00Z.",
+    help="Stay there at most so long: 90m, 12h, 2d, or a time such as 2030-01-31T06:00Z.",
 )
 def command(config_path: Path, until: str | None) -> None:
     """Bring the rules back that were in force before the last change, at once.
@@ -40,7 +40,7 @@ def command(config_path: Path, until: str | None) -> None:
         roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
         record_outcome(config.follower, memory, "rolled back")
     limit = f" or {moment_text(end)}" if end else ""
-    click.echo(f"rolled back; this holds until a newer ruleset{limit}")
+    click.echo(f"rolled back; this holds until a ruleset with other content{limit}")
 
 
 def _moment(text: str, now: int) -> int:
