@@ -21,6 +21,8 @@ _FAILED = b"!"
 _LAST_COMMAND_SECONDS = 15
 """A command waits for the xtables lock for two thirds of this (kernel.LOCK_WAIT_SECONDS)."""
 _DEATH_SECONDS = 5
+_FOR_THE_FOLLOWER = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""Signals to which the switch is deaf: each end in the old rules, through it."""
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +40,14 @@ def armed(go_back: Callable[[], None], seconds: float) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.getpid()
+    # Blocked over the fork, so that none of them finds a switch that is not deaf to it yet.
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FOLLOWER)
     switch = os.fork()
     if switch == 0:
         os.close(word[1])
         os.close(commands[1])
         _watch(process, word[0], commands[0], go_back, seconds)
+    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
     os.close(word[0])
     os.close(commands[0])
     said = _FAILED
@@ -64,8 +69,6 @@ def _watch(
     code = 0
     try:
         os.setsid()
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
         if not _hears(word, seconds):
             log.critical("the follower hangs in its commit: it is killed")
             _kill(process, word)

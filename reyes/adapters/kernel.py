@@ -250,7 +250,7 @@ def _holds_rules(family: Family, backend: str) -> bool:
     prefix = _PREFIX[family]
     if backend == "legacy":
         # iptables-legacy-save would load the tables that it is asked about.
-        loaded = Path(f"/proc/net/{prefix.replace('tables', '_tables')}_names")
+        loaded = Path(f"/proc/thread-self/net/{prefix.replace('tables', '_tables')}_names")
         try:
             if not loaded.read_text(encoding="ascii").strip():
                 return False

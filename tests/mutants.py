@@ -1,0 +1,256 @@
+"""Put faults into a copy of the package and see the proof find each: `make mutants`.
+
+A mutant is one replaced piece of text. One that survives the tests, and one whose text is no
+longer there, end in exit code 1.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+ORACLE = "tests/property/test_oracle.py"
+PROOF = "tests/kernel/test_proof.py"
+STATEFUL = "tests/kernel/test_stateful.py"
+SETS = "tests/unit/test_ipset.py"
+TESTS = (ORACLE, PROOF, STATEFUL, SETS)
+
+NFT_ONLY = ("-k", "not legacy")
+"""The faults are above the backends; both were proved by the tests themselves."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault, where it goes, and the tests that must find it."""
+
+    fault: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...] = (ORACLE,)
+
+
+POLICY, COMPILER = "reyes/policy.py", "reyes/netfilter/compiler.py"
+MATCHING, IPTABLES = "reyes/matching.py", "reyes/netfilter/iptables.py"
+IPSET, TREE = "reyes/netfilter/ipset.py", "reyes/netfilter/tree.py"
+
+MUTANTS = (
+    Mutant(
+        "ports begin one later",
+        IPTABLES,
+        "--dport {first}:{last}",
+        "--dport {min(first + 1, last)}:{last}",
+        (PROOF,),
+    ),
+    Mutant(
+        "ports end one later",
+        IPTABLES,
+        "--dport {first}:{last}",
+        "--dport {first}:{min(last + 1, 65535)}",
+        (PROOF,),
+    ),
+    Mutant(
+        "a member is forgotten",
+        POLICY,
+        "addresses=tuple(sorted(addresses))",
+        "addresses=tuple(sorted(addresses)[1:])",
+    ),
+    Mutant(
+        "members of the wrong family",
+        COMPILER,
+        "wanted = self._family is Family.V6",
+        "wanted = self._family is Family.V4",
+    ),
+    Mutant(
+        "icmp rules in the wrong family",
+        "reyes/net.py",
+        "return frozenset({Family.V4})",
+        "return frozenset({Family.V6})",
+    ),
+    Mutant(
+        "established connections are known only behind the drop",
+        COMPILER,
+        "(*self._ingress_rules(primary, apart), *first.rules)",
+        "(*list(self._ingress_rules(primary, apart))[1:], *first.rules, _established_rule(host))",
+        (STATEFUL,),
+    ),
+    Mutant(
+        "--pol ipsec is left out",
+        IPTABLES,
+        'return "-m policy --dir in --pol ipsec"',
+        'return ""',
+        (PROOF,),
+    ),
+    Mutant(
+        "the own VPC is judged",
+        COMPILER,
+        "yield from self._own_vpc_rules()",
+        "yield from ()",
+    ),
+    Mutant(
+        "/0 is not split",
+        IPSET,
+        "if everywhere in ordered:",
+        "if False:",
+        (SETS,),
+    ),
+    Mutant(
+        "the ICMP code is ignored",
+        IPTABLES,
+        "number = str(kind) if code == -1 else",
+        "number = str(kind) if code < 256 else",
+        (PROOF,),
+    ),
+    Mutant(
+        "groups called default are matched by name",
+        MATCHING,
+        'return None if group.name == "default" else group.name',
+        "return group.name",
+    ),
+    Mutant(
+        "an empty tag matches",
+        MATCHING,
+        "return group.tag",
+        "return group.tag or 'none'",
+    ),
+    Mutant(
+        "a stale reference is resolved",
+        POLICY,
+        "if reference.peering is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "an excluded group is mirrored",
+        MATCHING,
+        "return group.name in self._excluded",
+        "return False",
+    ),
+    Mutant(
+        "the log rule ends the walk",
+        IPTABLES,
+        """return f'-j LOG --log-prefix "{prefix} "'""",
+        "return '-j DROP'",
+        (PROOF,),
+    ),
+    Mutant(
+        "another interface's rules are the primary's",
+        COMPILER,
+        'yield Rule((match,), chain, f"to {interface.id}")',
+        "yield from ()",
+    ),
+    Mutant(
+        "an address of two interfaces is not the first one's",
+        COMPILER,
+        "taken = list(primary.addresses)",
+        "taken: list[Network] = []",
+    ),
+    Mutant(
+        "failsafe peers are judged",
+        COMPILER,
+        "yield _failsafe_rule(entry)",
+        "yield from ()",
+    ),
+    Mutant(
+        "a service that ends where a part of the ports begins is forgotten",
+        TREE,
+        "meeting = [s for s in inner if s.first <= one.last and one.first <= s.last]",
+        "meeting = [s for s in inner if s.first <= one.last and one.first < s.last]",
+    ),
+    Mutant(
+        "a service covers the ports behind its last",
+        TREE,
+        "covering = [s for s in services if s.first <= part.first and part.last <= s.last]",
+        "covering = [s for s in services if s.first <= part.first <= s.last]",
+    ),
+    Mutant(
+        "a union forgets a source",
+        TREE,
+        "members = sorted({member for source in sources for",
+        "members = sorted({member for source in sources[1:] for",
+    ),
+    Mutant(
+        "a type of ICMP is open when one of its codes is",
+        TREE,
+        "self._accept(self._by_service.get(part, []), part, implied=True)",
+        "self._accept([s for of in services for s in self._by_service[of]], part, implied=True)",
+    ),
+    Mutant(
+        "sets hold the first half of their members",
+        IPSET,
+        "for member in entry.members)",
+        "for member in entry.members[: (len(entry.members) + 1) // 2])",
+        (PROOF,),
+    ),
+)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(os.cpu_count()) as pool:
+        sound = copied(ROOT, Path(directory, "sound"))
+        jobs = [(mutant, Path(directory, str(n))) for n, mutant in enumerate(MUTANTS)]
+        baseline = pool.submit(failed_test, sound, TESTS)
+        killers = pool.map(lambda job: killer(job[0], copied(sound, job[1])), jobs)
+        if failure := baseline.result():
+            click.echo(f"the tests fail without any fault: {failure}")
+            return 1
+        width = max(len(mutant.fault) for mutant in MUTANTS)
+        alive = 0
+        for mutant, by in zip(MUTANTS, killers, strict=True):
+            alive += by is None
+            click.echo(f"{mutant.fault:{width}}  {by or 'SURVIVES ' + ' '.join(mutant.tests)}")
+    click.echo(f"{len(MUTANTS) - alive} of {len(MUTANTS)} mutants killed")
+    return 1 if alive else 0
+
+
+def killer(mutant: Mutant, directory: Path) -> str | None:
+    """Put a fault into a copy, and return the test that finds it."""
+    path = directory / mutant.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutant.before) != 1:
+        sys.exit(f"{mutant.fault}: not once in {mutant.file}, mend the mutant: {mutant.before}")
+    path.write_text(text.replace(mutant.before, mutant.after), encoding="utf-8")
+    by = failed_test(directory, mutant.tests)
+    shutil.rmtree(directory)
+    return by
+
+
+def copied(source: Path, directory: Path) -> Path:
+    """Copy what the tests need; the checkout itself is never touched."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("reyes", "tests"):
+        shutil.copytree(source / name, directory / name, ignore=ignored)
+    shutil.copy(source / "pyproject.toml", directory)
+    return directory
+
+
+def failed_test(directory: Path, tests: tuple[str, ...]) -> str | None:
+    """Run tests on a copy until one fails, and name it."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-rf", "--no-header", "--tb=no"]
+    environment = {**os.environ, "PYTHONPATH": str(directory), "REYES_REQUIRE_KERNEL": "1"}
+    options = ["--hypothesis-profile=unshrunk", "-p", "no:cacheprovider", *NFT_ONLY]
+    done = subprocess.run(
+        [*argv, *options, *tests],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or failed is None:
+        sys.exit(f"pytest could not tell: {done.stdout}{done.stderr}")
+    return failed[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
