@@ -4,6 +4,8 @@ PYTHON ?= python3
 PYTEST_ARGUMENTS ?=
 # How long to fuzz, all targets together, or to prove.
 SECONDS ?= 60
+# How many followers to kill.
+ROUNDS ?= 1000
 # The kernel that the lab boots; its modules belong beside it, in ../lib/uml/modules.
 UML ?= linux.uml
 
@@ -11,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Commands of the system that a target and its set-up need.
 TO_RUN := gpg ipset iptables ip unshare
-demo proof mutants soak: NEEDS := $(TO_RUN)
+demo proof mutants soak crash: NEEDS := $(TO_RUN)
 bench: NEEDS := $(TO_RUN) compiler
 test: NEEDS := $(TO_RUN) systemd-analyze
 fuzz: NEEDS := gpg
@@ -22,7 +24,7 @@ export PYTHON UML
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test fuzz proof mutants lab lint format bench soak constraints clean
+.PHONY: help demo test fuzz proof crash mutants lab lint format bench soak constraints clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -42,6 +44,10 @@ fuzz: $(VENV)/fuzz.stamp  ## Look for inputs that break a property, for SECONDS=
 proof: $(VENV)/dev.stamp  ## Compare oracle, compiled chains and kernel on random worlds, for SECONDS=60
 	@scripts/install-system-packages $(NEEDS)
 	$(BIN)/python -m tests.proof $(SECONDS)
+
+crash: $(VENV)/dev.stamp  ## Kill followers in the middle of commits, at ROUNDS=1000 random moments
+	@scripts/install-system-packages $(NEEDS)
+	REYES_CRASH_ROUNDS=$(ROUNDS) $(BIN)/pytest $(PYTEST_ARGUMENTS) tests/kernel/test_crash.py
 
 mutants: $(VENV)/dev.stamp  ## Put faults into a copy of the package and see the tests find each
 	@scripts/install-system-packages $(NEEDS)

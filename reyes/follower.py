@@ -224,10 +224,10 @@ class Follower(Struct, frozen=True, kw_only=True):
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:
             self.memory.save(after)
+        self._tidy(prepared)
         self.memory.keep_settled(
             settle(prepared.dataplane, self._key(prepared.verified.digest, prepared.policy.host))
         )
-        self._tidy(prepared)
         if not prepared.plan.steps:
             return "unchanged"
         return "repaired" if state.applied == prepared.fingerprint else "applied"

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from reyes.config import Config, FollowerConfig
 from reyes.envelope import Envelope
-from reyes.errors import KernelError, SourceError
+from reyes.errors import ConfigError, KernelError, SourceError
 from reyes.follower import Follower, Outcome, Prepared
 from reyes.host import configured_host
 from reyes.netfilter.compiler import Dataplane
@@ -95,6 +95,7 @@ class Sentinel:
     """A guard that does what it is told to, and remembers when it was asked for what."""
 
     refuses: bool = False
+    forbids: bool = False
     finds: str | None = None
     blameless: bool = False
     asked: list[str] = field(default_factory=list)
@@ -104,6 +105,8 @@ class Sentinel:
         self.asked.append("rehearse")
         if self.refuses:
             raise KernelError("refused in the rehearsal")
+        if self.forbids:
+            raise ConfigError("namespaces are forbidden")
 
     @contextmanager
     def armed(self, go_back: Callable[[], None]) -> Iterator[None]:

@@ -7,8 +7,9 @@ from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 from reyes.netfilter.plan import RestoreTable
-from reyes.ruleset import Content
+from reyes.ruleset import Content, PrefixList
 from tests.commits import rule_of, spoil, state
+from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import NOW, Machine
 from tests.worlds import small_world
 
@@ -16,6 +17,17 @@ from tests.worlds import small_world
 def altered(*excluded: str) -> Content:
     """The small world, with other rules for the host."""
     return replace(small_world(), excluded_group_names=excluded)
+
+
+def opened_to(network: str) -> Content:
+    """The small world, with a prefix list of other networks."""
+    content = small_world()
+    lists = (PrefixList(id="pl-0000000a", cidrs=(network, "203.0.113.0/24")),)
+    regions = tuple(
+        replace(region, prefix_lists=lists) if region.prefix_lists else region
+        for region in content.regions
+    )
+    return replace(content, regions=regions)
 
 
 def advanced(machine: Machine, *excluded: str) -> None:
@@ -193,3 +205,102 @@ def test_a_second_rollback_goes_forward_again() -> None:
     assert state(machine.kernel)[0] == second != first
     assert machine.kernel.read().families == set(Family)
     assert int(machine.clock.time) == NOW + 60
+
+
+def test_what_unhealthy_rules_replaced_is_what_stays() -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        machine.run()
+    assert state(machine.kernel)[0] == first
+    machine.kernel = MemoryKernel()
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_host_that_may_not_rehearse_keeps_its_way_back() -> None:
+    machine, first = two_generations()
+    advanced(machine, "web")
+    machine.guard.forbids = True
+    with pytest.raises(ConfigError):
+        machine.run()
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_first_commit_that_fails_leaves_no_way_back() -> None:
+    machine = Machine()
+    machine.guard.refuses = True
+    with pytest.raises(KernelError):
+        machine.run()
+    assert machine.notebook.previous is None
+    with pytest.raises(ConfigError, match="no generation"):
+        machine.roll_back()
+
+
+def sets_of(machine: Machine) -> set[str]:
+    return set(machine.kernel.sets)
+
+
+def test_only_the_sets_of_two_generations_stay() -> None:
+    machine = Machine()
+    seen = []
+    for number in range(4):
+        machine.clock.time += 60
+        machine.publish(int(machine.clock.time), opened_to(f"192.0.2.{number}"))
+        assert machine.run() == "applied"
+        live = machine.kernel.read()
+        named = {name for table in live.tables for name in table.referenced_sets}
+        seen.append(named)
+        assert sets_of(machine) == named.union(*seen[-2:])
+    assert len(set.union(*seen)) > len(sets_of(machine))
+
+
+def test_what_a_dead_run_left_behind_is_destroyed_though_nothing_else_is_to_do() -> None:
+    machine = Machine()
+    machine.run()
+    right = sets_of(machine)
+    machine.kernel.ipset("create r4:left:0123456789abcdef hash:net family inet maxelem 1\n")
+    assert machine.run() == "unchanged"
+    assert sets_of(machine) == right
+
+
+def test_a_rollback_is_armed() -> None:
+    machine, first = two_generations()
+    second = state(machine.kernel)[0]
+    machine.guard.asked.clear()
+    machine.roll_back()
+    assert machine.guard.asked == ["arm", "disarm"]
+    assert state(machine.kernel)[0] == first
+    assert machine.guard.go_back
+    machine.guard.go_back()
+    assert state(machine.kernel)[0] == second
+
+
+def test_a_rollback_that_the_kernel_refuses_holds_nothing() -> None:
+    machine, _ = two_generations()
+    second = state(machine.kernel)[0]
+    machine.kernel.refuses = lambda step: isinstance(step, RestoreTable)
+    with pytest.raises(KernelError):
+        machine.roll_back()
+    assert state(machine.kernel)[0] == second
+    assert machine.notebook.state.hold is None
+    machine.kernel.refuses = lambda _: False
+    assert machine.run() == "unchanged"
+
+
+def test_members_of_what_is_held_are_repaired() -> None:
+    machine, _ = two_generations()
+    machine.roll_back()
+    right = state(machine.kernel)
+    for one in machine.kernel.sets.values():
+        one.members.clear()
+    assert machine.run() == "held"
+    assert state(machine.kernel) == right

@@ -1,0 +1,127 @@
+"""The dead man's switch, with processes that fail, die and hang."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = r"""
+import os, pathlib, signal, subprocess, sys, time
+from reyes.adapters.deadman import armed
+
+marks = pathlib.Path(sys.argv[1])
+
+def go_back():
+    with marks.open("a") as file:
+        file.write("back\n")
+    {fate}
+
+with armed(go_back, {seconds}):
+    {block}
+with marks.open("a") as file:
+    file.write("on\n")
+"""
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def run(
+    marks: Path, block: str, fate: str = "pass", seconds: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    """Run a block under a switch; `fate` is what befalls the way back."""
+    script = SCRIPT.format(block=block, fate=fate, seconds=seconds)
+    return subprocess.run(
+        [sys.executable, "-c", script, str(marks)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    return tmp_path / "marks"
+
+
+def told(marks: Path) -> list[str]:
+    return marks.read_text().split() if marks.exists() else []
+
+
+def test_a_block_that_ends_well_disarms(marks: Path) -> None:
+    assert run(marks, "pass").returncode == 0
+    assert told(marks) == ["on"]
+
+
+def test_a_block_that_fails_is_taken_back_before_it_is_left(marks: Path) -> None:
+    done = run(marks, "raise ValueError")
+    assert done.returncode == 1
+    assert "ValueError" in done.stderr
+    assert "did not end" not in done.stderr
+    assert set(told(marks)) == {"back"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_dies_is_taken_back(marks: Path, number: int) -> None:
+    done = run(marks, f"os.kill(os.getpid(), {int(number)})")
+    assert done.returncode == -number
+    assert "did not end its commit: going back" in done.stderr
+    assert set(told(marks)) == {"back"}
+
+
+def test_a_process_that_hangs_is_ended_first(marks: Path) -> None:
+    done = run(marks, "os.kill(os.getpid(), signal.SIGSTOP)", seconds=0.2)
+    assert done.returncode == -signal.SIGKILL
+    assert "hangs" in done.stderr
+    assert set(told(marks)) == {"back"}
+
+
+def test_the_way_back_is_taken_again_behind_the_last_command(marks: Path) -> None:
+    late = f'sleep 0.5; echo late >>"{marks}"'
+    start = f"subprocess.Popen(['sh', '-c', '''{late}'''], close_fds=False)"
+    run(marks, f"{start}; {KILL}")
+    assert told(marks) == ["back", "late", "back"]
+
+
+def test_a_way_back_that_fails_is_taken_again(marks: Path) -> None:
+    done = run(marks, KILL, fate="raise OSError")
+    assert told(marks) == ["back", "back"]
+    assert done.stderr.count("the way back failed") == 2
+
+
+def test_a_switch_that_somebody_killed_costs_nothing_but_itself(marks: Path) -> None:
+    only_child = "pathlib.Path(f'/proc/self/task/{os.getpid()}/children').read_text()"
+    kill = f"os.kill(int({only_child}), signal.SIGKILL)"
+    done = run(marks, kill)
+    assert done.returncode == 0, done.stderr
+    assert told(marks) == ["on"]
+
+
+def test_signals_for_the_group_do_not_end_the_switch(marks: Path) -> None:
+    script = SCRIPT.format(block="time.sleep(60)", fate="pass", seconds=60)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(marks)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        end = time.monotonic() + 30
+        while len(children(process.pid)) == 0:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for child in children(process.pid):
+                os.kill(child, number)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert set(told(marks)) == {"back"}
+
+
+def children(pid: int) -> list[int]:
+    """Children that have a session of their own already."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if os.getsid(int(child)) == int(child)]

@@ -1,0 +1,89 @@
+"""Probes and the ruleset's source, before and after a commit."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from reyes.adapters.health import Health
+from reyes.errors import SourceError, UnreachableError
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        yield opened
+
+
+def address(server: socket.socket) -> str:
+    return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_host_that_reaches_all_is_healthy_at_once(server: socket.socket) -> None:
+    before = time.monotonic()
+    assert Health([address(server)], lambda: None).trouble(60) is None
+    assert time.monotonic() - before < 30
+
+
+def test_a_probe_that_answered_before_and_does_not_now_is_trouble(server: socket.socket) -> None:
+    health = Health([address(server)], None)
+    probe = address(server)
+    server.close()
+    assert health.trouble(0.1) == f"the probe {probe} does not answer any more"
+
+
+def test_a_probe_that_failed_before_is_no_trouble(server: socket.socket) -> None:
+    probe = address(server)
+    server.close()
+    assert Health([probe], None).trouble(0.1) is None
+
+
+def test_an_ipv6_probe_is_written_in_brackets() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as opened:
+        probe = f"[::1]:{opened.getsockname()[1]}"
+        health = Health([probe], None)
+        assert health.trouble(0.1) is None
+    assert health.trouble(0.1) == f"the probe {probe} does not answer any more"
+
+
+def test_what_fails_for_a_moment_is_asked_again() -> None:
+    answers = iter([UnreachableError("not yet"), UnreachableError("not yet"), None])
+
+    def ask() -> None:
+        if error := next(answers):
+            raise error
+
+    assert Health([], ask).trouble(60) is None
+
+
+def test_a_source_to_which_no_way_leads_is_trouble() -> None:
+    def ask() -> None:
+        raise UnreachableError("s3 does not answer")
+
+    assert Health([], ask).trouble(0.1) == (
+        "the ruleset's source is not reached any more: s3 does not answer"
+    )
+
+
+def test_a_source_that_answers_with_an_error_is_reached() -> None:
+    def ask() -> None:
+        raise SourceError("403 Forbidden")
+
+    assert Health([], ask).trouble(0.1) is None
+
+
+def test_a_source_that_hangs_is_not_waited_for_longer_than_that() -> None:
+    before = time.monotonic()
+    trouble = Health([], lambda: time.sleep(60)).trouble(0.2)
+    assert trouble
+    assert "is not reached any more" in trouble
+    assert time.monotonic() - before < 30
+
+
+def test_a_bug_is_no_trouble_but_a_bug() -> None:
+    def ask() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Health([], ask).trouble(0.1)

@@ -1,0 +1,88 @@
+"""The rehearsal's own ways to fail, with commands that do as they are told."""
+
+from pathlib import Path
+
+import pytest
+
+from reyes.adapters import rehearsal
+from reyes.adapters.rehearsal import rehearse
+from reyes.errors import ConfigError, KernelError
+from reyes.net import Family
+from tests.commits import WANTED
+
+COMMANDS = ("ipset", "iptables-restore", "ip6tables-restore")
+UNSHARE = 'while case "$1" in --*) ;; *) false ;; esac; do shift; done; exec "$@"'
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands that write down what they are fed, and an `unshare` that shares all."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    script(tmp_path, "unshare", UNSHARE)
+    for command in COMMANDS:
+        script(tmp_path, command, f'cat >"{tmp_path}/{command}.fed"')
+    return tmp_path
+
+
+def script(stage: Path, command: str, text: str) -> None:
+    (stage / command).write_text(f"#!/bin/sh\n{text}\n")
+    (stage / command).chmod(0o755)
+
+
+def test_each_command_is_fed_its_own_part(stage: Path) -> None:
+    rehearse(WANTED, tuple(Family))
+    fed = {command: (stage / f"{command}.fed").read_text() for command in COMMANDS}
+    assert fed["ipset"].startswith("create r4:")
+    assert "add " not in fed["ipset"]
+    for command in COMMANDS[1:]:
+        assert fed[command].startswith("*filter\n:reyes-input - [0:0]\n")
+        assert fed[command].endswith("COMMIT\n")
+
+
+def test_a_family_that_the_host_lacks_is_not_rehearsed(stage: Path) -> None:
+    rehearse(WANTED, (Family.V4,))
+    assert not (stage / "ip6tables-restore.fed").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_refusal_shows_the_line_at_fault(stage: Path, command: str) -> None:
+    script(stage, command, "echo 'error in line 3: unknown match' >&2; exit 2")
+    with pytest.raises(KernelError, match=f"in the rehearsal {command} refused") as caught:
+        rehearse(WANTED, tuple(Family))
+    assert "\n>     3 " in caught.value.message
+    assert caught.value.hint == "the live kernel was not touched"
+
+
+def test_the_other_way_into_a_namespace_is_tried(stage: Path) -> None:
+    script(stage, "unshare", f'case "$1" in --net) exit 1 ;; esac; {UNSHARE}')
+    rehearse(WANTED, tuple(Family))
+    assert (stage / "ip6tables-restore.fed").exists()
+
+
+def test_where_there_is_no_way_the_configuration_must_say_so(stage: Path) -> None:
+    script(stage, "unshare", "echo 'Operation not permitted' >&2; exit 1")
+    with pytest.raises(ConfigError, match="may not make network namespaces") as caught:
+        rehearse(WANTED, tuple(Family))
+    assert caught.value.hint
+    assert "follower.rehearsal: false" in caught.value.hint
+    assert not (stage / "ipset.fed").exists()
+
+
+def test_a_host_without_unshare_is_told(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (stage / "unshare").unlink()
+    monkeypatch.setenv("PATH", str(stage))
+    with pytest.raises(ConfigError, match="cannot find the command unshare"):
+        rehearse(WANTED, tuple(Family))
+
+
+def test_a_rehearsal_that_hangs_ends(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(stage, "ipset", "exec sleep 60")
+    monkeypatch.setattr(rehearsal, "COMMAND_SECONDS", 0.3)
+    with pytest.raises(KernelError, match=r"did not end within 0\.3 s"):
+        rehearse(WANTED, tuple(Family))
+
+
+def test_a_shell_that_dies_is_no_success(stage: Path) -> None:
+    script(stage, "ipset", "kill -KILL $PPID")
+    with pytest.raises(KernelError, match="the rehearsal failed"):
+        rehearse(WANTED, tuple(Family))

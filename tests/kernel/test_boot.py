@@ -1,0 +1,104 @@
+"""Early boot: the last good rules, before there is a network."""
+
+import json
+import time
+
+import pytest
+
+from reyes.cli.identity import machine_id
+from tests.kernel.followers import INSTANCE, FollowerHost, wait_for
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def booting(host: FollowerHost) -> FollowerHost:
+    """A host that was shut down with its rules in force, and whose network is still down."""
+    host.apply(0)
+    host.apply(1)
+    host.reboot()
+    return host
+
+
+def boot(host: FollowerHost) -> tuple[int, str]:
+    """Run what the unit runs while no way leads anywhere."""
+    host.wire.host.ip("link set lo down", "route delete default", "route delete ::/0")
+    done = host.run("--boot", file=False)
+    return done.returncode, done.stdout
+
+
+def test_the_last_good_rules_are_in_force_before_the_network_is(booting: FollowerHost) -> None:
+    code, said = boot(booting)
+    assert code == 0, said
+    assert booting.in_force() == (1, 1)
+    assert "INFO unchanged" in booting.run().stdout
+
+
+def test_rules_that_have_expired_are_better_than_none(host: FollowerHost) -> None:
+    end = int(time.time()) + 2
+    host.publish(0, not_after=end)
+    assert host.run().returncode == 0
+    host.reboot()
+    wait_for(lambda: time.time() > end + 1, "it has expired")
+    code, said = boot(host)
+    assert code == 0, said
+    assert "WARNING the last good ruleset has expired" in said
+    assert host.in_force() == (0, 0)
+    assert host.run().returncode == 20
+    assert host.in_force() == (0, 0)
+
+
+def remember(host: FollowerHost, machine: str) -> None:
+    """Have the host know only by its state who it is."""
+    state = host.remembered()
+    state["identity"] = {"instance_id": INSTANCE, "region": "us-west-2", "machine": machine}
+    (host.state / "state.json").write_text(json.dumps(state))
+    host.configure(instance_id=None, region=None)
+
+
+def test_a_host_knows_who_it_is_without_a_metadata_service(booting: FollowerHost) -> None:
+    remember(booting, machine_id())
+    code, said = boot(booting)
+    assert code == 0, said
+    assert booting.in_force() == (1, 1)
+
+
+def test_a_host_does_not_believe_to_be_the_one_that_its_image_was_taken_of(
+    booting: FollowerHost,
+) -> None:
+    remember(booting, "the machine that the image was taken of")
+    before = booting.kernel()
+    code, said = boot(booting)
+    assert code == 78
+    assert "who this host is cannot be told" in said
+    assert booting.kernel() == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80", b"not signed", None])
+def test_a_last_good_ruleset_that_is_damaged_is_refused(
+    host: FollowerHost, damage: bytes | None
+) -> None:
+    host.apply(0)
+    before = host.kernel()
+    path = host.state / "last-good.gpg"
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2] if damage is None else damage)
+    code, said = boot(host)
+    assert code == (75 if damage == b"" else 21), said
+    assert host.kernel() == before
+    assert host.in_force() == (0, 0)
+
+
+def test_another_genuine_ruleset_than_the_accepted_one_is_refused(booting: FollowerHost) -> None:
+    booting.publish(2)
+    (booting.state / "last-good.gpg").write_bytes((booting.directory / "ruleset.gpg").read_bytes())
+    before = booting.kernel()
+    code, said = boot(booting)
+    assert code == 22, said
+    assert booting.kernel() == before
+
+
+def test_a_host_that_never_had_a_ruleset_says_so(host: FollowerHost) -> None:
+    code, said = boot(host)
+    assert code == 75
+    assert "no ruleset is kept" in said

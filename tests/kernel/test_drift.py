@@ -1,0 +1,153 @@
+"""What others change of Reyes's part of the kernel: the next run finds it and repairs it."""
+
+import json
+
+import pytest
+
+from reyes.follower import MEMBERS_CHECK_SECONDS
+from tests.kernel.followers import FollowerHost, Keys
+from tests.kernel.judge import BACKENDS, Backend
+
+pytestmark = pytest.mark.kernel
+
+
+CHANGES = {
+    "a rule is deleted": "-D reyes-ingress 2",
+    "the final drop is deleted": "-F reyes-drop",
+    "the final drop accepts": "-I reyes-drop 1 -j ACCEPT",
+    "a rule is inserted": "-I reyes-input 1 -p tcp -j ACCEPT",
+    "a rule is appended": "-A reyes-accept -j DROP",
+    "a rule is replaced": "-R reyes-drop 1 -j ACCEPT",
+    "our chain is flushed": "-F reyes-ingress",
+    "INPUT is flushed": "-F INPUT",
+    "the jump is deleted": "-D INPUT 1",
+    "the jump moves": "-D INPUT 1; -A INPUT -j reyes-input",
+    "the jump is there twice": "-A INPUT -j reyes-input",
+    "a way around": "-I INPUT 1 -s 10.0.0.0/8 -j ACCEPT; -I INPUT 1 -s fd00::/8 -j ACCEPT",
+    "another way in": "-A INPUT -p tcp -g reyes-input",
+    "the jump has a condition": "-R INPUT 1 -p udp -j reyes-input",
+    "a chain that looks like ours": "-N reyes-other; -A reyes-other -j ACCEPT",
+    "everything is gone": "-F; -X",
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rules_that_others_changed_are_repaired(keys: Keys, backend: Backend) -> None:
+    with FollowerHost(keys, backend) as host:
+        host.apply(0)
+        before = ours(host)
+        for name, change in CHANGES.items():
+            for version in (4, 6):
+                host.iptables(
+                    *["-A", "INPUT", "-p", "udp", "--dport", "9", "-j", "DROP"], version=version
+                )
+                spoil(host, change, version)
+            assert all(now != right for now, right in zip(ours(host), before, strict=True)), name
+            repaired(host)
+            assert ours(host) == before, name
+
+
+def spoil(host: FollowerHost, change: str, version: int) -> None:
+    for line in change.split("; "):
+        if ("fd00" if version == 4 else "10.0") not in line:
+            host.iptables(*line.split(), version=version)
+
+
+def ours(host: FollowerHost) -> list[list[str]]:
+    """Our rules, and the first of INPUT."""
+    found = []
+    for version in (4, 6):
+        rules = host.saved(version)
+        first = [rule for rule in rules if rule.startswith("-A INPUT")][:1]
+        found.append(first + [rule for rule in rules if "reyes-" in rule])
+    return found
+
+
+def repaired(host: FollowerHost) -> None:
+    done = host.run()
+    assert done.returncode == 0, done.stdout
+    assert "WARNING repaired serial=" in done.stdout
+    assert host.in_force() == (host.generation % 3,) * 2
+    assert "INFO unchanged" in host.run().stdout
+
+
+def test_rules_in_another_order_are_repaired(host: FollowerHost) -> None:
+    host.apply(0)
+    first, second, *_ = [r for r in host.saved() if r.startswith("-A reyes-ingress")]
+    text = f"*filter\n{first.replace('-A', '-D', 1)}\n"
+    text += second.replace("-A reyes-ingress", "-I reyes-ingress 1", 1)
+    host.wire.run(
+        [f"iptables-{host.backend}-restore", "--noflush"],
+        f"{text}\n{first.replace('-A reyes-ingress', '-I reyes-ingress 3', 1)}\nCOMMIT\n",
+    )
+    repaired(host)
+
+
+def members(host: FollowerHost, family: str) -> str:
+    (name,) = (name for name in host.sets() if name.startswith(f"{family}:members:"))
+    return name
+
+
+@pytest.mark.parametrize(("family", "there"), [("r4", "10.2.0.10"), ("r6", "fd00:2::10")])
+def test_members_that_others_add_or_delete_are_found_by_their_count(
+    host: FollowerHost, family: str, there: str
+) -> None:
+    host.apply(0)
+    name = members(host, family)
+    host.ipset("del", name, there)
+    repaired(host)
+    host.ipset("flush", name)
+    repaired(host)
+
+
+def test_a_set_takes_no_more_members_than_it_should_have(host: FollowerHost) -> None:
+    host.apply(0)
+    done = host.wire.host.run(["ipset", "add", members(host, "r4"), "10.2.0.66"])
+    assert done.returncode != 0
+    assert "full" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("family", "there", "other"),
+    [("r4", "10.2.0.10", "10.2.0.11"), ("r6", "fd00:2::10", "fd00:2::11")],
+)
+def test_members_that_others_swap_are_found_once_an_hour(
+    host: FollowerHost, family: str, there: str, other: str
+) -> None:
+    host.apply(0)
+    assert host.run().returncode == 0
+    name = members(host, family)
+    host.ipset("del", name, there)
+    host.ipset("add", name, other)
+    assert "INFO unchanged" in host.run().stdout
+    state = host.remembered()
+    state["members_checked_at"] -= MEMBERS_CHECK_SECONDS
+    (host.state / "state.json").write_text(json.dumps(state))
+    repaired(host)
+    assert f"add {name} {there}" in host.ipset("save")
+
+
+def test_a_set_of_the_way_back_that_is_destroyed_is_no_drift(host: FollowerHost) -> None:
+    host.apply(0)
+    host.apply(1)
+    unneeded = next(
+        n for n in host.sets() if not any(n in rule for rule in host.saved(4) + host.saved(6))
+    )
+    host.ipset("destroy", unneeded)
+    assert "INFO unchanged" in host.run().stdout
+    assert host.in_force() == (1, 1)
+
+
+def test_a_set_that_no_rule_needs_is_destroyed(host: FollowerHost) -> None:
+    host.apply(0)
+    host.ipset("create", "r4:strange:0123456789abcdef", "hash:net")
+    host.ipset("create", "foreign", "hash:net")
+    assert host.run().returncode == 0
+    assert "r4:strange:0123456789abcdef" not in host.sets()
+    assert "foreign" in host.sets()
+
+
+def test_a_reboot_is_repaired(host: FollowerHost) -> None:
+    host.apply(0)
+    host.reboot()
+    repaired(host)

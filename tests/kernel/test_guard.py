@@ -1,0 +1,351 @@
+"""Commits that must prove healthy: rehearsal, probes, dead man's switch, people."""
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from reyes.net import Everything
+from tests.kernel.followers import NETWORK, FollowerHost, Keys, policy, wait_for
+from tests.kernel.judge import BACKENDS, Backend
+
+pytestmark = pytest.mark.kernel
+
+STAFF = f"{NETWORK[4]}99"
+QUESTION = "Can you still open new connections?"
+NOTHING = "exit 1\n"
+
+
+def rehearsing(host: FollowerHost, script: str) -> str:
+    """A script that does something else in the rehearsal than on the live kernel."""
+    network = host.wire.run(["readlink", "/proc/self/ns/net"]).stdout.strip()
+    return f"""
+if test "$(readlink /proc/self/ns/net)" != "{network}"; then {script}
+fi
+echo "$0 $*" >>"$REYES_TEST/live"
+exec {{real}} "$@"
+"""
+
+
+@pytest.mark.parametrize("command", ["ipset", "iptables-restore", "ip6tables-restore"])
+def test_what_the_rehearsal_refuses_is_never_tried_live(host: FollowerHost, command: str) -> None:
+    host.apply(0)
+    before = host.kernel()
+    for name in ("ipset", "iptables-restore", "ip6tables-restore"):
+        refuses = 'echo "line 3 failed" >&2; exit 1' if name == command else 'exec {real} "$@"'
+        host.wrap(name, rehearsing(host, refuses))
+    host.publish(1)
+    done = host.run()
+    assert done.returncode == 25, done.stdout
+    assert f"in the rehearsal {command} refused: line 3 failed" in done.stdout
+    assert host.kernel() == before
+    called = (host.directory / "live").read_text().splitlines()
+    assert [line for line in called if "-w" in line or line.endswith("ipset restore")] == []
+    for name in ("ipset", "iptables-restore", "ip6tables-restore"):
+        host.wrap(name)
+    assert host.run().returncode == 0
+
+
+def test_where_namespaces_are_forbidden_the_configuration_must_say_so(host: FollowerHost) -> None:
+    host.wrap("unshare", NOTHING)
+    host.publish(0)
+    before = host.kernel()
+    done = host.run()
+    assert done.returncode == 78
+    assert "set follower.rehearsal: false where they are forbidden" in done.stdout
+    assert host.kernel() == before
+    host.configure(rehearsal=False)
+    assert host.run().returncode == 0
+    assert host.in_force() == (0, 0)
+
+
+def test_a_configuration_that_forbids_the_rehearsal_does_not_cost_the_way_back(
+    host: FollowerHost,
+) -> None:
+    host.apply(0)
+    host.apply(1)
+    host.wrap("unshare", NOTHING)
+    host.publish(2)
+    assert host.run().returncode == 78
+    assert host.run(command="rollback").returncode == 0
+    assert host.in_force() == (0, 0)
+
+
+def depend_on_staff(host: FollowerHost) -> None:
+    """Cut the staff's answers off unless the rules let them in: none of it is tracked."""
+    host.answer(STAFF)
+    host.iptables("-t", "raw", "-A", "PREROUTING", "-s", STAFF, "-j", "CT", "--notrack")
+    host.iptables("-t", "raw", "-A", "OUTPUT", "-d", STAFF, "-j", "CT", "--notrack")
+
+
+@pytest.fixture(params=BACKENDS)
+def watched(request: pytest.FixtureRequest, keys: Keys) -> Iterator[tuple[FollowerHost, int]]:
+    """A host that needs a service of its staff, and that service's port."""
+    backend: Backend = request.param
+    with FollowerHost(keys, backend, confirm_timeout=1) as host:
+        depend_on_staff(host)
+        with host.wire.neighbour.call(socket.create_server, (STAFF, 0)) as server:
+            port = server.getsockname()[1]
+            host.configure(probes=[f"{STAFF}:{port}"])
+            host.apply(0, policy(0, Everything()))
+            yield host, port
+
+
+def test_rules_that_cut_a_probe_off_are_taken_back_and_not_tried_again(
+    watched: tuple[FollowerHost, int],
+) -> None:
+    host, port = watched
+    host.publish(1)
+    done = host.run()
+    assert done.returncode == 25, done.stdout
+    assert f"the probe {STAFF}:{port} does not answer any more" in done.stdout
+    assert host.in_force() == (0, 0)
+    done = host.run()
+    assert done.returncode == 25
+    assert "not tried again" in done.stdout
+    assert host.in_force() == (0, 0)
+    done = host.run("--force")
+    assert "the rules before are back" in done.stdout
+    assert host.in_force() == (0, 0)
+    host.apply(2, policy(2, Everything()))
+    assert "unhealthy" not in host.remembered()
+
+
+def test_what_was_in_force_before_unhealthy_rules_is_looked_after(
+    watched: tuple[FollowerHost, int],
+) -> None:
+    host, _ = watched
+    host.publish(1)
+    assert host.run().returncode == 25
+    host.iptables("-F", "reyes-ingress")
+    assert host.run().returncode == 25
+    assert host.in_force() == (0, 0)
+    host.reboot()
+    assert host.run("--boot", file=False).returncode == 25
+    assert host.in_force() == (0, 0)
+
+
+def test_a_probe_that_failed_before_does_not_count(host: FollowerHost) -> None:
+    host.answer(STAFF)
+    host.configure(probes=[f"{STAFF}:9"])
+    host.apply(0)
+
+
+@contextmanager
+def store(host: FollowerHost) -> Iterator[dict[str, str]]:
+    """The newest ruleset on a store of the staff's; yields what leads the command there."""
+
+    class Object(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            blob = (host.directory / "ruleset.gpg").read_bytes()
+            tag = f'"{hash(blob)}"'
+            known = self.headers["If-None-Match"] == tag
+            self.send_response(304 if known else 200)
+            self.send_header("ETag", tag)
+            self.send_header("Content-Length", "0" if known else str(len(blob)))
+            self.end_headers()
+            self.wfile.write(b"" if known else blob)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = host.wire.neighbour.call(HTTPServer, (STAFF, 0), Object)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield {
+            "AWS_ENDPOINT_URL": f"http://{STAFF}:{server.server_port}",
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+        }
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_rules_that_cut_the_store_off_are_taken_back(keys: Keys) -> None:
+    with FollowerHost(keys, confirm_timeout=1) as host:
+        depend_on_staff(host)
+        with store(host) as way:
+            host.publish(0, policy(0, Everything()))
+            done = host.run(file=False, environment=way)
+            assert done.returncode == 0, done.stdout
+            host.publish(1)
+            done = host.run(file=False, environment=way)
+            assert done.returncode == 25, done.stdout
+            assert "the ruleset's source is not reached any more" in done.stdout
+            assert host.in_force() == (0, 0)
+            host.publish(2, policy(2, Everything()))
+            assert host.run(file=False, environment=way).returncode == 0
+            assert host.in_force() == (2, 2)
+
+
+def test_a_follower_that_hangs_in_its_commit_is_ended_and_its_rules_are_taken_back(
+    keys: Keys,
+) -> None:
+    with FollowerHost(keys, confirm_timeout=1) as host:
+        host.apply(0)
+        host.wrap("iptables-restore", '{real} "$@"; code=$?; ' + live_only("kill -STOP"))
+        host.publish(1)
+        done = host.run_alone(impatient=True)
+        assert done.returncode == -signal.SIGKILL, done.stdout
+        assert "hangs" in done.stdout
+        assert host.in_force() == (0, 0)
+        host.wrap("iptables-restore")
+        assert host.run().returncode == 0
+        assert host.in_force() == (1, 1)
+
+
+def live_only(verb: str) -> str:
+    """Do something to the follower after its first restore on the live kernel."""
+    return f"""
+case " $* " in *--version*) exit "$code" ;; esac
+read -r pid <"$REYES_TEST/pid"
+if test "$PPID" = "$pid" && ! test -e "$REYES_TEST/once"; then
+    touch "$REYES_TEST/once"
+    {verb} "$pid"
+fi
+exit "$code"
+"""
+
+
+@contextmanager
+def asked(host: FollowerHost, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """A follower that has committed and waits for an answer."""
+    host.publish(host.generation + 1)
+    with host.start(*arguments, stdin=subprocess.PIPE) as running:
+        assert running.stdout
+        said = ""
+        while QUESTION not in said:
+            word = running.stdout.read(1)
+            assert word, said
+            said += word
+        yield running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_while_the_rules_are_on_trial_ends_in_the_old_ones(
+    host: FollowerHost, number: signal.Signals
+) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "60") as running:
+        assert host.in_force() == (1, 1)
+        running.send_signal(number)
+        assert running.wait(timeout=30) != 0
+        host.settle()
+        assert host.in_force() == (0, 0)
+
+
+ANSWERS = {
+    "yes": ("yes\n", 0),
+    "y": ("Y\n", 0),
+    "no": ("no\n", 25),
+    "an empty line": ("\n", 25),
+    "the end": ("", 25),
+}
+
+
+@pytest.mark.parametrize(("answer", "code"), ANSWERS.values(), ids=ANSWERS)
+def test_people_are_asked(host: FollowerHost, answer: str, code: int) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "60") as running:
+        running.communicate(answer, timeout=30)
+        assert running.returncode == code
+        assert host.in_force() == ((1, 1) if code == 0 else (0, 0))
+
+
+def test_a_family_goes_back_although_the_other_cannot(host: FollowerHost) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "60") as running:
+        host.wrap("iptables-restore", "exit 1")
+        running.communicate("no\n", timeout=30)
+        assert running.returncode == 25
+        assert host.in_force() == (1, 0)
+        host.wrap("iptables-restore")
+        host.publish(2)
+        assert host.run().returncode == 0
+        assert host.in_force() == (2, 2)
+
+
+def test_silence_is_no_agreement(host: FollowerHost) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "1") as running:
+        assert running.wait(timeout=30) == 25
+        assert running.stdout
+        assert "nobody confirmed it within 1 s" in running.stdout.read()
+        assert host.in_force() == (0, 0)
+
+
+def test_half_an_answer_does_not_keep_the_rules_on_trial(host: FollowerHost) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "1") as running:
+        assert running.stdin
+        running.stdin.write("ye")
+        running.stdin.flush()
+        assert running.wait(timeout=10) == 25
+        assert host.in_force() == (0, 0)
+
+
+def test_nobody_can_agree_where_standard_input_is_closed(host: FollowerHost) -> None:
+    host.apply(0)
+    host.publish(1)
+    done = host.run_alone("--confirm", "5", before="exec <&-; ")
+    assert done.returncode == 25, done.stdout
+    assert host.in_force() == (0, 0)
+
+
+def test_a_terminal_that_is_closed_ends_in_the_old_rules(host: FollowerHost) -> None:
+    host.apply(0)
+    host.publish(1)
+    ours, theirs = pty.openpty()
+    # A session's leader that opens a terminal is from then on controlled by it.
+    terminal = os.ttyname(theirs)
+    running = host.start(
+        "--confirm", "60", before=f"exec <{terminal} >{terminal} 2>&1; ", start_new_session=True
+    )
+    said = b""
+    while QUESTION.encode() not in said:
+        said += os.read(ours, 1024)
+    os.close(theirs)
+    assert host.in_force() == (1, 1)
+    os.close(ours)
+    assert running.wait(timeout=30) != 0
+    host.settle()
+    running.communicate()
+    assert host.in_force() == (0, 0)
+
+
+def test_the_failsafe_stands_first_in_every_state(keys: Keys) -> None:
+    for filter_table in ("shared", "exclusive"):
+        with FollowerHost(keys, filter_table=filter_table) as host:
+            host.apply(0)
+            host.apply(1)
+            host.run(command="rollback")
+            for version in (4, 6):
+                rules = host.saved(version)
+                assert "-j reyes-input" in next(r for r in rules if r.startswith("-A INPUT"))
+                loopback, failsafe, *_ = [r for r in rules if r.startswith("-A reyes-input")]
+                assert "-i lo" in loopback
+                assert "failsafe: tcp 22" in failsafe
+
+
+def test_packets_see_the_old_policy_or_the_new_while_a_commit_runs(host: FollowerHost) -> None:
+    host.apply(0)
+    for new in range(1, 4):
+        host.publish(new)
+        seen = set()
+        with host.launch() as running:
+            while running.poll() is None:
+                seen |= set(host.in_force())
+        assert running.returncode == 0
+        assert seen <= {(new - 1) % 3, new % 3}
+        assert len(seen) > 0
+    wait_for(lambda: host.in_force() == (0, 0), "the third is in force")

@@ -1,0 +1,173 @@
+"""Back to the generation before, and staying there, on a real kernel."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.kernel.followers import FollowerHost, wait_for
+from tests.kernel.killing import honest_run, kill, make_killers
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def third(host: FollowerHost) -> FollowerHost:
+    """A host that has seen three generations."""
+    for generation in range(3):
+        host.apply(generation)
+    return host
+
+
+def roll_back(host: FollowerHost, *arguments: str) -> str:
+    done = host.run(*arguments, command="rollback")
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def held(host: FollowerHost) -> bool:
+    done = host.run()
+    assert done.returncode == 0, done.stdout
+    return "held serial=" in done.stdout
+
+
+def test_a_rollback_leads_back_and_holds_and_a_second_leads_forward(third: FollowerHost) -> None:
+    assert "rolled back" in roll_back(third)
+    assert third.in_force() == (1, 1)
+    assert held(third)
+    assert third.in_force() == (1, 1)
+    roll_back(third)
+    assert third.in_force() == (2, 2)
+    assert held(third)
+    roll_back(third)
+    assert third.in_force() == (1, 1)
+
+
+def test_a_hold_ends_with_another_content_of_a_higher_serial(third: FollowerHost) -> None:
+    roll_back(third)
+    third.publish(2)
+    assert held(third)
+    third.publish(0)
+    assert not held(third)
+    assert third.in_force() == (0, 0)
+    third.publish(2)
+    assert not held(third)
+
+
+def test_a_hold_ends_at_its_time(third: FollowerHost) -> None:
+    end = time.time() + 2
+    assert "or " in roll_back(third, "--until", "2s")
+    assert held(third)
+    wait_for(lambda: time.time() > end, "the time is over")
+    assert not held(third)
+    assert third.in_force() == (2, 2)
+
+
+def test_a_hold_may_end_at_a_moment(third: FollowerHost) -> None:
+    moment = datetime.now(UTC) + timedelta(days=1)
+    for text in (
+        f"{moment:%Y-%m-%dT%H:%MZ}",
+        f"{moment:%Y-%m-%dT%H:%M}",
+        f"{moment + timedelta(hours=2):%Y-%m-%dT%H:%M}+02:00",
+    ):
+        roll_back(third, "--until", text)
+        until = third.remembered()["hold"]["until"]
+        assert until == int(moment.replace(second=0, microsecond=0).timestamp())
+    assert held(third)
+
+
+@pytest.mark.parametrize(
+    "text", ["yesterday", "0s", "2020-01-01", "-5m", "5", "9999999d", "", "99999-01-01T00:00"]
+)
+def test_an_end_that_is_none_is_refused_before_anything_is_done(
+    host: FollowerHost, text: str
+) -> None:
+    host.apply(0)
+    host.apply(1)
+    done = host.run(f"--until={text}", command="rollback")
+    assert done.returncode == 2, done.stdout
+    assert "--until" in done.stdout
+    assert host.in_force() == (1, 1)
+    assert "hold" not in host.remembered()
+
+
+def test_what_is_held_is_looked_after(third: FollowerHost) -> None:
+    roll_back(third)
+    members = [name for name in third.sets() if ":members:" in name]
+    assert len(members) == 4
+    for spoil in (
+        lambda: third.iptables("-F", "reyes-ingress"),
+        lambda: third.iptables("-F", "INPUT", version=6),
+        lambda: third.iptables("-I", "INPUT", "-j", "ACCEPT"),
+        lambda: third.ipset("flush"),
+        third.reboot,
+    ):
+        spoil()
+        assert held(third)
+        assert third.in_force() == (1, 1)
+
+
+def test_what_is_held_comes_back_at_boot(third: FollowerHost) -> None:
+    roll_back(third)
+    third.reboot()
+    assert third.sets() == set()
+    done = third.run("--boot", file=False)
+    assert done.returncode == 0, done.stdout
+    assert third.in_force() == (1, 1)
+
+
+def test_without_a_generation_there_is_no_way_back(host: FollowerHost) -> None:
+    host.publish(0)
+    done = host.run(command="rollback")
+    assert done.returncode == 78
+    assert "there is no generation to go back to" in done.stdout
+
+
+def test_a_commit_that_failed_is_no_generation(host: FollowerHost) -> None:
+    host.publish(0)
+    host.wrap("ip6tables-restore", 'case "$*" in *--version*) exec {real} "$@";; esac; exit 1')
+    assert host.run().returncode == 25
+    assert host.run(command="rollback").returncode == 78
+
+
+def test_a_set_that_is_gone_is_named(third: FollowerHost) -> None:
+    gone = {name for name in third.sets() if ":members:" in name} - named(third)
+    third.ipset("destroy", min(gone))
+    before = third.kernel()
+    done = third.run(command="rollback")
+    assert done.returncode == 25
+    assert f"the set {min(gone)} of that generation is gone" in done.stdout
+    assert third.kernel() == before
+
+
+def named(host: FollowerHost) -> set[str]:
+    """The sets that rules name."""
+    rules = " ".join((*host.saved(4), *host.saved(6))).split()
+    return {word for word in rules if word in host.sets()}
+
+
+def test_a_rollback_that_dies_leaves_one_generation(host: FollowerHost) -> None:
+    make_killers(host)
+    for _ in range(3):
+        honest_run(host)
+    (host.directory / "count").write_text("0\n")
+    roll_back(host)
+    steps = int((host.directory / "count").read_text())
+    roll_back(host)
+    for at in range(1, steps + 1):
+        now = host.in_force()
+        kill(host, at, command="rollback")
+        host.settle()
+        assert host.in_force() in ((1, 1), (2, 2))
+        assert host.in_force() == now
+        roll_back(host)
+        assert host.in_force() == (3 - now[0],) * 2
+
+
+def test_the_state_says_what_is_held(third: FollowerHost) -> None:
+    roll_back(third)
+    state = third.remembered()
+    assert state["hold"]["serial"] == state["accepted"]["serial"]
+    kept = json.loads((third.state / "held.json").read_bytes())
+    assert set(kept["members"]) == named(third)
