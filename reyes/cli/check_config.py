@@ -20,9 +20,7 @@ Check = Callable[[], str]
 @click.command()
 @config_option
 @click.option("--leader", "role", flag_value="leader", help="Check what a leader needs.")
-@click.option(
-    "--follower", "role", flag_value="follower", help="Check what a follower needs."
-)
+@click.option("--follower", "role", flag_value="follower", help="Check what a follower needs.")
 def command(config_path: Path, role: str | None) -> None:
     """Check the configuration, the keys, the rights and the commands of this machine.
 
