@@ -22,7 +22,7 @@ import reyes
 from reyes.config import Config
 from reyes.cutover import UnhealthyError, changes_rules, cut_over
 from reyes.envelope import Envelope
-from reyes.errors import ExpiredError, ImplausibleError, SignatureError, SourceError
+from reyes.errors import ConfigError, ExpiredError, ImplausibleError, SignatureError, SourceError
 from reyes.host import Host
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
@@ -219,18 +219,25 @@ class Follower(Struct, frozen=True, kw_only=True):
                 "--force tries them all the same",
             )
         self._cut_over(prepared, guard, state)
+        try:
+            self._conclude(prepared, state)
+        except ConfigError as error:
+            # The rules are in force: a disk that is full now must not make that a failure.
+            log.warning("the rules are in force, but not remembered: %s", error.message)
+        if not prepared.plan.steps:
+            return "unchanged"
+        return "repaired" if state.applied == prepared.fingerprint else "applied"
+
+    def _conclude(self, prepared: Prepared, state: State) -> None:
+        """Remember what is in force now, and destroy what nothing needs any more."""
         after = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
         if prepared.members is not None:
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:
             self.memory.save(after)
         self._tidy(prepared)
-        self.memory.keep_settled(
-            settle(prepared.dataplane, self._key(prepared.verified.digest, prepared.policy.host))
-        )
-        if not prepared.plan.steps:
-            return "unchanged"
-        return "repaired" if state.applied == prepared.fingerprint else "applied"
+        key = self._key(prepared.verified.digest, prepared.policy.host)
+        self.memory.keep_settled(settle(prepared.dataplane, key))
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before."""

@@ -1,9 +1,12 @@
 """One pass of a follower, with a store, a memory and a kernel that are in memory."""
 
+import logging
+
 import pytest
 from msgspec.structs import replace
 
 from reyes.errors import (
+    ConfigError,
     ExpiredError,
     HostUnknownError,
     ImplausibleError,
@@ -357,3 +360,20 @@ def test_the_fingerprint_is_of_what_is_in_force() -> None:
     assert machine.prepare().fingerprint == one
     other = Machine(denied="reject").prepare().fingerprint
     assert other != one
+
+
+def test_rules_in_force_are_no_failure_if_the_disk_is_full_by_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    prepared = machine.prepare()
+
+    def full(_: object) -> None:
+        raise ConfigError("cannot write state.json: No space left on device")
+
+    monkeypatch.setattr(machine.notebook, "save", full)
+    monkeypatch.setattr(logging.getLogger("reyes"), "propagate", True)
+
+    assert machine.follower.commit(prepared, machine.guard) == "applied"
+    assert machine.kernel.read().tables[0].jumps_right
+    assert "the rules are in force, but not remembered" in caplog.text
