@@ -5,6 +5,7 @@ import logging
 import pytest
 from msgspec.structs import replace
 
+from reyes.config import FollowerConfig
 from reyes.errors import (
     ConfigError,
     ExpiredError,
@@ -377,3 +378,55 @@ def test_rules_in_force_are_no_failure_if_the_disk_is_full_by_then(
     assert machine.follower.commit(prepared, machine.guard) == "applied"
     assert machine.kernel.read().tables[0].jumps_right
     assert "the rules are in force, but not remembered" in caplog.text
+
+
+def settled(machine: Machine) -> bool:
+    host = configured_host(machine.config.follower, HOST, "us-west-2")
+    return machine.follower.is_settled(host, machine.kernel.read())
+
+
+def test_a_pass_with_nothing_new_is_told_by_the_kernel_alone() -> None:
+    machine = Machine()
+    assert not settled(machine)
+    machine.run()
+    machine.run()  # reads all members back for the first time
+    machine.clock.time += 60
+    asked = len(machine.shelf.asked)
+
+    assert settled(machine)
+    assert machine.shelf.asked[asked:] == ["1"]
+
+
+def test_whatever_is_new_unsettles_a_host() -> None:
+    machine = Machine()
+    machine.run()
+
+    machine.kernel.restore(Family.V4, "*filter\n-D INPUT -j reyes-input\nCOMMIT\n")
+    assert not settled(machine)
+    machine.run()
+    assert settled(machine)
+
+    machine.config = replace(machine.config, follower=FollowerConfig(denied="reject"))
+    assert not settled(machine)
+    machine.run()
+    assert settled(machine)
+
+    machine.publish(NOW + 1)
+    assert not settled(machine)
+    machine.run()
+    assert settled(machine)
+
+    machine.clock.time += MEMBERS_CHECK_SECONDS
+    assert not settled(machine)
+
+
+def test_a_settled_host_still_expires_and_still_asks() -> None:
+    machine = Machine()
+    machine.run()
+    machine.notebook.state = replace(machine.notebook.state, members_checked_at=NOW + 3601)
+    machine.clock.time = NOW + 3601
+    with pytest.raises(ExpiredError):
+        settled(machine)
+    machine.shelf.down = True
+    with pytest.raises(ExpiredError, match="no other is to be had"):
+        settled(machine)
