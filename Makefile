@@ -1,7 +1,7 @@
 # Each target sets up what it needs first. `make` alone lists them.
 PYTHON ?= python3
-# More for pytest, such as PYTEST_ARGUMENTS="-k trust --exitfirst".
-PYTEST_ARGUMENTS ?=
+# For pytest, such as PYTEST_ARGUMENTS="-k trust --exitfirst"; by default a worker for each of two cores.
+PYTEST_ARGUMENTS ?= --numprocesses=2 --dist=loadfile
 # How long to fuzz, all targets together, or to prove.
 SECONDS ?= 60
 # How many followers to kill.

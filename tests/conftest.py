@@ -1,5 +1,9 @@
 """Options of the whole suite."""
 
+import logging
+import signal
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import Phase, settings
 
@@ -12,3 +16,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write tests/golden anew from what the code says now; read the difference",
     )
+
+
+def pytest_configure() -> None:
+    # Under nohup it is ignored, and whatever the tests start would inherit that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """Leave the package's logger as it was: commands that run in this process configure it."""
+    logger = logging.getLogger("reyes")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before[0], before[1], before[2]

@@ -19,8 +19,11 @@ FAULTS = {
     "exit code 1": "exit 1",
     "exit code 0 without effect": "exit 0",
     "it takes everything, and fails": '{real} "$@"; exit 1',
-    "it hangs": "exec sleep 600",
-    "it takes everything, and hangs": '{real} "$@"; exec sleep 600',
+}
+HANGS = {
+    "ipset": "exec sleep 600",
+    "iptables-restore": "exec sleep 600",
+    "ip6tables-restore": '{real} "$@"; exec sleep 600',
 }
 
 
@@ -39,8 +42,10 @@ case " $* " in {changes}) exec {{real}} "$@" ;; esac
     )
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize("command", RESTORES)
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [(command, fault) for command in RESTORES for fault in FAULTS.values()] + list(HANGS.items()),
+)
 def test_a_command_that_fails_leaves_the_old_policy(
     host: FollowerHost, command: str, fault: str
 ) -> None:
@@ -161,13 +166,9 @@ def test_a_state_directory_that_may_only_be_read_stops_a_run(host: FollowerHost)
     assert host.in_force() == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b'{"accepted": 1}', b"\xff\xfe", b"{" * 9999]
-)
 @pytest.mark.parametrize("name", ["state.json", "previous.json"])
-def test_a_corrupt_file_stops_one_run_and_is_set_aside(
-    host: FollowerHost, name: str, content: bytes
-) -> None:
+def test_a_corrupt_file_stops_one_run_and_is_set_aside(host: FollowerHost, name: str) -> None:
+    content = b'{"accepted'
     host.apply(0)
     host.apply(1)
     (host.state / name).write_bytes(content)

@@ -14,7 +14,6 @@ import pytest
 
 from reyes.net import Everything
 from tests.kernel.followers import NETWORK, FollowerHost, Keys, policy, wait_for
-from tests.kernel.judge import BACKENDS, Backend
 
 pytestmark = pytest.mark.kernel
 
@@ -85,11 +84,10 @@ def depend_on_staff(host: FollowerHost) -> None:
     host.iptables("-t", "raw", "-A", "OUTPUT", "-d", STAFF, "-j", "CT", "--notrack")
 
 
-@pytest.fixture(params=BACKENDS)
-def watched(request: pytest.FixtureRequest, keys: Keys) -> Iterator[tuple[FollowerHost, int]]:
+@pytest.fixture
+def watched(keys: Keys) -> Iterator[tuple[FollowerHost, int]]:
     """A host that needs a service of its staff, and that service's port."""
-    backend: Backend = request.param
-    with FollowerHost(keys, backend, confirm_timeout=1) as host:
+    with FollowerHost(keys, confirm_timeout=1) as host:
         depend_on_staff(host)
         with host.wire.neighbour.call(socket.create_server, (STAFF, 0)) as server:
             port = server.getsockname()[1]
