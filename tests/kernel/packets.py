@@ -25,6 +25,7 @@ loopback. IPv6 extension headers (0, 43, 44, 59, 60, 135) are no protocols and c
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import count
@@ -44,6 +45,7 @@ _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _HOST_MAC, _NEIGHBOUR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 _ETHERNET = bytes.fromhex((_HOST_MAC + _NEIGHBOUR_MAC).replace(":", ""))
 _HIGHEST_NUMBER = 2**32
+_STRANGERS = {4: "192.0.2.253", 6: "2001:db8:ffff::fd"}
 
 # linux/netlink.h, linux/netfilter/nfnetlink_conntrack.h: NETLINK_NETFILTER, IPCTNL_MSG_CT_DELETE
 # of NFNL_SUBSYS_CTNETLINK, NLM_F_REQUEST | NLM_F_ACK.
@@ -79,6 +81,26 @@ class Wire:
         }
         self._receivers: dict[tuple[int, int], socket.socket] = {}
         self.take({ip_address(address) for address in addresses})
+        self._wait_for_the_cable()
+
+    def _wait_for_the_cable(self) -> None:
+        """Wait until frames arrive: a link that was just set up takes its time for IPv6."""
+        first = {address.version: address for address in self.addresses}
+        hello = [
+            Packet(
+                source=ip_address(_STRANGERS[version]),
+                destination=address,
+                protocol=UDP,
+                port=9,
+                interface=self._first,
+            )
+            for version, address in first.items()
+        ]
+        end = time.monotonic() + 10
+        while not all(self.probe(hello)):
+            if time.monotonic() > end:
+                raise OSError(f"nothing arrives at {', '.join(map(str, first.values()))}")
+            time.sleep(0.01)
 
     def take(self, addresses: set[Address]) -> None:
         """Give the host these addresses instead of those that it has."""
