@@ -1,10 +1,4 @@
-"""A host whose follower is the real command, in a process of its own; packets tell what it did.
-
-The policy comes in generations. Each opens other ports to other members than its neighbours, so
-that the verdicts on `PACKETS` tell which one is in force in a family, whole: a mixture of two is
-none of them. What must hold in all of them (the failsafe, what is not judged, a rule that never
-changes) is among the packets.
-"""
+"""A host whose follower is the real command, in a process of its own; packets tell what it did."""
 
 import ctypes
 import fcntl
@@ -18,8 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 from subprocess import CompletedProcess, Popen
 from types import TracebackType
@@ -27,25 +19,25 @@ from typing import Any, Self
 
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.kernel import COMMANDS, find_command
-from reyes.host import Failsafe, Host, VpcScope
-from reyes.net import Family, Service, parse_network
-from reyes.netfilter.evaluate import Packet
-from reyes.ruleset import Content, Region
+from reyes.net import Family
+from reyes.ruleset import Content
 from tests.gnupg_home import gnupg_home
+from tests.kernel.generations import (
+    COLOURS,
+    HERE,
+    INSTANCE,
+    PACKETS,
+    SAFE,
+    UNFILTERED,
+    expected,
+    policy,
+    shown,
+)
 from tests.kernel.judge import Backend
 from tests.kernel.launcher import Launched, Launcher
-from tests.kernel.packets import TCP, Wire
-from tests.oracle import verdict
-from tests.worlds import EU_VPC, WEST_VPC, allow, document, group, interface, tcp, vpc, world
+from tests.kernel.packets import Wire
+from tests.worlds import document
 
-COLOURS = 3
-"""So many generations differ from each other, then they come round."""
-
-INSTANCE, APP, MEMBERS, STAFF = "i-0000000a", "sg-0000000a", "sg-0000000b", "sg-0000000c"
-HERE = {4: "10.1.0.10", 6: "fd00:1::10"}
-NETWORK = {4: "10.2.0.", 6: "fd00:2::"}
-SAFE = {4: "10.9.0.1", 6: "fd00:9::1"}
-STRANGER = {4: "192.0.2.1", 6: "2001:db8::1"}
 PATIENCE = 30.0
 
 _CLONE_NEWNS = 0x00020000
@@ -59,83 +51,6 @@ for module in (guard, kernel, rehearsal):
 main()
 """
 """The command with less patience for the commands that it starts."""
-
-
-@cache
-def policy(generation: int, staff: Service = tcp(3000)) -> Content:  # noqa: B008 - frozen
-    """Generation n opens port 1000 + n % 3 to one member, and 3000 to the staff as ever."""
-    colour = generation % COLOURS
-    members = " ".join(f"{net}{10 + colour}" for net in NETWORK.values())
-    everybody = " ".join(f"{net}99" for net in NETWORK.values())
-    west = Region(
-        name="us-west-2",
-        vpcs=(vpc(WEST_VPC, "10.1.0.0/16", "fd00:1::/64"),),
-        groups=(
-            group(APP, "app", allow(tcp(1000 + colour), MEMBERS), allow(staff, STAFF)),
-            group(MEMBERS, "members"),
-            group(STAFF, "staff"),
-        ),
-        interfaces=(interface("0000000a", f"{HERE[4]} {HERE[6]}", APP, INSTANCE),),
-    )
-    eu = Region(
-        name="eu-west-1",
-        vpcs=(vpc(EU_VPC, "10.2.0.0/16"),),
-        groups=(
-            group("sg-000000e0", "members", vpc=EU_VPC),
-            group("sg-000000e1", "staff", vpc=EU_VPC),
-        ),
-        interfaces=(
-            interface("000000e0", members, "sg-000000e0", "i-000000e0", vpc=EU_VPC),
-            interface("000000e1", everybody, "sg-000000e1", "i-000000e1", vpc=EU_VPC),
-        ),
-    )
-    return world(eu, west)
-
-
-HOST = Host(
-    instance_id=INSTANCE,
-    region="us-west-2",
-    scope=VpcScope((parse_network("10.0.0.0/8"), parse_network("fd00::/8"))),
-    failsafe=tuple(Failsafe(parse_network(f"{SAFE[v]}"), tcp(22)) for v in (4, 6)),
-)
-
-
-def _packets(version: int) -> tuple[Packet, ...]:
-    wanted = [
-        (f"{NETWORK[version]}{10 + member}", 1000 + port)
-        for member in range(COLOURS)
-        for port in range(COLOURS)
-    ]
-    wanted += [(f"{NETWORK[version]}99", 3000), (f"{NETWORK[version]}10", 3000)]
-    wanted += [(SAFE[version], 22), (SAFE[version], 23), (STRANGER[version], 1)]
-    return tuple(
-        Packet(
-            source=ip_address(source),
-            destination=ip_address(HERE[version]),
-            protocol=TCP,
-            port=port,
-            interface="eth0",
-        )
-        for source, port in wanted
-    )
-
-
-PACKETS = {Family.V4: _packets(4), Family.V6: _packets(6)}
-UNFILTERED = -1
-"""What is in force where no rule of ours is."""
-
-
-@cache
-def expected(family: Family) -> dict[tuple[bool, ...], int]:
-    """Which colour each row of verdicts stands for, by the oracle."""
-    rows = {
-        tuple(verdict(policy(colour), HOST, packet) != "denied" for packet in PACKETS[family]): (
-            colour
-        )
-        for colour in range(COLOURS)
-    }
-    assert len(rows) == COLOURS
-    return {**rows, (True,) * len(PACKETS[family]): UNFILTERED}
 
 
 class Keys:
@@ -292,17 +207,33 @@ class FollowerHost:
 
     def in_force(self) -> tuple[int, ...]:
         """Tell which colour is in force in each family, by packets; fail if it is none, whole."""
-        self.wire.forget()
-        both = [*PACKETS[Family.V4], *PACKETS[Family.V6]]
-        passed = self.wire.probe(both)
-        half = len(PACKETS[Family.V4])
-        rows = {Family.V4: tuple(passed[:half]), Family.V6: tuple(passed[half:])}
+        rows = self._verdicts()
         for family, row in rows.items():
-            assert row in expected(family), (
-                f"no policy judges so in {family}: "
-                f"{[(p, r) for p, r in zip(PACKETS[family], row, strict=True)]}"
-            )
+            assert row in expected(family), shown(family, row)
         return tuple(expected(family)[row] for family, row in rows.items())
+
+    def see(self, *generations: int) -> None:
+        """Look while the rules may change: fail if packets met anything but these generations.
+
+        A change may come in the middle of a row: what is before it met one, what is behind
+        another.
+        """
+        for family, row in self._verdicts().items():
+            allowed = [
+                right for right, colour in expected(family).items() if colour in generations
+            ]
+            assert any(
+                row[:cut] == first[:cut] and row[cut:] == second[cut:]
+                for cut in range(len(row) + 1)
+                for first in allowed
+                for second in allowed
+            ), shown(family, row)
+
+    def _verdicts(self) -> dict[Family, tuple[bool, ...]]:
+        self.wire.forget()
+        passed = self.wire.probe([*PACKETS[Family.V4], *PACKETS[Family.V6]])
+        half = len(PACKETS[Family.V4])
+        return {Family.V4: tuple(passed[:half]), Family.V6: tuple(passed[half:])}
 
     def settle(self) -> None:
         """Wait until no follower and no dead man's switch is at work: they hold the lock."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reyes.adapters.kernel import COMMANDS
-from tests.kernel.followers import COLOURS, UNFILTERED, FollowerHost, wait_for
+from tests.kernel.followers import FollowerHost, wait_for
+from tests.kernel.generations import COLOURS, UNFILTERED
 from tests.kernel.launcher import Launched
 
 When = Literal["instead", "before", "after", "late"]
@@ -70,7 +71,7 @@ def survive(host: FollowerHost, death: Death) -> None:
     either = {old % COLOURS if old >= 0 else UNFILTERED, new % COLOURS}
     host.publish(new)
     killed = _die(host, death)
-    assert set(host.in_force()) <= either, f"{death}: neither old nor new"
+    host.see(*either)
     if death.when in ("before", "late"):
         wait_for((host.directory / "straggler").exists, "the last command ends")
         (host.directory / "straggler").unlink()

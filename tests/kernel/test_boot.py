@@ -6,7 +6,8 @@ import time
 import pytest
 
 from reyes.cli.identity import machine_id
-from tests.kernel.followers import INSTANCE, FollowerHost, wait_for
+from tests.kernel.followers import FollowerHost, wait_for
+from tests.kernel.generations import INSTANCE
 
 pytestmark = pytest.mark.kernel
 

@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 
-from tests.kernel.followers import COLOURS, FollowerHost, Keys
+from tests.kernel.followers import FollowerHost, Keys
+from tests.kernel.generations import COLOURS
 
 pytestmark = pytest.mark.kernel
 

@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.kernel.followers import HERE, NETWORK, PATIENCE, FollowerHost, Keys, wait_for
+from tests.kernel.followers import PATIENCE, FollowerHost, Keys, wait_for
+from tests.kernel.generations import HERE, NETWORK
 from tests.kernel.judge import BACKENDS
 
 pytestmark = pytest.mark.kernel

@@ -11,7 +11,8 @@ import pytest
 from reyes.adapters.state import StateDirectory
 from reyes.net import Family
 from reyes.status import Status
-from tests.kernel.followers import HERE, PACKETS, FollowerHost, Keys
+from tests.kernel.followers import FollowerHost, Keys
+from tests.kernel.generations import HERE, PACKETS
 
 pytestmark = pytest.mark.kernel
 
