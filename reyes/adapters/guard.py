@@ -13,6 +13,9 @@ from reyes.adapters.rehearsal import rehearse
 from reyes.config import FollowerConfig
 from reyes.netfilter.compiler import Dataplane
 
+_AGAIN_SECONDS = 5
+"""So long a store may take to answer with the rules before, until it counts as silent, too."""
+
 
 class CommitGuard:
     """The guard of one commit; make it before the commit, as it looks at the host's health then.
@@ -48,8 +51,8 @@ class CommitGuard:
         return trouble
 
     def is_well(self) -> bool:
-        """Look once whether the host reaches what it reached before the commit."""
-        return self._health.trouble(0) is None
+        """Look for a moment whether the host reaches what it reached before the commit."""
+        return self._health.trouble(_AGAIN_SECONDS) is None
 
 
 def _ask(seconds: int) -> str | None:
