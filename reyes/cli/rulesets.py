@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import click
 
@@ -14,13 +13,7 @@ from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
 from reyes.ruleset import Content, DocumentError, decode
 from reyes.trust import Expectation, Genuine, admit, authenticate
-
-
-class Source(Protocol):
-    """Anything that signed rulesets come from."""
-
-    def fetch(self, etag: str | None = None) -> Envelope | None:
-        """Return the object, or None if it still is the one of this tag."""
+from reyes.world import Source
 
 
 class StoreSource:
