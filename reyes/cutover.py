@@ -43,7 +43,7 @@ def cut_over(
     if not changes_rules(plan):
         kernel.execute(plan)
         return
-    guard.rehearse(dataplane)
+    guard.rehearse(dataplane, before)
 
     def go_back() -> None:
         kernel.revert(before, filter_table)

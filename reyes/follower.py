@@ -27,7 +27,6 @@ from reyes.host import Host
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.ipset import create_text
-from reyes.netfilter.iptables import render_chain
 from reyes.netfilter.live import Generation, LiveKernel, LiveTable
 from reyes.netfilter.plan import (
     CommitPlan,
@@ -186,11 +185,10 @@ class Follower(Struct, frozen=True, kw_only=True):
             if members and members.get(entry.name, entry.members) != entry.members
         )
         filter_table = self.config.follower.filter_table
-        plan = plan_commit(dataplane, live, filter_table, drifted)
-        previous = self.memory.generation() if plan.steps else None
-        if previous:
-            # It stays the way back until this commit has proved healthy, and so do its sets.
-            plan = plan_commit(dataplane, live, filter_table, drifted, previous.referenced_sets)
+        # It stays the way back until this commit has proved healthy, and so do its sets.
+        previous = self.memory.generation()
+        spared = previous.referenced_sets if previous else frozenset()
+        plan = plan_commit(dataplane, live, filter_table, drifted, spared)
         return Prepared(
             verified=verified,
             policy=policy,
@@ -350,7 +348,6 @@ def _fingerprint(dataplane: Dataplane) -> str:
     for entry in dataplane.sets:
         digest.update(entry.name.encode())
     for table in dataplane.tables:
-        for chain in table.chains:
-            for identity, _ in render_chain(chain, table.family):
-                digest.update(identity.encode())
+        for chain in table.rendered:
+            digest.update("".join(table.identities(chain)).encode())
     return digest.hexdigest()

@@ -177,7 +177,7 @@ def _applied_metrics(applied: Applied) -> list[Metric]:
 def _packet_metric(packets: Mapping[Family, Packets]) -> Metric:
     return Metric(
         "reyes_packets_total",
-        "New packets since the last commit, by family and verdict.",
+        "New packets, by family and verdict, as the kernel counts them.",
         tuple(
             Sample(number, {"family": f"ipv{family.value}", "verdict": verdict})
             for family, counted in packets.items()

@@ -11,8 +11,10 @@ Rules it keeps:
 * Every address that may reach a payload is parsed here; one that is none refuses the ruleset.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 from reyes.errors import HostUnknownError, SignatureError
@@ -119,7 +121,7 @@ def suppose(content: Content, host: Host) -> HostPolicy:
     region, interfaces = _own_interfaces(content, host)
     vpcs = tuple(_own_vpc(region, vpc) for vpc in sorted({i.vpc for i in interfaces}))
     own_networks = tuple(_network(cidr) for vpc in vpcs for cidr in vpc.cidrs)
-    resolver = _Resolver(content, region, host, own_networks)
+    resolver = _Resolver(content, region, interfaces, host, own_networks)
     return HostPolicy(
         host=host,
         vpcs=vpcs,
@@ -174,7 +176,12 @@ class _Resolver:
     """The look-ups of one resolution, each made once."""
 
     def __init__(
-        self, content: Content, region: Region, host: Host, own_networks: tuple[Network, ...]
+        self,
+        content: Content,
+        region: Region,
+        interfaces: Sequence[Interface],
+        host: Host,
+        own_networks: tuple[Network, ...],
     ) -> None:
         self.omitted: list[Omitted] = []
         self._content = content
@@ -188,8 +195,7 @@ class _Resolver:
         self._groups = {group.id: group for group in region.groups}
         self._prefix_lists = {entry.id: entry for entry in region.prefix_lists}
         self._matching = GroupMatching(content)
-        self._members: dict[GroupKey, list[str]] | None = None
-        self._judged: dict[str, bool] = {}
+        self._meant = self._all_meant(interfaces)
         self._peers: dict[str, Peer] = {}
 
     def interface_policy(self, interface: Interface) -> InterfacePolicy:
@@ -251,41 +257,72 @@ class _Resolver:
 
     def _group_peer(self, group_id: str) -> Peer:
         if group_id not in self._peers:
-            group = self._groups[group_id]
-            meant = self._matching.meant_by(self._region.name, group)
-            members = self._all_members()
-            addresses = {a for key in meant for a in members.get(key, ()) if self._is_judged(a)}
+            meant = self._meant[group_id]
+            members = [self._members.get(key, ()) for key in meant]
+            addresses = members[0] if len(members) == 1 else sorted(chain.from_iterable(members))
             self._peers[group_id] = Peer(
                 kind="group",
                 name=group_id,
-                label=group.name,
-                addresses=tuple(sorted(addresses)),
+                label=self._groups[group_id].name,
+                addresses=tuple(dict.fromkeys(addresses)),
                 groups=tuple(meant.values()),
             )
         return self._peers[group_id]
 
-    def _all_members(self) -> dict[GroupKey, list[str]]:
-        if self._members is None:
-            self._members = {}
-            for region in self._content.regions:
-                for interface in region.interfaces:
-                    for group_id in interface.groups:
-                        self._members.setdefault((region.name, group_id), []).extend(
-                            interface.addresses
-                        )
-        return self._members
+    def _all_meant(
+        self, interfaces: Iterable[Interface]
+    ) -> dict[str, Mapping[GroupKey, SecurityGroup]]:
+        """Return the groups that each reference in rules of these interfaces' groups means."""
+        own = {
+            self._groups[i]
+            for interface in interfaces
+            for i in interface.groups
+            if i in self._groups
+        }
+        named = {
+            reference.id
+            for group in own
+            for ingress in group.ingress
+            for reference in ingress.groups
+        }
+        return {
+            group_id: self._matching.meant_by(self._region.name, self._groups[group_id])
+            for group_id in named
+            if group_id in self._groups
+        }
+
+    @cached_property
+    def _members(self) -> dict[GroupKey, list[str]]:
+        """The judged addresses of each group that is meant, sorted as text.
+
+        They are sorted before they are dealt out: many groups may share an address.
+        """
+        members: dict[GroupKey, list[str]] = {
+            key: [] for keys in self._meant.values() for key in keys
+        }
+        for region in self._content.regions:
+            found = {group: own for (name, group), own in members.items() if name == region.name}
+            dealt = sorted(
+                (address, meant)
+                for interface in region.interfaces
+                if (meant := tuple(group for group in interface.groups if group in found))
+                for address in interface.addresses
+                if self._is_judged(address)
+            )
+            for address, meant in dealt:
+                for group in meant:
+                    found[group].append(address)
+        return members
 
     def _is_judged(self, address: str) -> bool:
         """Tell whether packets from a member can be judged at all."""
-        known = self._judged.get(address)
-        if known is None:
-            own = _span(address)
-            known = self._filtered is None or (
-                any(is_within(own, f) or is_within(f, own) for f in self._filtered)
-                and not any(is_within(own, local) for local in self._own)
-            )
-            self._judged[address] = known
-        return known
+        own = _span(address)
+        if self._filtered is None:
+            return True
+        for local in self._own:
+            if is_within(own, local):
+                return False
+        return any(is_within(own, f) or is_within(f, own) for f in self._filtered)
 
     def _omit(self, group: str, rule: int, what: str, reason: str) -> None:
         self.omitted.append(Omitted(group=group, rule=rule, what=what, reason=reason))

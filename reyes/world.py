@@ -79,8 +79,8 @@ class Kernel(Protocol):
 class Guard(Protocol):
     """What keeps a commit from locking anybody out."""
 
-    def rehearse(self, dataplane: Dataplane) -> None:
-        """Load the dataplane where nobody is hurt; KernelError if it is refused."""
+    def rehearse(self, dataplane: Dataplane, live: LiveKernel) -> None:
+        """Load what is new to the live kernel where nobody is hurt; KernelError if refused."""
 
     def armed(self, go_back: Callable[[], None]) -> AbstractContextManager[None]:
         """Take the way back from another process unless the block ends."""

@@ -13,7 +13,7 @@ from reyes.errors import ConfigError, KernelError, SourceError
 from reyes.follower import Follower, Outcome, Prepared
 from reyes.host import configured_host
 from reyes.netfilter.compiler import Dataplane
-from reyes.netfilter.live import Generation
+from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.settled import Settled
 from reyes.rollback import roll_back
 from reyes.ruleset import Content
@@ -101,7 +101,7 @@ class Sentinel:
     asked: list[str] = field(default_factory=list)
     go_back: Callable[[], None] | None = None
 
-    def rehearse(self, _: Dataplane) -> None:
+    def rehearse(self, _: Dataplane, __: LiveKernel) -> None:
         self.asked.append("rehearse")
         if self.refuses:
             raise KernelError("refused in the rehearsal")

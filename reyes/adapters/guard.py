@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 
 from reyes.adapters.deadman import armed
 from reyes.adapters.health import Health
-from reyes.adapters.kernel import COMMAND_SECONDS, families
+from reyes.adapters.kernel import COMMAND_SECONDS
 from reyes.adapters.rehearsal import rehearse
 from reyes.config import FollowerConfig
 from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.live import LiveKernel
 
 _AGAIN_SECONDS = 5
 """So long a store may take to answer with the rules before, until it counts as silent, too."""
@@ -33,10 +34,10 @@ class CommitGuard:
         self._health = Health(config.probes, ask_source)
         self._confirm_seconds = confirm_seconds
 
-    def rehearse(self, dataplane: Dataplane) -> None:
-        """Load the dataplane into a namespace of its own, unless that is switched off."""
+    def rehearse(self, dataplane: Dataplane, live: LiveKernel) -> None:
+        """Load what is new into a namespace of its own, unless that is switched off."""
         if self._config.rehearsal:
-            rehearse(dataplane, families())
+            rehearse(dataplane, live)
 
     def armed(self, go_back: Callable[[], None]) -> AbstractContextManager[None]:
         """Watch over the block from another process, for as long as it may honestly take."""

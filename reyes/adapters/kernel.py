@@ -86,7 +86,7 @@ class Kernel:
         return _read(("ipset", "save"), parse_set_members)
 
     def read_packets(self) -> dict[Family, Packets]:
-        """Read how many new packets were accepted and denied since the last commit."""
+        """Read how many new packets our last chains have accepted and denied."""
         return {
             family: _read((f"{_PREFIX[family]}-save", "-c", "-t", "filter"), parse_packets)
             for family in families()

@@ -8,17 +8,17 @@ rule names them (plan.CountSets).
 import os
 import shlex
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from subprocess import CompletedProcess
 
 from reyes.adapters.kernel import COMMAND_SECONDS, find_command, refusal, restore_command
 from reyes.errors import ConfigError, KernelError
-from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import create_text
-from reyes.netfilter.live import LiveTable
-from reyes.netfilter.plan import payload
+from reyes.netfilter.iptables import referenced_sets
+from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.plan import differing, rehearsal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,25 @@ _WAYS = (("unshare", "--net"), ("unshare", "--user", "--keep-caps", "--net"))
 No user is mapped into it: to map root takes CAP_SETFCAP."""
 
 
-def rehearse(dataplane: Dataplane, families: Collection[Family]) -> None:
-    """Load a dataplane where nobody is hurt.
+def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
+    """Load what is new to a live kernel where nobody is hurt.
+
+    Chains that it shows already have been loaded there before: they are only declared.
 
     Raises:
         KernelError: the kernel refuses it.
         ConfigError: this process may not make network namespaces.
     """
-    acts = [Act(("ipset", "restore"), create_text(dataplane.sets, with_members=False))]
+    before = {table.family: table for table in live.tables}
+    parts = [(t, differing(t, before[t.family])) for t in dataplane.tables if t.family in before]
+    chains = [chain for table, new in parts for chain in table.chains if chain.name in new]
+    named = referenced_sets(chains)
+    sets = [entry for entry in dataplane.sets if entry.name in named]
+    acts = [Act(("ipset", "restore"), create_text(sets, with_members=False))]
     acts += [
-        Act(
-            restore_command(table.family, flush=False),
-            payload(table, LiveTable(table.family), "shared"),
-        )
-        for table in dataplane.tables
-        if table.family in families
+        Act(restore_command(table.family, flush=False), rehearsal(table, new))
+        for table, new in parts
+        if new
     ]
     _play(_way(), acts)
 

@@ -50,6 +50,7 @@ from reyes.netfilter.iptables import (
     SourceSet,
     Table,
     Verdict,
+    referenced_sets,
 )
 from reyes.netfilter.tree import LOOKUPS, PLAIN_RULES, TreeCompiler, plain_rules
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Peer
@@ -87,14 +88,7 @@ def compile_policy(policy: HostPolicy) -> Dataplane:
     compilers = [_FamilyCompiler(policy, family) for family in Family]
     tables = tuple(compiler.table() for compiler in compilers)
     sets = {name: entry for compiler in compilers for name, entry in compiler.sets.items()}
-    used = {
-        match.name
-        for table in tables
-        for chain in table.chains
-        for rule in chain.rules
-        for match in rule.matches
-        if isinstance(match, SourceSet | DestinationSet)
-    }
+    used = referenced_sets(chain for table in tables for chain in table.chains)
     return Dataplane(tuple(sets[name] for name in sorted(used)), tables)
 
 

@@ -10,9 +10,10 @@ _COUNTED_RULE = re.compile(r"^\[(\d+):\d+\] -A (\S+) ")
 
 @dataclass(frozen=True, slots=True)
 class Packets:
-    """Packets that no known connection explains, since the last commit.
+    """Packets that no known connection explains.
 
-    In audit mode `denied` counts those that would be.
+    Counted from the commit on that wrote the chain: others leave it as it is. In audit mode
+    `denied` counts those that would be.
     """
 
     accepted: int = 0

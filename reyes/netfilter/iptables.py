@@ -6,8 +6,10 @@ other words than it was given, so its text cannot be compared.
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from reyes.net import Everything, Family, Icmp, Network, Ports, Protocol, Service, canonical
 from reyes.policy import Allow
@@ -140,12 +142,32 @@ class Chain:
     rules: tuple[Rule, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """Our chains in the filter table of one family."""
 
     family: Family
     chains: tuple[Chain, ...]
+
+    @cached_property
+    def rendered(self) -> Mapping[str, tuple[tuple[str, str], ...]]:
+        """Each rule's id and its `-A` line, by chain, in the order of the chains."""
+        return {chain.name: render_chain(chain, self.family) for chain in self.chains}
+
+    def identities(self, chain: str) -> tuple[str, ...]:
+        """Return the ids of a chain's rules."""
+        return tuple(identity for identity, _ in self.rendered[chain])
+
+
+def referenced_sets(chains: Iterable[Chain]) -> frozenset[str]:
+    """Return the names of the sets that rules of these chains name."""
+    return frozenset(
+        match.name
+        for chain in chains
+        for rule in chain.rules
+        for match in rule.matches
+        if isinstance(match, SourceSet | DestinationSet)
+    )
 
 
 def rule_id(text: str) -> str:

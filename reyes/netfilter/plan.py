@@ -13,14 +13,14 @@ A plan is data. `--dry-run` prints it; `reyes.adapters.kernel` executes it and, 
 undoes the steps before it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import IPSet, create_text, repair_text
-from reyes.netfilter.iptables import Table, render_chain
+from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, Generation, LiveKernel, LiveTable
 
 FilterTable = Literal["shared", "exclusive"]
@@ -191,19 +191,31 @@ def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
 
 
 def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
-    """Write the restore text that puts a table in force over a live one."""
-    return _restore(table, live, filter_table).text
+    """Write the restore text that puts all of a table in force over a live one."""
+    return _restore_text(table, live, filter_table, table.rendered)
+
+
+def rehearsal(table: Table, chains: Iterable[str]) -> str:
+    """Write the restore text that tries these chains of a table, the others being empty."""
+    declared = (f":{chain} - [0:0]" for chain in table.rendered)
+    return _transaction((*declared, JUMP, *_lines(table, chains)))
 
 
 def in_force(table: Table, live: LiveTable) -> bool:
     """Tell whether a live table shows all of a table's rules in order, and the jump first."""
     return (
         live.jumps_right
-        and set(live.own_chains) == {chain.name for chain in table.chains}
-        and all(
-            live.identities(chain.name) == tuple(i for i, _ in render_chain(chain, table.family))
-            for chain in table.chains
-        )
+        and set(live.own_chains) == table.rendered.keys()
+        and not differing(table, live)
+    )
+
+
+def differing(table: Table, live: LiveTable) -> tuple[str, ...]:
+    """Return the names of a table's chains that a live table does not show as they should be."""
+    return tuple(
+        chain
+        for chain in table.rendered
+        if chain not in live.policies or live.identities(chain) != table.identities(chain)
     )
 
 
@@ -212,19 +224,26 @@ def _is_right(table: Table, live: LiveTable, filter_table: FilterTable) -> bool:
 
 
 def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> RestoreTable:
-    rules = [line for chain in table.chains for _, line in render_chain(chain, table.family)]
-    declared = [f":{chain.name} - [0:0]" for chain in table.chains]
+    text = _restore_text(table, live, filter_table, differing(table, live))
+    return RestoreTable(table.family, text, live, flush=filter_table == "exclusive")
+
+
+def _restore_text(
+    table: Table, live: LiveTable, filter_table: FilterTable, written: Iterable[str]
+) -> str:
+    """Write these chains anew and leave the others as they are, or flush everybody's table."""
     if filter_table == "exclusive":
-        builtin = [f":{chain} ACCEPT [0:0]" for chain in BUILTIN_CHAINS]
-        text = _transaction([*builtin, *declared, JUMP, *rules])
-        return RestoreTable(table.family, text, live, flush=True)
-    kept = {chain.name for chain in table.chains}
-    stale = [chain for chain in live.own_chains if chain not in kept]
-    declared += [f":{chain} - [0:0]" for chain in stale]
-    text = _transaction(
-        [*declared, *_jump_lines(live), *rules, *(f"-X {chain}" for chain in stale)]
-    )
-    return RestoreTable(table.family, text, live, flush=False)
+        builtin = (f":{chain} ACCEPT [0:0]" for chain in BUILTIN_CHAINS)
+        declared = (f":{chain} - [0:0]" for chain in table.rendered)
+        return _transaction((*builtin, *declared, JUMP, *_lines(table, table.rendered)))
+    stale = [chain for chain in live.own_chains if chain not in table.rendered]
+    declared = (f":{chain} - [0:0]" for chain in (*written, *stale))
+    removed = (f"-X {chain}" for chain in stale)
+    return _transaction((*declared, *_jump_lines(live), *_lines(table, written), *removed))
+
+
+def _lines(table: Table, chains: Iterable[str]) -> Iterator[str]:
+    return (line for chain in chains for _, line in table.rendered[chain])
 
 
 def _jump_lines(live: LiveTable) -> list[str]:

@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane
-from reyes.netfilter.iptables import render_chain
 from reyes.netfilter.live import LiveKernel, LiveTable
 from reyes.netfilter.plan import FilterTable
 
@@ -52,10 +51,7 @@ def settle(dataplane: Dataplane, key: str) -> Settled:
     return Settled(
         key=key,
         chains={
-            str(table.family.value): {
-                chain.name: tuple(identity for identity, _ in render_chain(chain, table.family))
-                for chain in table.chains
-            }
+            str(table.family.value): {chain: table.identities(chain) for chain in table.rendered}
             for table in dataplane.tables
         },
         sets={entry.name: len(entry.members) for entry in dataplane.sets},

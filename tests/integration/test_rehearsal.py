@@ -1,5 +1,6 @@
 """The rehearsal's own ways to fail, with commands that do as they are told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ from reyes.adapters import rehearsal
 from reyes.adapters.rehearsal import rehearse
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
-from tests.commits import WANTED
+from reyes.netfilter.live import LiveKernel, LiveTable
+from tests.commits import BOTH_RULES, WANTED, dataplane, in_force
+from tests.worlds import allow, tcp
 
+EMPTY = LiveKernel(tuple(LiveTable(family) for family in Family))
 COMMANDS = ("ipset", "iptables-restore", "ip6tables-restore")
 UNSHARE = 'while case "$1" in --*) ;; *) false ;; esac; do shift; done; exec "$@"'
 
@@ -30,7 +34,7 @@ def script(stage: Path, command: str, text: str) -> None:
 
 
 def test_each_command_is_fed_its_own_part(stage: Path) -> None:
-    rehearse(WANTED, tuple(Family))
+    rehearse(WANTED, EMPTY)
     fed = {command: (stage / f"{command}.fed").read_text() for command in COMMANDS}
     assert fed["ipset"].startswith("create r4:")
     assert "add " not in fed["ipset"]
@@ -40,7 +44,27 @@ def test_each_command_is_fed_its_own_part(stage: Path) -> None:
 
 
 def test_a_family_that_the_host_lacks_is_not_rehearsed(stage: Path) -> None:
-    rehearse(WANTED, (Family.V4,))
+    rehearse(WANTED, LiveKernel((LiveTable(Family.V4),)))
+    assert not (stage / "ip6tables-restore.fed").exists()
+
+
+def test_what_the_live_kernel_shows_already_is_not_tried_again(stage: Path) -> None:
+    live = in_force().read()
+    more = dataplane(*BOTH_RULES, allow(tcp(22), "10.4.0.0/16", "10.5.0.0/16"))
+    rehearse(more, LiveKernel((live.tables[0], LiveTable(Family.V6)), live.sets))
+    fed = {command: (stage / f"{command}.fed").read_text() for command in COMMANDS}
+    assert "-A reyes-accept " not in fed["iptables-restore"]
+    assert "-A reyes-ingress " in fed["iptables-restore"]
+    assert "-A reyes-accept " in fed["ip6tables-restore"]
+    for entry in more.sets:
+        assert f"create {entry.name} " in fed["ipset"]
+
+
+def test_sets_of_chains_that_stay_are_not_made(stage: Path) -> None:
+    live = in_force().read()
+    spoiled = replace(live.tables[0], rules={**live.tables[0].rules, "reyes-accept": ()})
+    rehearse(WANTED, replace(live, tables=(spoiled,)))
+    assert (stage / "ipset.fed").read_text() == ""
     assert not (stage / "ip6tables-restore.fed").exists()
 
 
@@ -48,21 +72,21 @@ def test_a_family_that_the_host_lacks_is_not_rehearsed(stage: Path) -> None:
 def test_a_refusal_shows_the_line_at_fault(stage: Path, command: str) -> None:
     script(stage, command, "echo 'error in line 3: unknown match' >&2; exit 2")
     with pytest.raises(KernelError, match=f"in the rehearsal {command} refused") as caught:
-        rehearse(WANTED, tuple(Family))
+        rehearse(WANTED, EMPTY)
     assert "\n>     3 " in caught.value.message
     assert caught.value.hint == "the live kernel was not touched"
 
 
 def test_the_other_way_into_a_namespace_is_tried(stage: Path) -> None:
     script(stage, "unshare", f'case "$1" in --net) exit 1 ;; esac; {UNSHARE}')
-    rehearse(WANTED, tuple(Family))
+    rehearse(WANTED, EMPTY)
     assert (stage / "ip6tables-restore.fed").exists()
 
 
 def test_where_there_is_no_way_the_configuration_must_say_so(stage: Path) -> None:
     script(stage, "unshare", "echo 'Operation not permitted' >&2; exit 1")
     with pytest.raises(ConfigError, match="may not make network namespaces") as caught:
-        rehearse(WANTED, tuple(Family))
+        rehearse(WANTED, EMPTY)
     assert caught.value.hint
     assert "follower.rehearsal: false" in caught.value.hint
     assert not (stage / "ipset.fed").exists()
@@ -72,17 +96,17 @@ def test_a_host_without_unshare_is_told(stage: Path, monkeypatch: pytest.MonkeyP
     (stage / "unshare").unlink()
     monkeypatch.setenv("PATH", str(stage))
     with pytest.raises(ConfigError, match="cannot find the command unshare"):
-        rehearse(WANTED, tuple(Family))
+        rehearse(WANTED, EMPTY)
 
 
 def test_a_rehearsal_that_hangs_ends(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(stage, "ipset", "exec sleep 60")
     monkeypatch.setattr(rehearsal, "COMMAND_SECONDS", 0.3)
     with pytest.raises(KernelError, match=r"did not end within 0\.3 s"):
-        rehearse(WANTED, tuple(Family))
+        rehearse(WANTED, EMPTY)
 
 
 def test_a_shell_that_dies_is_no_success(stage: Path) -> None:
     script(stage, "ipset", "kill -KILL $PPID")
     with pytest.raises(KernelError, match="the rehearsal failed"):
-        rehearse(WANTED, tuple(Family))
+        rehearse(WANTED, EMPTY)

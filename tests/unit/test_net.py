@@ -19,6 +19,7 @@ from reyes.net import (
     parse_network,
     service_families,
     service_text,
+    span,
 )
 from tests.strategies import networks
 from tests.worlds import icmp, icmpv6, tcp, udp
@@ -64,6 +65,20 @@ NO_NETWORK = [
 def test_what_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         parse_network(text)
+
+
+@pytest.mark.parametrize("text", [*NO_NETWORK, "10.0.0.1/32", "10.1", "2001:DB8::1", "::1.2.3.4"])
+def test_a_span_is_read_from_canonical_text_alone(text: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        span(text)
+
+
+@given(networks())
+def test_a_span_is_the_first_and_the_last_address(text: str) -> None:
+    network = parse_network(text)
+    version, first, last = span(canonical(network))
+    assert version == network.version
+    assert (first, last) == (int(network.network_address), int(network.broadcast_address))
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/8", "fe80::1%eth0", "web", "10.0.0.1\n", ""])

@@ -19,9 +19,11 @@ from reyes.netfilter.plan import (
     ReadTables,
     RestoreSets,
     RestoreTable,
+    differing,
     payload,
     plan_commit,
     plan_removal,
+    rehearsal,
 )
 from reyes.policy import resolve
 from tests.commits import (
@@ -102,6 +104,33 @@ def test_only_the_family_that_differs_is_restored() -> None:
     assert restore.family is V6
     assert isinstance(check, ReadTables)
     assert [table.family for table in check.tables] == [V6]
+
+
+def test_only_the_chains_that_differ_are_written() -> None:
+    kernel = in_force()
+    wanted = dataplane(*BOTH_RULES, allow(tcp(22), "10.4.0.0/16"))
+    plan = plan_commit(wanted, kernel.read(), "shared")
+    restore = plan.steps[0]
+    assert isinstance(restore, RestoreTable)
+    lines = restore.text.splitlines()
+    ingress = [line for _, line in wanted.tables[0].rendered["reyes-ingress"]]
+    assert lines == ["*filter", ":reyes-ingress - [0:0]", *ingress, "COMMIT"]
+    kernel.execute(plan)
+    assert plan_commit(wanted, kernel.read(), "shared").steps == ()
+
+
+def test_a_rehearsal_tries_the_chains_that_differ_and_declares_the_others() -> None:
+    wanted = dataplane(*BOTH_RULES, allow(tcp(22), "10.4.0.0/16")).tables[0]
+    new = differing(wanted, in_force().read().tables[0])
+    lines = rehearsal(wanted, new).splitlines()
+    assert new == ("reyes-ingress",)
+    assert lines == [
+        "*filter",
+        *(f":reyes-{c} - [0:0]" for c in ("input", "ingress", "accept", "drop")),
+        JUMP,
+        *(line for _, line in wanted.rendered["reyes-ingress"]),
+        "COMMIT",
+    ]
 
 
 def test_a_host_without_ipv6_is_not_asked_for_it() -> None:
