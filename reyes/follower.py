@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 import reyes
@@ -76,12 +76,6 @@ class Prepared(Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
-class _Fetched:
-    """An object that was fetched on the way and is not looked at yet."""
-
-    envelope: Envelope | None = None
-
-
 class Follower(Struct, frozen=True, kw_only=True):
     """A follower pass in steps, and its ports."""
 
@@ -91,42 +85,48 @@ class Follower(Struct, frozen=True, kw_only=True):
     memory: Memory
     kernel: Kernel
     now: Callable[[], float]
-    fetched: _Fetched = field(default_factory=_Fetched)
 
-    def is_settled(self, host: Host, live: LiveKernel) -> bool:
-        """Tell whether the ruleset, this host and the kernel are what the last good pass left.
-
-        Asks the source; what it answers is kept for `obtain`.
+    def ask(self) -> Envelope | None:
+        """Fetch the ruleset's object; None if it still is the one that is kept here.
 
         Raises:
             SourceError: the source does not answer.
+            ExpiredError: nor is what is kept valid any more.
+        """
+        state = self.memory.load()
+        return self._fetch(state, state.etag if self.memory.last_good() else None)
+
+    def is_settled(self, answer: Envelope | None, host: Host, live: LiveKernel) -> bool:
+        """Tell whether the ruleset, this host and the kernel are what the last good pass left.
+
+        Raises:
             ExpiredError: the ruleset is the same, and has expired.
         """
         state, settled = self.memory.load(), self.memory.settled()
-        if settled is None or state.hold or state.etag is None or self._members_due(live):
-            return False
-        if settled.key != self._key(state.digest, host):
-            return False
-        if not settled.shown_by(live, self.config.follower.filter_table):
-            return False
-        if self.memory.last_good() is None:
-            return False
-        self.fetched.envelope = self._fetch(state, state.etag)
-        if self.fetched.envelope is not None:
+        if (
+            answer is not None
+            or settled is None
+            or state.hold
+            or self._members_due(live)
+            or settled.key != self._key(state.digest, host)
+            or not settled.shown_by(live, self.config.follower.filter_table)
+        ):
             return False
         refuse_expired(state.not_after, int(self.now()))
         return True
 
-    def obtain(self, *, force: bool = False, remember: bool = True) -> VerifiedRuleset:
-        """Fetch and admit the ruleset; remember it as the highest that was accepted.
+    def obtain(
+        self, answer: Envelope | None, *, force: bool = False, remember: bool = True
+    ) -> VerifiedRuleset:
+        """Admit what the source has answered, and remember it as the highest that was accepted.
 
         Raises:
-            SourceError: the source does not answer.
+            SourceError: what is kept is damaged, and the source does not answer.
             ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
         """
         state = self.memory.load()
         kept = self.memory.last_good()
-        envelope, genuine = self._newest(state, kept if state.etag else None)
+        envelope, genuine = self._newest(answer, state, kept)
         header = genuine.ruleset.header
         implausible = tuple(sorted({*state.implausible, header.serial}))
         expectation = Expectation(
@@ -279,18 +279,18 @@ class Follower(Struct, frozen=True, kw_only=True):
             self.memory.save(replace(state, applied=None))
         return plan
 
-    def _newest(self, state: State, kept: bytes | None) -> tuple[Envelope, Genuine]:
-        envelope = self.fetched.envelope or self._fetch(state, state.etag if kept else None)
-        self.fetched.envelope = None
-        if envelope is None and kept is not None:
+    def _newest(
+        self, answer: Envelope | None, state: State, kept: bytes | None
+    ) -> tuple[Envelope, Genuine]:
+        if answer is None and kept is not None:
             known = self._known(Envelope(kept, state.etag), state)
             if known:
                 return known
             log.warning("the last good ruleset is damaged: fetching it anew")
-            envelope = self._fetch(state, None)
-        if envelope is None:
+            answer = self._fetch(state, None)
+        if answer is None:
             raise SourceError("the store says `unchanged` where nothing is known to it")
-        return envelope, self._authenticate(envelope)
+        return answer, self._authenticate(answer)
 
     def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:
         """Return a kept object if it still is the one that was accepted."""

@@ -106,14 +106,14 @@ def span(text: str) -> Span:
 
     Several times quicker than `parse_network`: rulesets hold addresses by the ten thousand.
     """
+    number = _dotted_quad(text)
+    if number is not None:
+        return 4, number, number
     if "/" in text:
         network = parse_network(text)
         if canonical(network) != text:
             raise ValueError(f"it is written {canonical(network)}")
         return network.version, int(network.network_address), int(network.broadcast_address)
-    number = _dotted_quad(text)
-    if number is not None:
-        return Family.V4.value, number, number
     address = parse_address(text)
     if _text(address) != text:
         raise ValueError(f"it is written {_text(address)}")

@@ -18,6 +18,7 @@ from reyes.netfilter.settled import Settled
 from reyes.rollback import roll_back
 from reyes.ruleset import Content
 from reyes.state import State
+from reyes.trust import VerifiedRuleset
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.leaders import PaperSigner, configuration, signed
 from tests.worlds import document
@@ -158,8 +159,12 @@ class Machine:
     def publish(self, at: int, content: Content | None = None, **changes: Any) -> None:
         self.shelf.blobs.append(signed(document(at, content, **changes)))
 
+    def obtain(self, **how: bool) -> VerifiedRuleset:
+        follower = self.follower
+        return follower.obtain(follower.ask(), **how)
+
     def prepare(self, instance: str = HOST) -> Prepared:
-        verified = self.follower.obtain()
+        verified = self.obtain()
         host = configured_host(self.config.follower, instance, "us-west-2")
         return self.follower.prepare(verified, host, self.kernel.read())
 

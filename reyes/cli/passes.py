@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
 from reyes.state import Identity
 from reyes.trust import moment_text
-from reyes.world import Memory
+from reyes.world import Memory, Source
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ class FollowerPass:
         self._config = config
         self._options = options
         self._memory = StateDirectory(Path(config.follower.state_directory))
-        self._follower = _follower(config, self._memory, options.ruleset)
+        self._store = StoreSource(config)
+        source = FileSource(options.ruleset) if options.ruleset else self._store
+        self._follower = _follower(config, self._memory, source)
         self._host: Host | None = None
 
     def __call__(self) -> None:
@@ -101,10 +104,14 @@ class FollowerPass:
     def _prepare(self, record: Record, host: Host) -> Prepared | None:
         """Prepare the commit; None if all is as the last good pass left it."""
         follower = self._follower
-        live = follower.kernel.read()
-        if not self._options.force and follower.is_settled(host, live):
+        # While commands read the kernel, this process makes a client, the dearest thing it does.
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(follower.kernel.read)
+            answer = follower.ask()
+            live = reading.result()
+        if not self._options.force and follower.is_settled(answer, host, live):
             return None
-        record.verified = follower.obtain(force=self._options.force)
+        record.verified = follower.obtain(answer, force=self._options.force)
         record.prepared = prepared = follower.prepare(record.verified, host, live)
         return prepared
 
@@ -115,7 +122,7 @@ class FollowerPass:
             _echo_changes(prepared, follower.kernel.read_members(), settings)
             click.confirm("Commit this?", abort=True, err=True)
             with deadline(settings.deadline):
-                record.verified = follower.obtain(force=self._options.force)
+                record.verified = follower.obtain(follower.ask(), force=self._options.force)
                 again = follower.prepare(record.verified, host, follower.kernel.read())
             record.prepared = again
             if again.plan == prepared.plan:
@@ -168,8 +175,7 @@ class FollowerPass:
     def _guard(self) -> CommitGuard:
         """Look at the host's health before the commit."""
         etag = self._memory.load().etag
-        source = StoreSource(self._config)
-        ask = partial(source.fetch, etag) if self._options.ruleset is None else None
+        ask = partial(self._store.fetch_anew, etag) if self._options.ruleset is None else None
         return CommitGuard(self._config.follower, ask, self._options.confirm)
 
 
@@ -183,8 +189,9 @@ def dry_run(config: Config, options: Options) -> None:
     memory = DryMemory(Path(config.follower.state_directory))
     with deadline(config.follower.deadline):
         host = _with_logging(this_host(config), options)
-        follower = _follower(config, memory, options.ruleset)
-        verified = follower.obtain(force=options.force, remember=False)
+        source = FileSource(options.ruleset) if options.ruleset else StoreSource(config)
+        follower = _follower(config, memory, source)
+        verified = follower.obtain(follower.ask(), force=options.force, remember=False)
         live, members = _readable_kernel(follower)
         prepared = follower.prepare(verified, host, live)
     click.echo(payload_text(prepared, config.follower.filter_table))
@@ -199,7 +206,7 @@ def remove(config: Config) -> None:
     """Take all of Reyes out of the kernel."""
     memory = StateDirectory(Path(config.follower.state_directory))
     with memory.lock():
-        plan = _follower(config, memory, None).remove()
+        plan = _follower(config, memory, StoreSource(config)).remove()
         record_outcome(config.follower, memory, "removed")
     click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
     if not is_disabled(config.follower):
@@ -221,10 +228,10 @@ def _identity(host: Host) -> Identity:
     return Identity(instance_id=host.instance_id, region=host.region, machine=machine_id())
 
 
-def _follower(config: Config, memory: Memory, ruleset: Path | None) -> Follower:
+def _follower(config: Config, memory: Memory, source: Source) -> Follower:
     return Follower(
         config=config,
-        source=StoreSource(config) if ruleset is None else FileSource(ruleset),
+        source=source,
         verifier=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
         memory=memory,
         kernel=Kernel(),

@@ -1,8 +1,9 @@
 """Where commands get a ruleset from: the store, a file, or what this host accepted last."""
 
 import os
-from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,22 +16,31 @@ from reyes.ruleset import Content, DocumentError, decode
 from reyes.trust import Expectation, Genuine, admit, authenticate
 from reyes.world import Source
 
+if TYPE_CHECKING:
+    from reyes.adapters.s3 import S3Store
+
 
 class StoreSource:
     """The object on S3; the client is made when it is needed, as its import costs most."""
 
     def __init__(self, config: Config) -> None:
         self._config = config.s3
-        self._fetch: Callable[[str | None], Envelope | None] | None = None
 
     def fetch(self, etag: str | None = None) -> Envelope | None:
         """Return the object, or None if it still is the one of this tag."""
-        if self._fetch is None:
-            from reyes.adapters.s3 import S3Store, make_s3_client
+        return self._store.fetch(etag)
 
-            client = make_s3_client(self._config.region)
-            self._fetch = S3Store(client, self._config.bucket, self._config.key).fetch
-        return self._fetch(etag)
+    def fetch_anew(self, etag: str | None) -> Envelope | None:
+        """Do so through a new connection: one that is open outlives rules that allow no other."""
+        self._store.hang_up()
+        return self._store.fetch(etag)
+
+    @cached_property
+    def _store(self) -> "S3Store":
+        from reyes.adapters.s3 import S3Store, make_s3_client
+
+        client = make_s3_client(self._config.region)
+        return S3Store(client, self._config.bucket, self._config.key)
 
 
 class FileSource:

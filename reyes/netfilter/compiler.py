@@ -219,7 +219,10 @@ class _FamilyCompiler:
         found = self._sorted_out.get(id(peer))
         if found is None:
             wanted = self._family is Family.V6
-            found = tuple(address for address in peer.addresses if (":" in address) is wanted)
+            if ":" in "".join(peer.addresses):
+                found = tuple(a for a in peer.addresses if (":" in a) is wanted)
+            else:
+                found = () if wanted else peer.addresses
             self._sorted_out[id(peer)] = found
         return found
 

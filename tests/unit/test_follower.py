@@ -197,13 +197,13 @@ def test_a_last_good_ruleset_that_is_damaged_is_fetched_anew_and_mended(
 def test_nothing_is_remembered_of_a_dry_run() -> None:
     machine = Machine()
     before = machine.untouched()
-    verified = machine.follower.obtain(remember=False)
+    verified = machine.obtain(remember=False)
     host = configured_host(machine.config.follower, HOST, "us-west-2")
     assert machine.follower.prepare(verified, host, machine.kernel.read()).plan.steps
     assert machine.untouched() == before
     machine.shelf.blobs[0] = signed(document(NOW, nothing_left()))
     with pytest.raises(ImplausibleError):
-        machine.follower.obtain(remember=False)
+        machine.obtain(remember=False)
     assert machine.untouched() == before
 
 
@@ -222,12 +222,12 @@ def test_a_world_that_vanished_is_believed_when_others_of_its_kind_follow() -> N
         machine.publish(NOW + number, shrunk(small_world()))
         for _ in range(3):  # the same one again is not one more
             with pytest.raises(ImplausibleError):
-                machine.follower.obtain()
+                machine.obtain()
         assert len(machine.notebook.state.implausible) == number
         assert machine.untouched()[:3] == kernel
     machine.clock.time = NOW + IMPLAUSIBLE_PATIENCE
     machine.publish(NOW + IMPLAUSIBLE_PATIENCE, shrunk(small_world()))
-    machine.follower.obtain()
+    machine.obtain()
     assert machine.notebook.state.implausible == ()
 
 
@@ -237,9 +237,9 @@ def test_a_world_that_comes_back_ends_the_patience() -> None:
     machine.clock.time = NOW + 10
     machine.publish(NOW + 1, shrunk(small_world()))
     with pytest.raises(ImplausibleError):
-        machine.follower.obtain()
+        machine.obtain()
     machine.publish(NOW + 2)
-    machine.follower.obtain()
+    machine.obtain()
     assert machine.notebook.state.implausible == ()
 
 
@@ -248,13 +248,13 @@ def test_force_believes_what_is_implausible_and_nothing_else() -> None:
     machine.run()
     machine.clock.time = NOW + 10
     machine.publish(NOW + 1, shrunk(small_world()))
-    machine.follower.obtain(force=True)
+    machine.obtain(force=True)
     machine.shelf.blobs.append(signed(document(NOW + 2), FOREIGN_KEY))
     with pytest.raises(SignatureError):
-        machine.follower.obtain(force=True)
+        machine.obtain(force=True)
     machine.publish(NOW - 60)
     with pytest.raises(ReplayError):
-        machine.follower.obtain(force=True)
+        machine.obtain(force=True)
 
 
 def test_a_host_that_the_ruleset_does_not_know_keeps_what_it_has() -> None:
@@ -382,7 +382,7 @@ def test_rules_in_force_are_no_failure_if_the_disk_is_full_by_then(
 
 def settled(machine: Machine) -> bool:
     host = configured_host(machine.config.follower, HOST, "us-west-2")
-    return machine.follower.is_settled(host, machine.kernel.read())
+    return machine.follower.is_settled(machine.follower.ask(), host, machine.kernel.read())
 
 
 def test_a_pass_with_nothing_new_is_told_by_the_kernel_alone() -> None:
