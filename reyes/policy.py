@@ -14,7 +14,7 @@ Rules it keeps:
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from operator import itemgetter
 from typing import Literal
 
 from reyes.errors import HostUnknownError, SignatureError
@@ -257,15 +257,12 @@ class _Resolver:
 
     def _group_peer(self, group_id: str) -> Peer:
         if group_id not in self._peers:
-            meant = self._meant[group_id]
-            members = [self._members.get(key, ()) for key in meant]
-            addresses = members[0] if len(members) == 1 else sorted(chain.from_iterable(members))
             self._peers[group_id] = Peer(
                 kind="group",
                 name=group_id,
                 label=self._groups[group_id].name,
-                addresses=tuple(dict.fromkeys(addresses)),
-                groups=tuple(meant.values()),
+                addresses=tuple(self._members[group_id]),
+                groups=tuple(self._meant[group_id].values()),
             )
         return self._peers[group_id]
 
@@ -292,26 +289,27 @@ class _Resolver:
         }
 
     @cached_property
-    def _members(self) -> dict[GroupKey, list[str]]:
-        """The judged addresses of each group that is meant, sorted as text.
+    def _members(self) -> dict[str, list[str]]:
+        """The judged addresses that each reference stands for, sorted as text.
 
-        They are sorted before they are dealt out: many groups may share an address.
+        Addresses are sorted before they are dealt out: each may be a member of many groups.
         """
-        members: dict[GroupKey, list[str]] = {
-            key: [] for keys in self._meant.values() for key in keys
-        }
+        members: dict[str, list[str]] = {group_id: [] for group_id in self._meant}
+        lists: dict[GroupKey, list[list[str]]] = {}
+        for group_id, meant in self._meant.items():
+            for key in meant:
+                lists.setdefault(key, []).append(members[group_id])
+        entries: list[tuple[str, list[list[str]]]] = []
         for region in self._content.regions:
-            found = {group: own for (name, group), own in members.items() if name == region.name}
-            dealt = sorted(
-                (address, meant)
-                for interface in region.interfaces
-                if (meant := tuple(group for group in interface.groups if group in found))
-                for address in interface.addresses
-                if self._is_judged(address)
-            )
-            for address, meant in dealt:
-                for group in meant:
-                    found[group].append(address)
+            for interface in region.interfaces:
+                own = [one for g in interface.groups for one in lists.get((region.name, g), ())]
+                if own:
+                    entries += [(a, own) for a in interface.addresses if self._is_judged(a)]
+        entries.sort(key=itemgetter(0))
+        for address, own in entries:
+            for one in own:
+                if not one or one[-1] != address:
+                    one.append(address)
         return members
 
     def _is_judged(self, address: str) -> bool:
