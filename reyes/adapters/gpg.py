@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import gnupg
-
 from reyes.adapters.files import check_private
 from reyes.envelope import MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Envelope, SignatureReport
 from reyes.errors import ConfigError, SignatureError
@@ -172,6 +170,8 @@ def check_home(home: Path) -> None:
 
 def open_gpg(home: Path, options: tuple[str, ...], keyring: Path | None = None) -> Any:
     """Return a python-gnupg object, untyped as the library is."""
+    import gnupg  # noqa: PLC0415 - most runs verify nothing
+
     # At debug level it logs whole documents.
     logging.getLogger("gnupg").setLevel(logging.WARNING)
     program = find_program("gpg")
