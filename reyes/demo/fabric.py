@@ -6,11 +6,9 @@ VPCs and for the tunnel between them. It forwards everything: what is denied, a 
 
 import socket
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
 from reyes.demo.evidence import Evidence, counters
-from reyes.demo.namespaces import Namespace
+from reyes.demo.namespaces import Closing, Namespace
 from reyes.demo.probe import Outcome, listen, send
 from reyes.demo.world import Probe, Station
 from reyes.net import Service
@@ -21,7 +19,7 @@ SERVICES_ADDRESS = "192.0.2.1"
 _GATEWAY = "169.254.0.1"
 
 
-class Fabric:
+class Fabric(Closing):
     """All namespaces, cabled, with a listener wherever a probe will knock."""
 
     def __init__(self, stations: Iterable[Station]) -> None:
@@ -60,17 +58,6 @@ class Fabric:
                 listener.close()
         for namespace in (self.router, *self.stations.values()):
             namespace.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _add(self, station: Station) -> None:
         namespace = Namespace()

@@ -9,10 +9,11 @@
 import ctypes
 import os
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from reyes.errors import KernelError
 
@@ -23,7 +24,21 @@ _CLONE_NEWNET = 0x40000000
 """From linux/sched.h; Python has it, and unshare(2) itself, since 3.12."""
 
 
-class Namespace:
+class Closing(ABC):
+    """Something that is closed at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what it holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Namespace(Closing):
     """A network namespace of its own; to make one takes CAP_SYS_ADMIN."""
 
     def __init__(self) -> None:

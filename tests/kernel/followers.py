@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from subprocess import CompletedProcess, Popen
-from types import TracebackType
 from typing import Any, Self
 
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.kernel import COMMANDS, find_command
+from reyes.demo.namespaces import Closing
 from reyes.net import Family
 from reyes.ruleset import Content
 from tests.gnupg_home import gnupg_home
@@ -75,7 +75,7 @@ class Keys:
         self._opened.close()
 
 
-class FollowerHost:
+class FollowerHost(Closing):
     """A host on a wire, its configuration and state, and the command that is run on it."""
 
     def __init__(self, keys: Keys, backend: Backend = "nft", **follower: Any) -> None:
@@ -302,17 +302,6 @@ class FollowerHost:
         self._launcher.close()
         self.wire.close()
         shutil.rmtree(self.directory)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def wrap(self, command: str, script: str = 'exec {real} "$@"') -> None:
         """Put a shell script in the place of a command; `{real}` is the command itself."""

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from reyes.adapters.kernel import Kernel, find_command
+from reyes.demo.namespaces import Closing
 from reyes.net import Address
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Packet
@@ -61,7 +61,7 @@ def commit(dataplane: Dataplane, filter_table: FilterTable) -> None:
     kernel.execute(plan_commit(dataplane, kernel.read(), filter_table))
 
 
-class Judge:
+class Judge(Closing):
     """A host in a namespace of its own that applies worlds."""
 
     def __init__(self) -> None:
@@ -84,17 +84,6 @@ class Judge:
 
     def close(self) -> None:
         self._wire.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def sendable(packets: Iterable[Packet]) -> list[Packet]:

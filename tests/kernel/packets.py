@@ -30,10 +30,8 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from itertools import count
 from subprocess import CompletedProcess
-from types import TracebackType
-from typing import Self
 
-from reyes.demo.namespaces import Namespace
+from reyes.demo.namespaces import Closing, Namespace
 from reyes.net import Address
 from reyes.netfilter.evaluate import Packet
 
@@ -54,7 +52,7 @@ _DELETE_CONNECTIONS = 1 << 8 | 2
 _REQUEST_AND_ANSWER = 1 | 4
 
 
-class Wire:
+class Wire(Closing):
     """A host with the given addresses, reachable from a neighbour that may claim any source.
 
     `host` is where rules go, and `neighbour` the far end of each cable, for what frames cannot do.
@@ -143,17 +141,6 @@ class Wire:
                 one.close()
         self.host.close()
         self.neighbour.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _lay(self, interface: str) -> None:
         self.neighbour.connect(interface, self.host, interface, _HOST_MAC)

@@ -4,10 +4,11 @@ import re
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
+from reyes.demo.namespaces import Namespace
 from tests.kernel.followers import PATIENCE, FollowerHost, Keys, wait_for
 from tests.kernel.generations import HERE, NETWORK
 from tests.kernel.judge import BACKENDS
@@ -26,8 +27,18 @@ def open_host(request: pytest.FixtureRequest, keys: Keys) -> Iterator[FollowerHo
         yield host
 
 
-def kind(version: int) -> socket.AddressFamily:
-    return socket.AF_INET if version == 4 else socket.AF_INET6
+@contextmanager
+def connection(
+    client: Namespace, server: Namespace, address: tuple[str, int]
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Open a connection, and yield both of its ends: the client's, the server's."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with (
+        server.call(socket.create_server, address, family=family) as listener,
+        client.call(socket.create_connection, address, timeout=PATIENCE) as opened,
+        closing(listener.accept()[0]) as accepted,
+    ):
+        yield opened, accepted
 
 
 def talk(one: socket.socket, other: socket.socket) -> None:
@@ -55,14 +66,9 @@ def test_an_open_connection_of_a_removed_member(
     host = open_host
     host.configure(established=established)
     host.apply(0)
-    with (
-        host.wire.host.call(
-            socket.create_server, (HERE[version], 1000), family=kind(version)
-        ) as server,
-        host.wire.neighbour.call(
-            socket.create_connection, (HERE[version], 1000), timeout=PATIENCE
-        ) as client,
-        closing(server.accept()[0]) as accepted,
+    with connection(host.wire.neighbour, host.wire.host, (HERE[version], 1000)) as (
+        client,
+        accepted,
     ):
         talk(client, accepted)
         host.publish(1)
@@ -97,25 +103,12 @@ def test_a_connection_that_the_host_opened_lives_on(
     host.configure(established=established)
     host.apply(0)
     member = f"{NETWORK[version]}10"
-    with (
-        host.wire.neighbour.call(
-            socket.create_server, (member, 0), family=kind(version)
-        ) as server,
-        host.wire.host.call(
-            socket.create_connection, (member, server.getsockname()[1]), timeout=PATIENCE
-        ) as outgoing,
-        closing(server.accept()[0]) as accepted,
-    ):
+    with connection(host.wire.host, host.wire.neighbour, (member, 1000)) as (outgoing, accepted):
         talk(outgoing, accepted)
         host.publish(1)
         assert host.run().returncode == 0
         talk(outgoing, accepted)
-        with (
-            host.wire.host.call(
-                socket.create_connection, (member, server.getsockname()[1]), timeout=PATIENCE
-            ) as another,
-            closing(server.accept()[0]) as also,
-        ):
+        with connection(host.wire.host, host.wire.neighbour, (member, 2000)) as (another, also):
             talk(another, also)
 
 
@@ -127,14 +120,9 @@ def test_a_member_that_stays_keeps_its_connection(
     host = open_host
     host.configure(established=established)
     host.apply(0)
-    with (
-        host.wire.host.call(
-            socket.create_server, (HERE[version], 1000), family=kind(version)
-        ) as server,
-        host.wire.neighbour.call(
-            socket.create_connection, (HERE[version], 1000), timeout=PATIENCE
-        ) as client,
-        closing(server.accept()[0]) as accepted,
+    with connection(host.wire.neighbour, host.wire.host, (HERE[version], 1000)) as (
+        client,
+        accepted,
     ):
         talk(client, accepted)
         host.iptables("-F", "reyes-ingress", version=version)
