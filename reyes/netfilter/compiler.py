@@ -53,7 +53,7 @@ from reyes.netfilter.iptables import (
     referenced_sets,
 )
 from reyes.netfilter.tree import LOOKUPS, PLAIN_RULES, TreeCompiler, plain_rules
-from reyes.policy import Allow, HostPolicy, InterfacePolicy, Peer
+from reyes.policy import Allow, HostPolicy, InterfacePolicy
 
 INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
     Family.V4: (
@@ -99,8 +99,7 @@ class _FamilyCompiler:
         self.sets: dict[str, IPSet] = {}
         self._policy = policy
         self._family = family
-        self._named: dict[int, IPSet] = {}
-        self._sorted_out: dict[int, tuple[str, ...]] = {}
+        self._known: dict[int, tree.Source | None] = {}
 
     def table(self) -> Table:
         host = self._policy.host
@@ -189,42 +188,33 @@ class _FamilyCompiler:
         return TreeCompiler(sources, number, denied, self._source_set).chains(name)
 
     def _sources(self, allow: Allow) -> Iterator[tree.Source]:
-        members = self._addresses(allow.peer)
+        """Say how packets from a peer are told, if any can be; each peer serves many rules."""
+        key = id(allow.peer)
+        if key not in self._known:
+            self._known[key] = self._source(allow)
+        known = self._known[key]
+        if known:
+            yield tree.Source(known.match, known.members, known.text, allow)
+
+    def _source(self, allow: Allow) -> tree.Source | None:
+        peer, wanted = allow.peer, self._family is Family.V6
+        members = tuple(address for address in peer.addresses if (":" in address) is wanted)
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:
-            yield tree.Source(None, (), everywhere, allow)
-        elif len(members) == 1 and allow.peer.kind == "cidrs":
-            yield tree.Source(Source(parse_network(members[0])), members, members[0], allow)
-        elif members:
-            match = SourceSet(self._peer_set(allow.peer, members).name)
-            yield tree.Source(match, members, allow.peer.name, allow)
+            return tree.Source(None, (), everywhere, allow)
+        if len(members) == 1 and peer.kind == "cidrs":
+            return tree.Source(Source(parse_network(members[0])), members, members[0], allow)
+        if not members:
+            return None
+        return tree.Source(self._source_set(peer.label, members), members, peer.name, allow)
 
     def _source_set(self, label: str, members: Sequence[str]) -> Match:
         return SourceSet(self._make_set(label, members).name)
-
-    def _peer_set(self, peer: Peer, members: Sequence[str]) -> IPSet:
-        """Return the set of a peer's addresses; peers are shared, so each is hashed once."""
-        entry = self._named.get(id(peer))
-        if entry is None:
-            entry = self._named[id(peer)] = self._make_set(peer.label, members)
-        return entry
 
     def _make_set(self, label: str, members: Sequence[str]) -> IPSet:
         entry = ip_set(self._family, label, members)
         self.sets[entry.name] = entry
         return entry
-
-    def _addresses(self, peer: Peer) -> tuple[str, ...]:
-        """Return a peer's addresses of this family; peers are shared: each is sorted out once."""
-        found = self._sorted_out.get(id(peer))
-        if found is None:
-            wanted = self._family is Family.V6
-            if ":" in "".join(peer.addresses):
-                found = tuple(a for a in peer.addresses if (":" in a) is wanted)
-            else:
-                found = () if wanted else peer.addresses
-            self._sorted_out[id(peer)] = found
-        return found
 
     def _has(self, network: Network) -> bool:
         return family_of(network) is self._family

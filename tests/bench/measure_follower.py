@@ -1,7 +1,7 @@
 """A follower's pass: with nothing to do, with one member changed, with a world of 50,000."""
 
 from collections.abc import Iterator
-from statistics import median
+from itertools import cycle
 
 from reyes.ruleset import Content
 from tests.bench.figures import Aim, Row, growth
@@ -43,8 +43,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         )
         yield _one_member(bench, host, dense)
     if not bench.quick:
-        large = _idle(bench, "large", BUSY_HOST, make_world(LARGE))
-        yield from _large_rows(*large, small=idle["small"][1])
+        yield from _large(bench, small=idle["small"][1])
 
 
 def _idle(bench: Bench, name: str, instance: str, content: Content) -> tuple[Cost, Cost]:
@@ -76,37 +75,62 @@ def _idle_rows(what: str, floor: Cost, ours: Cost, *, wall: Aim, memory: Aim) ->
         )
 
 
-def _large_rows(floor: Cost, ours: Cost, small: Cost) -> Iterator[Row]:
-    for figure, unit, before, after, first, aim in (
-        ("CPU", "ms", floor.cpu * 1000, ours.cpu * 1000, small.cpu * 1000, Aim("ours", 1500)),
-        ("peak memory", "MB", floor.memory, ours.memory, small.memory, Aim("ours", 200)),
+def _large(bench: Bench, small: Cost) -> Iterator[Row]:
+    """Measure passes in the largest world: with nothing to do, and with a new ruleset."""
+    world = make_world(LARGE)
+    with follower_host(bench, "large", BUSY_HOST, bench.sign(world).blob) as host:
+        host.follow()
+        bare, idle = _compare(bench, host)
+        changed, _ = _changes(bench, host, world, rounds=4)
+    what = "50,000 instances, 1,000 rules"
+    for figure, unit, before, after, first in (
+        ("CPU", "ms", bare.cpu * 1000, idle.cpu * 1000, small.cpu * 1000),
+        ("peak memory", "MB", bare.memory, idle.memory, small.memory),
     ):
         yield Row(
             measure="follower",
-            what=f"follower with nothing to do, 50,000 instances, 1,000 rules: {figure}",
+            what=f"follower with nothing to do, {what}: {figure}",
+            beside=_BARE,
+            unit=unit,
+            floor=before,
+            ours=after,
+            grows=growth({1_000: first, 50_000: after}, "instances"),
+        )
+    for figure, unit, before, after, aim in (
+        ("CPU", "ms", bare.cpu * 1000, changed.cpu * 1000, Aim("ours", 1500)),
+        ("peak memory", "MB", bare.memory, changed.memory, Aim("ours", 200)),
+    ):
+        yield Row(
+            measure="follower",
+            what=f"follower, a new ruleset, {what}: {figure}",
             beside=_BARE,
             unit=unit,
             floor=before,
             ours=after,
             aim=aim,
-            grows=growth({1_000: first, 50_000: after}, "instances"),
         )
 
 
 def _one_member(bench: Bench, host: FollowerHost, before: Content) -> Row:
-    """Let one member of one group go and come back, with passes that find nothing in between."""
-    worlds = (without_one_member(before, group_id(HOME, 7)), before)
-    changed, idle = [], []
-    for number in range(2 * bench.rounds):
-        host.server.blob = bench.sign(worlds[number % 2]).blob
-        changed.append(host.follow().wall * 1000)
-        idle.append(host.follow().wall * 1000)
+    changed, idle = _changes(bench, host, before, rounds=2 * bench.rounds)
     return Row(
         measure="follower",
         what="follower, one member of one group changed, 200 sets of 1,000: wall time",
         beside="the same with nothing to do",
         unit="ms",
-        floor=median(idle),
-        ours=median(changed),
+        floor=idle.wall * 1000,
+        ours=changed.wall * 1000,
         aim=Aim("difference", 100),
     )
+
+
+def _changes(bench: Bench, host: FollowerHost, before: Content, rounds: int) -> tuple[Cost, Cost]:
+    """Let one member of one group go and come back, with passes that find nothing in between."""
+    worlds = cycle((without_one_member(before, group_id(HOME, 7)), before))
+
+    def change() -> Cost:
+        host.server.blob = bench.sign(next(worlds)).blob
+        return host.follow()
+
+    found = median_costs({"changed": change, "idle": host.follow}, rounds, warm_up=0)
+    return found["changed"], found["idle"]
