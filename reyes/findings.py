@@ -34,9 +34,9 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
     """Look for doubtful things; `filtered` are the networks that hosts judge, None if all."""
     order = ("critical", "warning", "note")
     found = [*_vpc_findings(content, filtered), *_matched_findings(content)]
-    matching = GroupMatching(content)
+    matching, carried = GroupMatching(content), _carried(content)
     for region in content.regions:
-        finder = _RuleFinder(content, region, matching, filtered)
+        finder = _RuleFinder(content, region, matching, carried, filtered)
         for group in region.groups:
             if not matching.is_excluded(group):
                 for number, ingress in enumerate(group.ingress, start=1):
@@ -91,6 +91,17 @@ def _matched_findings(content: Content) -> Iterator[Finding]:
                 )
 
 
+def _carried(content: Content) -> frozenset[tuple[str, str]]:
+    """Return the groups that have members, by region and id."""
+    return frozenset(
+        (region.name, group)
+        for region in content.regions
+        for interface in region.interfaces
+        if interface.addresses
+        for group in interface.groups
+    )
+
+
 class _RuleFinder:
     """Findings about single rules of one region."""
 
@@ -99,6 +110,7 @@ class _RuleFinder:
         content: Content,
         region: Region,
         matching: GroupMatching,
+        carried: frozenset[tuple[str, str]],
         filtered: tuple[Network, ...] | None,
     ) -> None:
         self._region = region
@@ -113,13 +125,7 @@ class _RuleFinder:
             for vpc in r.vpcs
             for cidr in vpc.cidrs
         ]
-        self._carried = {
-            (r.name, group)
-            for r in content.regions
-            for interface in r.interfaces
-            if interface.addresses
-            for group in interface.groups
-        }
+        self._carried = carried
 
     def findings(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Finding]:
         where = f"{group.id} ({group.name}) in {self._region.name}, rule {number}"

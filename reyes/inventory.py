@@ -5,6 +5,7 @@ Rules it keeps:
 * Groups sit on interfaces: every private address and delegated prefix of an interface is a member
   of each group the interface carries. Public addresses are not, and neither are interfaces of
   terminated instances, whose addresses may belong to somebody else by now.
+* Nothing is looked at but the fields that `replies` names: others are in no reply.
 * What EC2 could only say by mistake (a port range from 7 to 3, no address where one belongs)
   allows nobody anything.
 * The order of replies, sources and rules leaves no trace: the same world gives the same content.
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
+from sys import intern
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from reyes import replies
 from reyes.errors import SourceError
 from reyes.net import (
     Everything,
@@ -28,6 +31,7 @@ from reyes.net import (
     Protocol,
     Service,
     canonical,
+    span,
 )
 from reyes.ruleset import (
     Content,
@@ -43,17 +47,6 @@ from reyes.ruleset import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from mypy_boto3_ec2.type_defs import (
-        InstanceTypeDef,
-        IpPermissionOutputTypeDef,
-        NetworkInterfaceTypeDef,
-        PrefixListEntryTypeDef,
-        SecurityGroupTypeDef,
-        TagTypeDef,
-        UserIdGroupPairTypeDef,
-        VpcTypeDef,
-    )
-
 Identified = TypeVar("Identified", Vpc, SecurityGroup, Interface, PrefixList)
 
 _NAMES = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6"}
@@ -66,56 +59,76 @@ _OCTET = re.compile("[0-9]{1,3}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What one source's calls returned, in boto3's form.
+    """What calls returned of one source: all of it, or some pages.
 
     `prefix_lists` holds the entries of the lists that could be read, by identifier.
     """
 
     region: str
-    vpcs: Sequence[VpcTypeDef] = ()
-    groups: Sequence[SecurityGroupTypeDef] = ()
-    instances: Sequence[InstanceTypeDef] = ()
-    interfaces: Sequence[NetworkInterfaceTypeDef] = ()
-    prefix_lists: Mapping[str, Sequence[PrefixListEntryTypeDef]]
+    vpcs: Sequence[replies.Vpc] = ()
+    groups: Sequence[replies.SecurityGroup] = ()
+    instances: Sequence[replies.Instance] = ()
+    interfaces: Sequence[replies.NetworkInterface] = ()
+    prefix_lists: Mapping[str, Sequence[replies.PrefixListEntry]] = field(default_factory=dict)
 
 
-def build(
-    inventories: Iterable[Inventory], matching: str, excluded_group_names: Collection[str]
-) -> Content:
-    """Say what the sources together mean; `matching` is the configured `group_matching`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What an inventory means by itself; `ended` are the instances that are terminated."""
+
+    region: str
+    vpcs: tuple[Vpc, ...]
+    groups: tuple[SecurityGroup, ...]
+    ended: frozenset[str]
+    interfaces: tuple[Interface, ...]
+    prefix_lists: tuple[PrefixList, ...]
+
+
+def view(inventory: Inventory, matching: str, excluded_group_names: Collection[str]) -> View:
+    """Say what an inventory means; `matching` is the configured `group_matching`.
 
     Raises:
         SourceError: a reply lacks what EC2 always says.
     """
-    by_region: dict[str, list[Inventory]] = {}
-    for inventory in inventories:
-        by_region.setdefault(inventory.region, []).append(inventory)
-    excluded = frozenset(excluded_group_names)
     with _complete_replies():
-        regions = tuple(
-            _region(name, by_region[name], matching, excluded) for name in sorted(by_region)
+        return View(
+            region=inventory.region,
+            vpcs=tuple(map(_vpc, inventory.vpcs)),
+            groups=tuple(
+                _group(group, matching, excluded_group_names)
+                for group in inventory.groups
+                if group.get("VpcId")
+            ),
+            ended=frozenset(
+                instance["InstanceId"]
+                for instance in inventory.instances
+                if instance["State"]["Name"] == "terminated"
+            ),
+            interfaces=tuple(map(_interface, inventory.interfaces)),
+            prefix_lists=tuple(
+                PrefixList(id=identifier, cidrs=_texts(entry.get("Cidr") for entry in entries))
+                for identifier, entries in inventory.prefix_lists.items()
+            ),
         )
+
+
+def merge(views: Iterable[View], matching: str, excluded_group_names: Collection[str]) -> Content:
+    """Say what all views of all sources together mean."""
+    by_region: dict[str, list[View]] = {}
+    for seen in views:
+        by_region.setdefault(seen.region, []).append(seen)
     return Content(
-        group_matching=matching, excluded_group_names=tuple(sorted(excluded)), regions=regions
+        group_matching=matching,
+        excluded_group_names=tuple(sorted(set(excluded_group_names))),
+        regions=tuple(_region(name, by_region[name]) for name in sorted(by_region)),
     )
 
 
-def named_prefix_lists(
-    groups: Iterable[SecurityGroupTypeDef], excluded_group_names: Collection[str]
-) -> list[str]:
-    """Return the prefix lists that the rules of groups which are not excluded name.
-
-    Raises:
-        SourceError: a reply lacks what EC2 always says.
-    """
-    permissions = (
-        permission
-        for group in groups
-        if group["GroupName"] not in excluded_group_names
-        for permission in group.get("IpPermissions") or ()
+def named_prefix_lists(groups: Iterable[SecurityGroup]) -> frozenset[str]:
+    """Return the prefix lists that rules of groups name."""
+    return frozenset(
+        entry for group in groups for rule in group.ingress for entry in rule.prefix_lists
     )
-    with _complete_replies():
-        return sorted(set(_prefix_list_ids(permissions)))
 
 
 @contextmanager
@@ -126,37 +139,22 @@ def _complete_replies() -> Iterator[None]:
         raise SourceError(f"a reply of EC2 lacks {error}", "the next run asks again") from error
 
 
-def _region(
-    name: str, inventories: Sequence[Inventory], matching: str, excluded: frozenset[str]
-) -> Region:
-    terminated = {
-        instance["InstanceId"]
-        for inventory in inventories
-        for instance in inventory.instances
-        if instance["State"]["Name"] == "terminated"
-    }
-    groups = _merged(
-        _group(group, matching, excluded)
-        for inventory in inventories
-        for group in inventory.groups
-        if group.get("VpcId")
-    )
-    named = {entry for group in groups for rule in group.ingress for entry in rule.prefix_lists}
+def _region(name: str, views: Sequence[View]) -> Region:
+    ended = frozenset[str]().union(*(seen.ended for seen in views))
+    groups = _merged(group for seen in views for group in seen.groups)
+    named = named_prefix_lists(groups)
     return Region(
         name=name,
-        vpcs=_merged(_vpc(vpc) for inventory in inventories for vpc in inventory.vpcs),
+        vpcs=_merged(vpc for seen in views for vpc in seen.vpcs),
         groups=groups,
         interfaces=_merged(
             interface
-            for inventory in inventories
-            for interface in map(_interface, inventory.interfaces)
-            if interface.instance not in terminated
+            for seen in views
+            for interface in seen.interfaces
+            if interface.instance not in ended
         ),
         prefix_lists=_merged(
-            PrefixList(id=identifier, cidrs=_texts(entry.get("Cidr") for entry in entries))
-            for inventory in inventories
-            for identifier, entries in inventory.prefix_lists.items()
-            if identifier in named
+            entry for seen in views for entry in seen.prefix_lists if entry.id in named
         ),
     )
 
@@ -179,7 +177,7 @@ def _fullness(value: Identified) -> tuple[int, bytes]:
     return len(text), text
 
 
-def _vpc(vpc: VpcTypeDef) -> Vpc:
+def _vpc(vpc: replies.Vpc) -> Vpc:
     cidrs = [
         association.get("CidrBlock")
         for association in vpc.get("CidrBlockAssociationSet") or ()
@@ -193,20 +191,22 @@ def _vpc(vpc: VpcTypeDef) -> Vpc:
     return Vpc(id=vpc["VpcId"], account=vpc["OwnerId"], cidrs=_texts(cidrs))
 
 
-def _interface(interface: NetworkInterfaceTypeDef) -> Interface:
+def _interface(interface: replies.NetworkInterface) -> Interface:
+    """Describe an interface; what many of them name is held once."""
     attachment = interface.get("Attachment") or {}
     instance = attachment.get("InstanceId")
+    groups = {intern(group["GroupId"]) for group in interface.get("Groups") or ()}
     return Interface(
         id=interface["NetworkInterfaceId"],
-        vpc=interface["VpcId"],
+        vpc=intern(interface["VpcId"]),
         instance=instance,
         device=attachment.get("DeviceIndex") if instance else None,
         addresses=_texts(_addresses(interface)),
-        groups=tuple(sorted({group["GroupId"] for group in interface.get("Groups") or ()})),
+        groups=tuple(sorted(groups)),
     )
 
 
-def _addresses(interface: NetworkInterfaceTypeDef) -> Iterator[str | None]:
+def _addresses(interface: replies.NetworkInterface) -> Iterator[str | None]:
     yield interface.get("PrivateIpAddress")
     for private in interface.get("PrivateIpAddresses") or ():
         yield private.get("PrivateIpAddress")
@@ -218,7 +218,9 @@ def _addresses(interface: NetworkInterfaceTypeDef) -> Iterator[str | None]:
         yield ipv6_prefix.get("Ipv6Prefix")
 
 
-def _group(group: SecurityGroupTypeDef, matching: str, excluded: frozenset[str]) -> SecurityGroup:
+def _group(
+    group: replies.SecurityGroup, matching: str, excluded: Collection[str]
+) -> SecurityGroup:
     """Describe a group; an excluded one keeps its name, so that followers can say what it was."""
     name = group["GroupName"]
     permissions = () if name in excluded else group.get("IpPermissions") or ()
@@ -232,15 +234,15 @@ def _group(group: SecurityGroupTypeDef, matching: str, excluded: frozenset[str])
     )
 
 
-def _tag(tags: Sequence[TagTypeDef], matching: str) -> str | None:
+def _tag(tags: Sequence[replies.Tag], matching: str) -> str | None:
     """Return the matching tag's value; an empty one makes nobody equal to anybody."""
     key = matching.removeprefix("tag:") if matching.startswith("tag:") else None
     return next((tag["Value"] for tag in tags if tag["Key"] == key), None) or None
 
 
-def _ingress(permissions: Iterable[IpPermissionOutputTypeDef], owner: str) -> tuple[Ingress, ...]:
+def _ingress(permissions: Iterable[replies.IpPermission], owner: str) -> tuple[Ingress, ...]:
     """Translate permissions; those of one service become one rule, as EC2 itself does it."""
-    by_service: dict[Service, list[IpPermissionOutputTypeDef]] = {}
+    by_service: dict[Service, list[replies.IpPermission]] = {}
     for permission in permissions:
         service = _service(permission)
         if service is not None:
@@ -263,7 +265,7 @@ def _rule_order(rule: Ingress) -> tuple[str, Service]:
     return type(rule.service).__name__, rule.service
 
 
-def _service(permission: IpPermissionOutputTypeDef) -> Service | None:
+def _service(permission: replies.IpPermission) -> Service | None:
     """Return what a permission opens, None if no packet can be that."""
     protocol = permission["IpProtocol"]
     first, last = (
@@ -286,7 +288,7 @@ def _service(permission: IpPermissionOutputTypeDef) -> Service | None:
             return Protocol(number=int(number)) if possible else None
 
 
-def _cidrs(permissions: Iterable[IpPermissionOutputTypeDef]) -> Iterator[str | None]:
+def _cidrs(permissions: Iterable[replies.IpPermission]) -> Iterator[str | None]:
     for permission in permissions:
         for ipv4 in permission.get("IpRanges") or ():
             yield ipv4.get("CidrIp")
@@ -294,14 +296,14 @@ def _cidrs(permissions: Iterable[IpPermissionOutputTypeDef]) -> Iterator[str | N
             yield ipv6.get("CidrIpv6")
 
 
-def _prefix_list_ids(permissions: Iterable[IpPermissionOutputTypeDef]) -> Iterator[str]:
+def _prefix_list_ids(permissions: Iterable[replies.IpPermission]) -> Iterator[str]:
     for permission in permissions:
         for prefix_list in permission.get("PrefixListIds") or ():
             yield prefix_list["PrefixListId"]
 
 
 def _references(
-    permissions: Iterable[IpPermissionOutputTypeDef], owner: str
+    permissions: Iterable[replies.IpPermission], owner: str
 ) -> tuple[GroupReference, ...]:
     references = {
         _reference(pair, owner)
@@ -312,7 +314,7 @@ def _references(
     return tuple(sorted(references, key=msgspec.json.encode))
 
 
-def _reference(pair: UserIdGroupPairTypeDef, owner: str) -> GroupReference:
+def _reference(pair: replies.UserIdGroupPair, owner: str) -> GroupReference:
     """Describe a reference; a deleted group has no account, and a group of AWS a word for one."""
     account, peering = pair.get("UserId") or "", pair.get("PeeringStatus")
     return GroupReference(
@@ -328,10 +330,22 @@ def _texts(networks: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def _text(network: str | None) -> str | None:
-    """Write one network canonically, without host bits: EC2 clears them, too."""
+    """Write one network canonically, None if it is none.
+
+    Nearly all are canonical, which is told ten times quicker than a network is read.
+    """
+    if not network or "%" in network:
+        return None
     try:
-        if not network or "%" in network:
-            return None
+        span(network)
+    except ValueError:
+        return _rewritten(network)
+    return network
+
+
+def _rewritten(network: str) -> str | None:
+    """Write a network without host bits: EC2 clears them, too."""
+    try:
         return canonical(ip_network(network, strict=False))
     except ValueError:
         return None

@@ -2,8 +2,9 @@
 
 Rules it keeps:
 
-* The published object is read before EC2 is described, and replaced only while it is still that
-  object: whoever publishes meanwhile has fresher knowledge, and losing to him is no failure.
+* The published object is fetched before EC2 is described, so that its tag is older than what we
+  know, and replaced only while it is still that object: whoever publishes meanwhile has fresher
+  knowledge, and losing to him is no failure.
 * Nothing is published that followers would refuse: their own code judges it first.
 * An object that is not genuine is no yardstick for anything. It is replaced, so that a vandalised
   bucket heals; followers never believed it.
@@ -13,6 +14,7 @@ Rules it keeps:
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -22,7 +24,7 @@ from reyes.config import Config, LeaderConfig
 from reyes.difference import Difference, compare, shrinkage
 from reyes.envelope import Envelope, SignatureReport
 from reyes.errors import ConfigError, ImplausibleError, ReyesError, SignatureError, SourceError
-from reyes.inventory import Inventory, build
+from reyes.inventory import View, merge
 from reyes.ruleset import Counts, Header, Ruleset, count, encode
 
 MAX_TRIES = 3
@@ -54,7 +56,8 @@ class Signer(Protocol):
         """Report what followers would find."""
 
 
-Reader = Callable[[], Sequence[Inventory]]
+Reader = Callable[[], AbstractContextManager[Callable[[], Sequence[View]]]]
+"""Begins to read EC2, and gives what waits for all of it; the end of the block stops it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +105,17 @@ def publish_pass(
         SignatureError: what was signed is not what followers would accept.
     """
     leader = leader_config(config)
-    before = _read_published(config, store, signer)
-    content = build(read(), leader.group_matching, leader.excluded_group_names)
+    published = store.current()
+    with read() as views:
+        before = _examine(config, published, signer)
+        content = merge(views(), leader.group_matching, leader.excluded_group_names)
     counts = count(content, len(leader.sources))
     if before.ruleset and not request.force:
         _guard(before.ruleset.header.counts, counts, leader.max_shrink)
     accepted = _accepted(before.genuine, request.now)
     header = _header(config, leader, request, counts, accepted)
     envelope = signer.sign(encode(header, content))
+    del content  # of a large world no two copies: what was signed is read back
     verified = _verify(config, request, signer.inspect(envelope), accepted)
     status: Literal["published", "superseded", "dry run"] = "dry run"
     if not request.dry_run:
@@ -121,7 +127,9 @@ def publish_pass(
         ruleset=verified.ruleset,
         envelope=envelope,
         previous=before.ruleset,
-        difference=compare(before.ruleset.content if before.ruleset else None, content),
+        difference=compare(
+            before.ruleset.content if before.ruleset else None, verified.ruleset.content
+        ),
     )
 
 
@@ -141,9 +149,8 @@ def leader_config(config: Config) -> LeaderConfig:
     return config.leader
 
 
-def _read_published(config: Config, store: Store, signer: Signer) -> _Published:
-    """Read what is published before EC2 is described: its tag must be older than our knowledge."""
-    envelope = store.current()
+def _examine(config: Config, envelope: Envelope | None, signer: Signer) -> _Published:
+    """Say what is published, while EC2 is read."""
     if envelope is None:
         log.info("nothing is published yet")
         return _Published()

@@ -1,11 +1,14 @@
 """What a leader needs besides a store: a configuration, an EC2 of any size, a signer."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from reyes.config import Config, LeaderConfig, S3Config, SigningConfig, SourceConfig
 from reyes.envelope import Envelope, SignatureReport
-from reyes.inventory import Inventory
+from reyes.inventory import Inventory, View, view
+from reyes.leader import Reader
 
 KEY = "0123456789ABCDEF0123456789ABCDEF01234567"
 FOREIGN_KEY = "F" * 40
@@ -69,4 +72,15 @@ def fleet(instances: int) -> list[Inventory]:
         }
         for number in range(instances)
     ]
-    return [Inventory(region="us-west-2", groups=[group], interfaces=interfaces, prefix_lists={})]
+    return [Inventory(region="us-west-2", groups=[group], interfaces=interfaces)]
+
+
+def reader_of(begin: Callable[[], Sequence[Inventory]]) -> Reader:
+    """A reading that finds all at the moment when it begins."""
+
+    @contextmanager
+    def read() -> Iterator[Callable[[], list[View]]]:
+        views = [view(inventory, "name", ()) for inventory in begin()]
+        yield lambda: views
+
+    return read

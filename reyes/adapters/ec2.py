@@ -7,9 +7,10 @@ fail where there is much to say.
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,18 +22,22 @@ from botocore.exceptions import ClientError, NoCredentialsError
 
 from reyes import __version__
 from reyes.adapters.aws import CALL_ERRORS, code_of, text_of, usable_settings
+from reyes.adapters.ec2_model import CALLS, cut_model
 from reyes.config import SourceConfig
 from reyes.errors import ConfigError, SourceError
-from reyes.inventory import Inventory, named_prefix_lists
+from reyes.inventory import Inventory, View, named_prefix_lists
+from reyes.replies import PrefixListEntry
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.client import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, PrefixListEntryTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 MAX_ATTEMPTS = 10
 """Tries of a call unless AWS_MAX_ATTEMPTS says otherwise: large accounts are throttled often."""
 
-MAX_THREADS = 32
+MAX_SOURCES = 32
+"""Sources that are read at the same time."""
+
 CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
 PAGE_SIZE = 1000
@@ -57,59 +62,71 @@ def source_name(source: SourceConfig) -> str:
 
 
 class Ec2Reader:
-    """Reads all sources of a configuration, each in a thread of its own."""
+    """Reads all sources of a configuration side by side; each page is understood at once."""
 
     def __init__(
         self,
         sources: Sequence[SourceConfig],
-        excluded_group_names: Collection[str],
+        understand: Callable[[Inventory], View],
         progress: Progress,
     ) -> None:
         self._sources = sources
-        self._excluded = frozenset(excluded_group_names)
+        self._understand = understand
         self._progress = progress
 
-    def __call__(self) -> tuple[Inventory, ...]:
-        """Return every source's inventory, in the order of the configuration.
+    @contextmanager
+    def __call__(self) -> Iterator[Callable[[], list[View]]]:
+        """Begin, and give what waits for all pages of all sources; the end of the block stops it.
 
-        Raises:
+        What is given returns views in the order of the configuration, or raises:
             SourceError: a call finally failed; it names source, call and error.
             ConfigError: a VPC that the configuration names is not there.
         """
         with usable_settings():
             clients = _Clients()
-        stop, gate = threading.Event(), threading.Semaphore(MAX_THREADS)
-        outcomes: SimpleQueue[tuple[int, Inventory | BaseException]] = SimpleQueue()
+        stop, gate = threading.Event(), threading.Semaphore(MAX_SOURCES)
 
-        def work(number: int, source: SourceConfig) -> None:
+        def read(source: SourceConfig) -> list[View]:
             with gate:
-                try:
-                    outcomes.put((number, self._read(source, clients, stop)))
-                except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
-                    outcomes.put((number, error))
+                return _SourceReader(
+                    source=source,
+                    client=clients.ec2(source),
+                    understand=self._understand,
+                    progress=self._progress,
+                    stop=stop,
+                ).read()
 
-        for item in enumerate(self._sources):
-            # Daemons: after a failure or Ctrl-C nobody waits for the other sources' replies.
-            threading.Thread(target=work, args=item, daemon=True).start()
-        found: dict[int, Inventory] = {}
         try:
-            while len(found) < len(self._sources):
-                number, outcome = outcomes.get()
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                found[number] = outcome
+            yield _side_by_side([partial(read, source) for source in self._sources])
         finally:
             stop.set()
-        return tuple(found[number] for number in sorted(found))
 
-    def _read(self, source: SourceConfig, clients: "_Clients", stop: threading.Event) -> Inventory:
-        return _SourceReader(
-            source=source,
-            client=clients.ec2(source),
-            excluded=self._excluded,
-            progress=self._progress,
-            stop=stop,
-        ).read()
+
+def _side_by_side(works: Sequence[Callable[[], list[View]]]) -> Callable[[], list[View]]:
+    """Begin each work in a thread of its own, and return what waits for all, in their order.
+
+    It raises the first failure at once: then, or after Ctrl-C, nobody waits for other replies.
+    """
+    outcomes: SimpleQueue[tuple[int, list[View] | BaseException]] = SimpleQueue()
+
+    def run(number: int, work: Callable[[], list[View]]) -> None:
+        try:
+            outcomes.put((number, work()))
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+            outcomes.put((number, error))
+
+    def wait() -> list[View]:
+        found: dict[int, list[View]] = {}
+        while len(found) < len(works):
+            number, outcome = outcomes.get()
+            if isinstance(outcome, BaseException):
+                raise outcome
+            found[number] = outcome
+        return [view for number in sorted(found) for view in found[number]]
+
+    for item in enumerate(works):
+        threading.Thread(target=run, args=item, daemon=True).start()
+    return wait
 
 
 class _Clients:
@@ -117,6 +134,7 @@ class _Clients:
 
     def __init__(self) -> None:
         core = botocore.session.Session()
+        cut_model(core)
         core.set_config_variable("sts_regional_endpoints", "regional")
         attempts = core.get_config_variable("max_attempts") or MAX_ATTEMPTS
         self._session = boto3.Session(botocore_session=core)
@@ -167,29 +185,38 @@ class _StoppedError(Exception):
 class _SourceReader:
     source: SourceConfig
     client: "EC2Client"
-    excluded: frozenset[str]
+    understand: Callable[[Inventory], View]
     progress: Progress
     stop: threading.Event
 
-    def read(self) -> Inventory:
+    def read(self) -> list[View]:
+        """Read the rules and who is a member side by side: neither needs the other."""
+        return _side_by_side([self._rules, self._members])()
+
+    def _rules(self) -> list[View]:
+        vpcs = [self._view(vpcs=page) for page in self._describe("DescribeVpcs")]
+        self._check_vpcs({vpc.id for view in vpcs for vpc in view.vpcs})
+        groups = [self._view(groups=page) for page in self._describe("DescribeSecurityGroups")]
+        named = named_prefix_lists(group for view in groups for group in view.groups)
+        return [*vpcs, *groups, self._view(prefix_lists=self._prefix_lists(sorted(named)))]
+
+    def _members(self) -> list[View]:
         """Read interfaces, then the instances that have ended by then.
 
         Of instances nothing else counts, and their replies are the longest of all. They have no
         VPC any more, so that they are looked for in the whole region.
         """
-        vpcs = self._describe("DescribeVpcs", "Vpcs")
-        self._check_vpcs({vpc["VpcId"] for vpc in vpcs})
-        groups = self._describe("DescribeSecurityGroups", "SecurityGroups")
-        interfaces = self._describe("DescribeNetworkInterfaces", "NetworkInterfaces")
-        reservations = self._describe("DescribeInstances", "Reservations", _ENDED)
-        return Inventory(
-            region=self.source.region,
-            vpcs=vpcs,
-            groups=groups,
-            interfaces=interfaces,
-            instances=[i for reservation in reservations for i in reservation["Instances"]],
-            prefix_lists=self._prefix_lists(named_prefix_lists(groups, self.excluded)),
-        )
+        interfaces = [
+            self._view(interfaces=page) for page in self._describe("DescribeNetworkInterfaces")
+        ]
+        ended = [
+            self._view(instances=[i for reservation in page for i in reservation["Instances"]])
+            for page in self._describe("DescribeInstances", _ENDED)
+        ]
+        return [*interfaces, *ended]
+
+    def _view(self, **replies: Any) -> View:
+        return self.understand(Inventory(region=self.source.region, **replies))
 
     def _check_vpcs(self, found: set[str]) -> None:
         missing = sorted(set(self.source.vpcs or ()) - found)
@@ -199,26 +226,24 @@ class _SourceReader:
                 "mend leader.sources: is it the right region and account?",
             )
 
-    def _prefix_lists(
-        self, identifiers: Sequence[str]
-    ) -> dict[str, Sequence["PrefixListEntryTypeDef"]]:
+    def _prefix_lists(self, identifiers: Sequence[str]) -> dict[str, list[PrefixListEntry]]:
         """Read the lists that can be read; followers report the others where a rule names them."""
         call = "GetManagedPrefixListEntries"
-        readable: dict[str, Sequence[PrefixListEntryTypeDef]] = {}
+        readable: dict[str, list[PrefixListEntry]] = {}
         for identifier in identifiers:
             with _naming(self.source, call):
                 try:
-                    readable[identifier] = self._all(
-                        call, "Entries", ENTRIES_PAGE_SIZE, PrefixListId=identifier
-                    )
+                    pages = list(self._pages(call, ENTRIES_PAGE_SIZE, PrefixListId=identifier))
                 except ClientError as error:
                     if code_of(error) not in _UNREADABLE:
                         raise
                     where = source_name(self.source)
                     log.warning("%s: prefix list %s is gone or not shared", where, identifier)
+                else:
+                    readable[identifier] = [entry for page in pages for entry in page]
         return readable
 
-    def _describe(self, call: str, items: str, only: "FilterTypeDef | None" = None) -> list[Any]:
+    def _describe(self, call: str, only: "FilterTypeDef | None" = None) -> Iterator[list[Any]]:
         """Read all of a kind; those of the source's VPCs, unless `only` says which."""
         vpcs: FilterTypeDef | None = None
         if self.source.vpcs:
@@ -226,20 +251,21 @@ class _SourceReader:
         wanted = only or vpcs
         arguments: dict[str, Any] = {"Filters": [wanted]} if wanted else {}
         with _naming(self.source, call):
-            return self._all(call, items, PAGE_SIZE, **arguments)
+            yield from self._pages(call, PAGE_SIZE, **arguments)
 
-    def _all(self, call: str, items: str, page_size: int, **arguments: Any) -> list[Any]:
+    def _pages(self, call: str, page_size: int, **arguments: Any) -> Iterator[list[Any]]:
         client: Any = self.client
         pages = client.get_paginator(xform_name(call)).paginate(
             **arguments, PaginationConfig={"PageSize": page_size}
         )
-        found: list[Any] = []
+        count = 0
         for page in pages:
             if self.stop.is_set():
                 raise _StoppedError
-            found += page.get(items) or ()
-            self.progress(source_name(self.source), call, len(found))
-        return found
+            items = page.get(CALLS[call].member) or []
+            count += len(items)
+            self.progress(source_name(self.source), call, count)
+            yield items
 
 
 @contextmanager

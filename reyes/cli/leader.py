@@ -96,15 +96,21 @@ def _run(config: "Config", request: "Request") -> "Outcome":
     from reyes.adapters.gpg import Gpg
     from reyes.adapters.s3 import S3Store, make_s3_client
     from reyes.cli.progress import progress_to
+    from reyes.inventory import view
     from reyes.leader import leader_config, publish_pass
 
     section = leader_config(config)
+    understand = partial(
+        view,
+        matching=section.group_matching,
+        excluded_group_names=frozenset(section.excluded_group_names),
+    )
     with progress_to(sys.stderr) as progress, deadline(section.deadline):
         return publish_pass(
             config,
             request,
             store=S3Store(make_s3_client(config.s3.region), config.s3.bucket, config.s3.key),
-            read=Ec2Reader(section.sources, section.excluded_group_names, progress),
+            read=Ec2Reader(section.sources, understand, progress),
             signer=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
         )
 

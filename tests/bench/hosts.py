@@ -103,15 +103,6 @@ def policy_of(content: Content, instance: str) -> HostPolicy:
 
 
 @contextmanager
-def fresh_namespace() -> Iterator[Namespace]:
-    namespace = Namespace()
-    try:
-        yield namespace
-    finally:
-        namespace.close()
-
-
-@contextmanager
 def backend(which: Backend, directory: Path) -> Iterator[None]:
     """Let the commands of iptables be those of one backend."""
     links = directory / which
@@ -167,6 +158,6 @@ def follower_host(bench: Bench, name: str, instance: str, blob: bytes) -> Iterat
         "disable_file": str(bench.directory / "disabled"),
     }
     config = bench.configure(name, "follower", section)
-    with fresh_namespace() as namespace, aws_server(namespace) as server:
+    with Namespace() as namespace, aws_server(namespace) as server:
         server.blob = blob
         yield FollowerHost(namespace, server, config, state)

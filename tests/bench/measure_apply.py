@@ -21,7 +21,6 @@ from tests.bench.hosts import (
     Bench,
     backend,
     follower_host,
-    fresh_namespace,
     policy_of,
 )
 
@@ -94,7 +93,7 @@ def _in_process(bench: Bench, which: Backend, dataplane: Dataplane) -> Row:
 
 def _on_fresh_host(action: Callable[[Namespace], float]) -> Callable[[], float]:
     def run() -> float:
-        with fresh_namespace() as namespace:
+        with Namespace() as namespace:
             return action(namespace)
 
     return run

@@ -10,31 +10,32 @@ from tests.bench import processes
 from tests.bench.aws_server import AwsServer, aws_server
 from tests.bench.figures import Aim, Row, growth
 from tests.bench.generator import LARGE, LARGEST, MIDDLE, SHARES, SMALL, Size, make_world
-from tests.bench.hosts import Bench, fresh_namespace
+from tests.bench.hosts import Bench
 from tests.bench.processes import Cost, median_costs
 from tests.bench.replies import render_region
 
 PAGE_DELAY = 0.5
 """Seconds that the server waits: EC2 takes one or two for a thousand entries."""
 
-_READER = Path(__file__).with_name("read_ec2.py")
+_WHOLE = "bare reading of the same pages by botocore"
+_CUT = "the same with botocore's model cut as the leader cuts it"
 
-Pairs = dict[Size, tuple[Cost, Cost]]
-"""What a bare reading and the leader cost, for each size of the world."""
+Found = dict[Size, dict[str, Cost]]
+"""What a bare reading, one that is cut and the leader cost, for each size of the world."""
 
 
 def measure(bench: Bench) -> Iterator[Row]:
     sources = {"sources": [{"region": region} for region in SHARES]}
     config = bench.configure("leader", "leader", sources)
-    with fresh_namespace() as namespace, aws_server(namespace) as server:
+    with Namespace() as namespace, aws_server(namespace) as server:
         leader = _Leader(namespace, server, config)
-        pairs = {SMALL: leader.compare(SMALL, 1 if bench.quick else 3, warm_up=1)}
+        found = {SMALL: leader.compare(SMALL, 1 if bench.quick else 3, warm_up=1)}
         if not bench.quick:
-            pairs[MIDDLE] = leader.compare(MIDDLE, 3)
-        yield leader.waiting(SMALL if bench.quick else MIDDLE, 1 if bench.quick else 2)
+            found[MIDDLE] = leader.compare(MIDDLE, 3)
+        yield leader.waiting(SMALL if bench.quick else MIDDLE, 1 if bench.quick else 3)
         largest = MIDDLE if bench.quick else LARGE
-        pairs[largest] = leader.compare(largest, 1)
-    yield from _rows(pairs)
+        found[largest] = leader.compare(largest, 1)
+    yield from _rows(found)
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,18 @@ class _Leader:
     server: AwsServer
     config: Path
 
-    def compare(self, size: Size, rounds: int, warm_up: int = 0) -> tuple[Cost, Cost]:
+    def compare(self, size: Size, rounds: int, warm_up: int = 0) -> dict[str, Cost]:
         """Measure the reading of all regions, and the leader."""
         self._serve(size)
-        found = median_costs(
-            {"floor": lambda: self._read(*SHARES), "ours": self._lead}, rounds, warm_up
-        )
-        return found["floor"], found["ours"]
+        ways = {
+            "floor": lambda: self._read(*SHARES),
+            "cut": lambda: self._read("--cut", *SHARES),
+            "ours": self._lead,
+        }
+        return median_costs(ways, rounds, warm_up)
 
     def waiting(self, size: Size, rounds: int) -> Row:
-        """Let the server take its time: nobody can be faster than a reading of one region."""
+        """Let the server take its time; the bare reading makes one call after the other."""
         self._serve(size)
         self.server.delay = PAGE_DELAY
         found = median_costs(
@@ -64,7 +67,7 @@ class _Leader:
         return Row(
             measure="leader",
             what=f"leader, {size.instances:,} instances, {PAGE_DELAY} s before each page: wall",
-            beside="bare reading of the largest region's pages",
+            beside="bare reading of the largest region's pages by botocore, call after call",
             unit="s",
             floor=found["floor"].wall,
             ours=found["ours"].wall,
@@ -83,27 +86,29 @@ class _Leader:
             raise RuntimeError("the leader published nothing")
         return cost
 
-    def _read(self, *regions: str) -> Cost:
-        argv = (sys.executable, str(_READER), *regions)
+    def _read(self, *arguments: str) -> Cost:
+        argv = (sys.executable, "-m", "tests.bench.read_ec2", *arguments)
         return processes.run(self.namespace, argv, self.server.environment())
 
 
-def _rows(pairs: Pairs) -> Iterator[Row]:
-    own = {size.instances: ours.cpu - floor.cpu for size, (floor, ours) in pairs.items()}
-    memory = {size.instances: ours.memory for size, (_, ours) in pairs.items()}
-    for size, (floor, ours) in pairs.items():
+def _rows(found: Found) -> Iterator[Row]:
+    cpu = {size.instances: costs["ours"].cpu for size, costs in found.items()}
+    memory = {size.instances: costs["ours"].memory for size, costs in found.items()}
+    for size, costs in found.items():
+        floor, cut, ours = costs["floor"], costs["cut"], costs["ours"]
         is_main = size is MIDDLE
-        for figure, unit, before, after, aim, grown in (
-            ("CPU", "s", floor.cpu, ours.cpu, Aim("difference", 0.5), own),
-            ("peak memory", "MB", floor.memory, ours.memory, Aim("ours", 250), memory),
+        for figure, unit, beside, before, after, aim, grown in (
+            ("CPU", "s", _WHOLE, floor.cpu, ours.cpu, None, cpu),
+            ("CPU", "s", _CUT, cut.cpu, ours.cpu, Aim("difference", 0.5), {}),
+            ("peak memory", "MB", _WHOLE, floor.memory, ours.memory, Aim("ours", 250), memory),
         ):
             yield Row(
                 measure="leader",
                 what=f"leader, {size.instances:,} instances, {size.groups:,} groups: {figure}",
-                beside="bare reading of the same pages by botocore",
+                beside=beside,
                 unit=unit,
                 floor=before,
                 ours=after,
                 aim=aim if is_main else None,
-                grows=growth(grown, "instances") if is_main else "",
+                grows=growth(grown, "instances") if is_main and grown else "",
             )

@@ -20,7 +20,7 @@ from tests.bench.generator import (
     make_world,
     without_one_member,
 )
-from tests.bench.hosts import BACKENDS, Backend, Bench, backend, fresh_namespace, policy_of
+from tests.bench.hosts import BACKENDS, Backend, Bench, backend, policy_of
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -28,7 +28,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     after = without_one_member(before, group_id(HOME, 7))
     policies = tuple(policy_of(world, BUSY_HOST) for world in (after, before))
     for which in BACKENDS:
-        with backend(which, bench.directory), fresh_namespace() as namespace:
+        with backend(which, bench.directory), Namespace() as namespace:
             yield _one_member(bench, namespace, which, policies)
             yield _one_process_each(bench, which, policies[1])
 
@@ -61,10 +61,10 @@ def _one_process_each(bench: Bench, which: Backend, policy: HostPolicy) -> Row:
     script = bench.directory / "one-by-one"
     script.write_text("".join(f"iptables -w {line}\n" for line in lines), encoding="ascii")
     dataplane = compile_policy(policy)
-    with fresh_namespace() as namespace:
+    with Namespace() as namespace:
         namespace.run(["ipset", "restore"], create_text(dataplane.sets))
         committed = namespace.call(_commit, dataplane)
-    with fresh_namespace() as namespace:
+    with Namespace() as namespace:
         namespace.run(["ipset", "restore"], create_text(peers.linear_sets(policy)))
         namespace.run(["iptables", "-N", "judge"])
         cost = processes.run(namespace, ("sh", "-e", str(script)))

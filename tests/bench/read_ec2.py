@@ -1,7 +1,8 @@
-"""Read all pages of some regions, and do nothing with them: read_ec2.py REGION...
+"""Read all pages of some regions, and do nothing with them: read_ec2 [--cut] REGION...
 
 The floor of a leader: the same calls with the same page size, in one thread a region, on one
-session.
+session. With --cut botocore parses no more than it does for the leader: what the leader then
+takes beyond that is its own.
 """
 
 import sys
@@ -31,9 +32,15 @@ def read(client: Any) -> None:
 
 
 def main() -> None:
+    regions = sys.argv[1:]
     session = botocore.session.Session()
+    if regions[0] == "--cut":
+        from reyes.adapters.ec2_model import cut_model
+
+        regions.pop(0)
+        cut_model(session)
     settings = Config(retries={"mode": "adaptive"})
-    clients = [session.create_client("ec2", region, config=settings) for region in sys.argv[1:]]
+    clients = [session.create_client("ec2", region, config=settings) for region in regions]
     with ThreadPoolExecutor(len(clients)) as pool:
         list(pool.map(read, clients))
 

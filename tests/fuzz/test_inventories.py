@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from reyes.errors import HostUnknownError, SourceError
 from reyes.host import Host, IpsecScope
-from reyes.inventory import Inventory, build, named_prefix_lists
+from reyes.inventory import Inventory
 from reyes.net import parse_network
 from reyes.policy import suppose
 from reyes.ruleset import DocumentError, decode, encode
 from tests.fuzz.grammar import check_payloads
 from tests.fuzz.mutations import WORDS, texts
+from tests.inventories import build
 from tests.worlds import ACCOUNT, header_for
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -152,7 +153,6 @@ def spoilt_replies(draw: st.DrawFn) -> dict[str, Any]:
 @given(spoilt_replies(), st.sampled_from(["name", "id", "tag:role"]))
 def test_replies_of_any_kind_are_carried_or_refused(said: dict[str, Any], matching: str) -> None:
     try:
-        named_prefix_lists(said["groups"], ())
         assert carry(said, matching) > 0
     except (SourceError, DocumentError, HostUnknownError):
         return
@@ -175,11 +175,6 @@ def test_what_ec2_always_says_must_be_there(kind: str, key: str) -> None:
     del said[kind][0][key]
     with pytest.raises(SourceError, match=f"lacks '{key}'"):
         carry(said, "name")
-
-
-def test_lists_of_prefixes_need_names_of_groups() -> None:
-    with pytest.raises(SourceError, match="lacks 'GroupName'"):
-        named_prefix_lists([{"GroupId": APP}], ())
 
 
 def test_an_address_with_a_scope_is_none() -> None:

@@ -3,14 +3,16 @@
 import logging
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from reyes.adapters import ec2 as adapter
 from reyes.adapters.ec2 import Ec2Reader
 from reyes.config import SourceConfig
 from reyes.errors import ConfigError, SourceError
-from reyes.inventory import build
+from reyes.inventory import Inventory, View, merge, view
 from reyes.net import Everything, Icmp, Ports
 from reyes.ruleset import Content, GroupReference, Ingress
 from tests.fakes.ec2_server import Ec2Server, Failure, Item, ec2_server
@@ -94,10 +96,14 @@ class Progress:
 def read(
     *sources: SourceConfig, excluded: tuple[str, ...] = (), progress: Progress | None = None
 ) -> Content:
+    matching: Any = {"matching": "name", "excluded_group_names": excluded}
     reader = Ec2Reader(
-        sources or (SourceConfig(region="us-west-2"),), excluded, progress or Progress()
+        sources or (SourceConfig(region="us-west-2"),),
+        partial(view, **matching),
+        progress or Progress(),
     )
-    return build(reader(), "name", excluded)
+    with reader() as views:
+        return merge(views(), **matching)
 
 
 def test_the_largest_pages_are_asked_for_and_only_ended_instances(ec2: Ec2Server) -> None:
@@ -106,13 +112,26 @@ def test_the_largest_pages_are_asked_for_and_only_ended_instances(ec2: Ec2Server
 
     read()
 
-    assert [asked.action for asked in ec2.asked] == [*CALLS, "GetManagedPrefixListEntries"]
-    assert [asked.parameters["MaxResults"] for asked in ec2.asked] == [*["1000"] * 4, "100"]
+    assert {asked.action: asked.parameters["MaxResults"] for asked in ec2.asked} == {
+        **dict.fromkeys(CALLS, "1000"),
+        "GetManagedPrefixListEntries": "100",
+    }
+    assert len(ec2.asked) == 5
     filtered = [asked for asked in ec2.asked if "Filter.1.Name" in asked.parameters]
     assert [asked.action for asked in filtered] == ["DescribeInstances"]
     assert filtered[0].parameters["Filter.1.Name"] == "instance-state-name"
     assert filtered[0].parameters["Filter.1.Value.1"] == "terminated"
     assert all("reyes/" in asked.user_agent for asked in ec2.asked)
+
+
+def test_instances_are_asked_for_after_the_last_page_of_interfaces(ec2: Ec2Server) -> None:
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(1)], [], [interface(2)])
+
+    read()
+
+    members = ("DescribeNetworkInterfaces", "DescribeInstances")
+    asked = [asked.action for asked in ec2.asked if asked.action in members]
+    assert asked == ["DescribeNetworkInterfaces"] * 3 + ["DescribeInstances"]
 
 
 def test_pages_are_followed_by_their_token_even_through_empty_ones(ec2: Ec2Server) -> None:
@@ -281,7 +300,7 @@ def test_a_prefix_list_that_may_not_be_read_fails_the_read(ec2: Ec2Server) -> No
 def test_only_the_named_vpcs_are_asked_for(ec2: Ec2Server) -> None:
     read(SourceConfig(region="us-west-2", vpcs=("vpc-0a1b2c3d",)))
 
-    assert [asked.action for asked in ec2.asked] == list(CALLS)
+    assert sorted(asked.action for asked in ec2.asked) == sorted(CALLS)
     # Instances that have ended have no VPC any more.
     *others, ended = sorted(ec2.asked, key=lambda asked: asked.action == "DescribeInstances")
     assert ended.parameters["Filter.1.Name"] == "instance-state-name"
@@ -296,7 +315,7 @@ def test_a_named_vpc_that_is_not_there_is_an_error(ec2: Ec2Server) -> None:
     with pytest.raises(ConfigError, match=r"^us-west-2 has no VPC vpc-0f0f0f0f$"):
         read(source)
 
-    assert [asked.action for asked in ec2.asked] == ["DescribeVpcs"]
+    assert ec2.asked_for("DescribeSecurityGroups") == []
 
 
 def test_a_role_is_assumed_in_the_source_s_own_region(ec2: Ec2Server) -> None:
@@ -390,12 +409,33 @@ def test_after_a_failure_the_other_sources_stop_at_their_next_page(ec2: Ec2Serve
     assert len(ec2.asked_for("DescribeNetworkInterfaces")) < len(pages)
 
 
+def test_who_does_not_wait_for_the_replies_stops_the_reading(ec2: Ec2Server) -> None:
+    pages = [[interface(1)]] * 10_000
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", *pages)
+    first = threading.Event()
+    readers: set[threading.Thread] = set()
+
+    def understand(inventory: Inventory) -> View:
+        readers.add(threading.current_thread())
+        if inventory.interfaces:
+            first.set()
+        return view(inventory, "name", ())
+
+    with Ec2Reader([SourceConfig(region="us-west-2")], understand, Progress())():
+        assert first.wait(30)
+    for reader in readers:
+        reader.join(30)
+        assert not reader.is_alive()
+
+    assert len(ec2.asked_for("DescribeNetworkInterfaces")) < len(pages)
+
+
 def test_a_reply_that_is_no_xml_is_a_failed_call(
     ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ec2, "reply", lambda _: (200, "<html>please log in"))
 
-    with pytest.raises(SourceError, match=r"^us-west-2: DescribeVpcs failed"):
+    with pytest.raises(SourceError, match=r"^us-west-2: Describe\w+ failed"):
         read()
 
 
@@ -404,7 +444,7 @@ def test_an_endpoint_that_nobody_listens_on_is_a_failed_call(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:1")
 
-    with pytest.raises(SourceError, match=r"^us-west-2: DescribeVpcs failed: .*127\.0\.0\.1"):
+    with pytest.raises(SourceError, match=r"^us-west-2: Describe\w+ failed: .*127\.0\.0\.1"):
         read()
 
 
@@ -414,7 +454,7 @@ def test_without_credentials_the_hint_says_how_to_get_some(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
-    with pytest.raises(SourceError, match=r"^us-west-2: DescribeVpcs failed") as caught:
+    with pytest.raises(SourceError, match=r"^us-west-2: Describe\w+ failed") as caught:
         read()
 
     assert caught.value.hint == "give the leader an instance role, or set AWS_PROFILE"
@@ -473,6 +513,8 @@ def test_a_world_made_in_moto_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> 
         ec2.terminate_instances(InstanceIds=[instances[2]["InstanceId"]])
 
         content = read(SourceConfig(region="us-west-2", vpcs=(vpc,)))
+        monkeypatch.setattr(adapter, "cut_model", lambda _: None)
+        assert read(SourceConfig(region="us-west-2", vpcs=(vpc,))) == content
     finally:
         server.stop()
 

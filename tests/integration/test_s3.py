@@ -14,7 +14,7 @@ from reyes.errors import ConfigError, SignatureError, SourceError
 from reyes.inventory import Inventory
 from reyes.leader import Outcome, Request, publish_pass
 from tests.fakes.proxy import Answer, Proxy, Trick, proxy_to
-from tests.leaders import PaperSigner, configuration, fleet, signed
+from tests.leaders import PaperSigner, configuration, fleet, reader_of, signed
 from tests.worlds import document
 
 KEY = "production/ruleset.gpg"
@@ -246,7 +246,7 @@ def run(store: S3Store, now: int, before_reading: Any = lambda: None) -> Outcome
         configuration(),
         Request(now=now, generator="leader"),
         store=store,
-        read=read,
+        read=reader_of(read),
         signer=PaperSigner(),
     )
 

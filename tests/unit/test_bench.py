@@ -1,6 +1,7 @@
 """The bench itself: the worlds it measures in, and the page that its figures become."""
 
 import hashlib
+from functools import partial
 from itertools import count as count_from
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from reyes.adapters.ec2 import Ec2Reader
 from reyes.config import SourceConfig
-from reyes.inventory import build
+from reyes.inventory import merge, view
 from reyes.ruleset import count
 from tests.bench import page, table
 from tests.bench.aws_server import aws_server
@@ -33,6 +34,7 @@ from tests.bench.shapes import SHAPES, Shape, policy_with, probes_of, rules_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 TINY = Size(60, 40)
+MATCHING: Any = {"matching": "name", "excluded_group_names": ()}
 
 
 def digest(value: object) -> str:
@@ -85,10 +87,9 @@ def test_the_leader_reads_the_world_that_was_generated(monkeypatch: pytest.Monke
         server.regions = {region.name: render_region(region) for region in world.regions}
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         sources = [SourceConfig(region=region) for region in SHARES]
-        reader = Ec2Reader(sources, (), lambda *_: None)
-        inventories = reader()
-
-    assert build(inventories, "name", ()) == world
+        reader = Ec2Reader(sources, partial(view, **MATCHING), lambda *_: None)
+        with reader() as views:
+            assert merge(views(), **MATCHING) == world
 
 
 @pytest.mark.parametrize("shape", SHAPES)

