@@ -118,7 +118,7 @@ class Follower(Struct, frozen=True, kw_only=True):
     def obtain(
         self, answer: Envelope | None, *, force: bool = False, remember: bool = True
     ) -> VerifiedRuleset:
-        """Admit what the source has answered, and remember it as the highest that was accepted.
+        """Admit what `ask` has returned, and remember it as the highest that was accepted.
 
         Raises:
             SourceError: what is kept is damaged, and the source does not answer.
@@ -185,8 +185,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             if members and members.get(entry.name, entry.members) != entry.members
         )
         filter_table = self.config.follower.filter_table
-        # It stays the way back until this commit has proved healthy, and so do its sets.
         previous = self.memory.generation()
+        # It stays the way back until this commit has proved healthy, and so do its sets.
         spared = previous.referenced_sets if previous else frozenset()
         plan = plan_commit(dataplane, live, filter_table, drifted, spared)
         return Prepared(
@@ -331,7 +331,7 @@ def nothing_live(families: Iterable[Family]) -> LiveKernel:
 
 
 def payload_text(prepared: Prepared, filter_table: FilterTable) -> str:
-    """Write everything that this host's kernel would be fed: all sets, and each family's rules."""
+    """Write all that belongs into this host's kernel: sets, and each family's rules."""
     by_family = {table.family: table for table in prepared.live.tables}
     parts = ["# ipset restore\n" + create_text(prepared.dataplane.sets)]
     parts += [

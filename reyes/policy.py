@@ -270,16 +270,11 @@ class _Resolver:
         self, interfaces: Iterable[Interface]
     ) -> dict[str, Mapping[GroupKey, SecurityGroup]]:
         """Return the groups that each reference in rules of these interfaces' groups means."""
-        own = {
-            self._groups[i]
-            for interface in interfaces
-            for i in interface.groups
-            if i in self._groups
-        }
         named = {
             reference.id
-            for group in own
-            for ingress in group.ingress
+            for group_id in {group_id for interface in interfaces for group_id in interface.groups}
+            if group_id in self._groups
+            for ingress in self._groups[group_id].ingress
             for reference in ingress.groups
         }
         return {

@@ -60,8 +60,8 @@ MUTANTS = (
     Mutant(
         "a member is forgotten",
         POLICY,
-        "addresses=tuple(sorted(addresses))",
-        "addresses=tuple(sorted(addresses)[1:])",
+        "addresses=tuple(self._members[group_id])",
+        "addresses=tuple(self._members[group_id][1:])",
     ),
     Mutant(
         "members of the wrong family",

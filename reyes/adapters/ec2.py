@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from reyes import __version__
 from reyes.adapters.aws import CALL_ERRORS, code_of, text_of, usable_settings
 from reyes.adapters.ec2_model import CALLS, cut_model
+from reyes.adapters.threads import side_by_side
 from reyes.config import SourceConfig
 from reyes.errors import ConfigError, SourceError
 from reyes.inventory import Inventory, View, named_prefix_lists
@@ -97,36 +98,10 @@ class Ec2Reader:
                 ).read()
 
         try:
-            yield _side_by_side([partial(read, source) for source in self._sources])
+            reading = side_by_side([partial(read, source) for source in self._sources])
+            yield lambda: list(chain.from_iterable(reading()))
         finally:
             stop.set()
-
-
-def _side_by_side(works: Sequence[Callable[[], list[View]]]) -> Callable[[], list[View]]:
-    """Begin each work in a thread of its own, and return what waits for all, in their order.
-
-    It raises the first failure at once: then, or after Ctrl-C, nobody waits for other replies.
-    """
-    outcomes: SimpleQueue[tuple[int, list[View] | BaseException]] = SimpleQueue()
-
-    def run(number: int, work: Callable[[], list[View]]) -> None:
-        try:
-            outcomes.put((number, work()))
-        except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
-            outcomes.put((number, error))
-
-    def wait() -> list[View]:
-        found: dict[int, list[View]] = {}
-        while len(found) < len(works):
-            number, outcome = outcomes.get()
-            if isinstance(outcome, BaseException):
-                raise outcome
-            found[number] = outcome
-        return [view for number in sorted(found) for view in found[number]]
-
-    for item in enumerate(works):
-        threading.Thread(target=run, args=item, daemon=True).start()
-    return wait
 
 
 class _Clients:
@@ -191,7 +166,7 @@ class _SourceReader:
 
     def read(self) -> list[View]:
         """Read the rules and who is a member side by side: neither needs the other."""
-        return _side_by_side([self._rules, self._members])()
+        return list(chain.from_iterable(side_by_side([self._rules, self._members])()))
 
     def _rules(self) -> list[View]:
         vpcs = [self._view(vpcs=page) for page in self._describe("DescribeVpcs")]

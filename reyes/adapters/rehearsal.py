@@ -48,11 +48,14 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
         ConfigError: this process may not make network namespaces.
     """
     before = {table.family: table for table in live.tables}
-    parts = [(t, differing(t, before[t.family])) for t in dataplane.tables if t.family in before]
+    tables = [table for table in dataplane.tables if table.family in before]
+    parts = [(table, differing(table, before[table.family])) for table in tables]
     chains = [chain for table, new in parts for chain in table.chains if chain.name in new]
+    if not chains:
+        return
     named = referenced_sets(chains)
-    sets = [entry for entry in dataplane.sets if entry.name in named]
-    acts = [Act(("ipset", "restore"), create_text(sets, with_members=False))]
+    sets = create_text((s for s in dataplane.sets if s.name in named), with_members=False)
+    acts = [Act(("ipset", "restore"), sets)] if sets else []
     acts += [
         Act(restore_command(table.family, flush=False), rehearsal(table, new))
         for table, new in parts

@@ -45,7 +45,7 @@ def make_s3_client(region: str) -> "S3Client":
         user_agent_extra=f"reyes/{__version__}",
     )
     with usable_settings():
-        # Not through boto3: its resources and transfers cost 50 ms of each run, and serve nobody.
+        # Not through boto3, whose resources and transfers are dear and serve nobody here.
         session = botocore.session.get_session()
         return cast("S3Client", session.create_client("s3", region_name=region, config=settings))
 

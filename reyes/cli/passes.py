@@ -5,7 +5,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import COMMAND_SECONDS, Kernel, families, raise_conntrack_max
 from reyes.adapters.state import StateDirectory
+from reyes.adapters.threads import side_by_side
 from reyes.cli.dry_memory import DryMemory
 from reyes.cli.identity import machine_id, remembered_host, this_host
 from reyes.cli.recording import Record, record_outcome, recording
@@ -105,10 +105,13 @@ class FollowerPass:
         """Prepare the commit; None if all is as the last good pass left it."""
         follower = self._follower
         # While commands read the kernel, this process makes a client, the dearest thing it does.
-        with ThreadPoolExecutor(1) as beside:
-            reading = beside.submit(follower.kernel.read)
+        reading = side_by_side([follower.kernel.read])
+        try:
             answer = follower.ask()
-            live = reading.result()
+        except ReyesError:
+            reading()  # a kernel that cannot be read is told first
+            raise
+        (live,) = reading()
         if not self._options.force and follower.is_settled(answer, host, live):
             return None
         record.verified = follower.obtain(answer, force=self._options.force)

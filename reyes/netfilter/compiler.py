@@ -15,7 +15,7 @@ interfaces hold (VPCs may overlap) is the first one's, by device index.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reyes.host import Failsafe, Host, InterfaceScope, IpsecScope, VpcScope
 from reyes.net import (
@@ -99,7 +99,7 @@ class _FamilyCompiler:
         self.sets: dict[str, IPSet] = {}
         self._policy = policy
         self._family = family
-        self._known: dict[int, tree.Source | None] = {}
+        self._told: dict[int, tree.Source | None] = {}
 
     def table(self) -> Table:
         host = self._policy.host
@@ -190,14 +190,15 @@ class _FamilyCompiler:
     def _sources(self, allow: Allow) -> Iterator[tree.Source]:
         """Say how packets from a peer are told, if any can be; each peer serves many rules."""
         key = id(allow.peer)
-        if key not in self._known:
-            self._known[key] = self._source(allow)
-        known = self._known[key]
-        if known:
-            yield tree.Source(known.match, known.members, known.text, allow)
+        if key not in self._told:
+            self._told[key] = self._source(allow)
+        told = self._told[key]
+        if told:
+            yield replace(told, allow=allow)
 
     def _source(self, allow: Allow) -> tree.Source | None:
-        peer, wanted = allow.peer, self._family is Family.V6
+        peer = allow.peer
+        wanted = self._family is Family.V6
         members = tuple(address for address in peer.addresses if (":" in address) is wanted)
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:

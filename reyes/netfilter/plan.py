@@ -192,7 +192,9 @@ def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
 
 def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
     """Write the restore text that puts all of a table in force over a live one."""
-    return _restore_text(table, live, filter_table, table.rendered)
+    if filter_table == "exclusive":
+        return _whole_text(table)
+    return _own_text(table, live, table.rendered)
 
 
 def rehearsal(table: Table, chains: Iterable[str]) -> str:
@@ -224,18 +226,20 @@ def _is_right(table: Table, live: LiveTable, filter_table: FilterTable) -> bool:
 
 
 def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> RestoreTable:
-    text = _restore_text(table, live, filter_table, differing(table, live))
-    return RestoreTable(table.family, text, live, flush=filter_table == "exclusive")
+    exclusive = filter_table == "exclusive"
+    text = _whole_text(table) if exclusive else _own_text(table, live, differing(table, live))
+    return RestoreTable(table.family, text, live, flush=exclusive)
 
 
-def _restore_text(
-    table: Table, live: LiveTable, filter_table: FilterTable, written: Iterable[str]
-) -> str:
-    """Write these chains anew and leave the others as they are, or flush everybody's table."""
-    if filter_table == "exclusive":
-        builtin = (f":{chain} ACCEPT [0:0]" for chain in BUILTIN_CHAINS)
-        declared = (f":{chain} - [0:0]" for chain in table.rendered)
-        return _transaction((*builtin, *declared, JUMP, *_lines(table, table.rendered)))
+def _whole_text(table: Table) -> str:
+    """Write everybody's table anew: ours is all that there is."""
+    builtin = (f":{chain} ACCEPT [0:0]" for chain in BUILTIN_CHAINS)
+    declared = (f":{chain} - [0:0]" for chain in table.rendered)
+    return _transaction((*builtin, *declared, JUMP, *_lines(table, table.rendered)))
+
+
+def _own_text(table: Table, live: LiveTable, written: Iterable[str]) -> str:
+    """Write these chains anew, remove those of ours that are not wanted, and leave all others."""
     stale = [chain for chain in live.own_chains if chain not in table.rendered]
     declared = (f":{chain} - [0:0]" for chain in (*written, *stale))
     removed = (f"-X {chain}" for chain in stale)

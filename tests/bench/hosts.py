@@ -31,7 +31,7 @@ Backend = Literal["nft", "legacy"]
 BACKENDS: tuple[Backend, ...] = ("nft", "legacy")
 
 BARE_CLIENT = (sys.executable, "-c", "import boto3; boto3.client('s3')")
-"""The floor of everything that asks S3."""
+"""What a run that asks S3 is measured against."""
 
 _SERIALS = count(int(time.time() * 1000))
 

@@ -29,6 +29,8 @@ class Proxy:
     url: str = ""
     tricks: dict[str, list[Trick]] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
+    callers: set[int] = field(default_factory=set)
+    """The ports that requests came from, one for each connection."""
 
     def play(self, method: str, *tricks: Trick) -> None:
         self.tricks[method] = list(tricks)
@@ -76,6 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.relay()
 
     def relay(self) -> None:
+        self.server.proxy.callers.add(self.client_address[1])
         trick = self.server.proxy.next_trick(self.command)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         if isinstance(trick, Answer):

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import boto3
+import msgspec
 import pytest
 from botocore.config import Config as ClientSettings
 
 from reyes.adapters.s3 import S3Store, make_s3_client
+from reyes.cli.rulesets import StoreSource
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ConfigError, SignatureError, SourceError
 from reyes.inventory import Inventory
@@ -116,6 +118,25 @@ def test_only_what_was_read_is_replaced(store: S3Store) -> None:
 def test_an_object_that_is_gone_is_not_replaced(store: S3Store) -> None:
     assert not store.publish(Envelope(b"second"), '"5d41402abc4b2a76b9719d911017c592"')
     assert store.current() is None
+
+
+def test_the_way_to_the_store_is_tried_by_a_new_connection(bucket: str, proxy: Proxy) -> None:
+    config = configuration()
+    source = StoreSource(
+        msgspec.structs.replace(config, s3=msgspec.structs.replace(config.s3, bucket=bucket))
+    )
+    S3Store(make_s3_client("us-east-1"), bucket, config.s3.key).publish(
+        Envelope(b"\x90first"), None
+    )
+    proxy.callers.clear()
+    first = source.fetch()
+    assert first
+    assert source.fetch(first.etag) is None
+    assert len(proxy.callers) == 1
+    assert source.fetch_anew(first.etag) is None
+    assert len(proxy.callers) == 2
+    assert source.fetch() == first
+    assert len(proxy.callers) == 2
 
 
 def test_a_conflict_is_lost_and_not_repeated_blindly(store: S3Store, proxy: Proxy) -> None:

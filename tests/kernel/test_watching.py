@@ -237,6 +237,9 @@ def test_packets_are_counted_by_verdict(keys: Keys, backend: Any) -> None:
         # The failsafe's packet and the stranger's are not judged.
         assert f'{{family="ipv6",verdict="accepted"}} {passed.count(True) - 2:.1f}' in text
         assert denied_in(text, 4) == 0
+        host.publish(1)
+        assert host.run().returncode == 0
+        assert denied_in(metrics.read_text(), 6) == passed.count(False)
 
 
 def denied_in(text: str, version: int = 4) -> float:
