@@ -6,6 +6,7 @@ it was, and the next run puts things right.
 
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -88,6 +89,19 @@ def test_a_command_that_fails_every_time_is_told_and_the_family_it_is_of_is_repa
         host.wrap(command)
     assert host.run().returncode == 0
     assert host.in_force() == (1, 1)
+
+
+def test_a_kernel_that_does_not_answer_does_not_hold_a_run_up(host: FollowerHost) -> None:
+    host.apply(0)
+    host.configure(deadline=2)
+    host.wrap("iptables-save", "exec sleep 30")
+    started = time.monotonic()
+    done = host.run()
+    assert done.returncode == 75, done.stdout
+    assert "did not come within 2 s" in done.stdout
+    assert time.monotonic() - started < 20
+    host.wrap("iptables-save")
+    assert host.run().returncode == 0
 
 
 @pytest.mark.parametrize(
