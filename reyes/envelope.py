@@ -3,7 +3,7 @@
 Facts only: `trust` decides what they are worth.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 MAX_ENVELOPE_BYTES = 16 * 2**20
 """The largest object that is fetched: 50,000 instances take 4 MB."""
@@ -12,16 +12,14 @@ MAX_PAYLOAD_BYTES = 64 * 2**20
 """The most that gpg may print of one message: 50,000 instances take 15 MB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """One object of the store: an OpenPGP message, and the store's opaque tag of this version."""
 
     blob: bytes
     etag: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignatureReport:
+class SignatureReport(Struct, frozen=True, kw_only=True):
     """What gpg found in an envelope.
 
     `payload` holds the only bytes that may ever be parsed. The other fields mirror

@@ -1,7 +1,8 @@
 """Who this host is, and which of its traffic is judged: facts, not branches."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.net import (
@@ -14,20 +15,17 @@ from reyes.net import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VpcScope:
+class VpcScope(Struct, frozen=True):
     """Judge what comes from these networks and not from the host's own VPC."""
 
     filtered: tuple[Network, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class IpsecScope:
+class IpsecScope(Struct, frozen=True):
     """Judge what this host itself took out of IPsec."""
 
 
-@dataclass(frozen=True, slots=True)
-class InterfaceScope:
+class InterfaceScope(Struct, frozen=True):
     """Judge what arrives on these interfaces; a trailing + matches any ending."""
 
     names: tuple[str, ...]
@@ -36,16 +34,14 @@ class InterfaceScope:
 Scope = VpcScope | IpsecScope | InterfaceScope
 
 
-@dataclass(frozen=True, slots=True)
-class Failsafe:
+class Failsafe(Struct, frozen=True):
     """Packets that are let through before anything is judged."""
 
     network: Network
     service: Service
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class Host(Struct, frozen=True, kw_only=True):
     """What the configuration and the metadata service say of this host.
 
     Its addresses, groups and VPCs come from the ruleset.

@@ -11,16 +11,15 @@ Rules it keeps:
 * The order of replies, sources and rules leaves no trace: the same world gives the same content.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from ipaddress import ip_network
 from sys import intern
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
+from msgspec import Struct, field
 
 from reyes import replies
 from reyes.errors import SourceError
@@ -44,9 +43,6 @@ from reyes.ruleset import (
     Vpc,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
 Identified = TypeVar("Identified", Vpc, SecurityGroup, Interface, PrefixList)
 
 _NAMES = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6"}
@@ -57,8 +53,7 @@ _LAST_OCTET = 255
 _OCTET = re.compile("[0-9]{1,3}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inventory:
+class Inventory(Struct, frozen=True, kw_only=True):
     """What calls returned of one source: all of it, or some pages.
 
     `prefix_lists` holds the entries of the lists that could be read, by identifier.
@@ -72,8 +67,7 @@ class Inventory:
     prefix_lists: Mapping[str, Sequence[replies.PrefixListEntry]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class View(Struct, frozen=True, kw_only=True):
     """What an inventory means by itself; `ended` are the instances that are terminated."""
 
     region: str

@@ -15,9 +15,10 @@ Rules it keeps:
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from reyes import trust
 from reyes.config import Config, LeaderConfig
@@ -60,8 +61,7 @@ Reader = Callable[[], AbstractContextManager[Callable[[], Sequence[View]]]]
 """Begins to read EC2, and gives what waits for all of it; the end of the block stops it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """What one pass is asked to do; `now` is in seconds since the epoch."""
 
     now: float
@@ -70,8 +70,7 @@ class Request:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """What one pass did. `previous` is what was published before, if it was genuine."""
 
     status: Literal["published", "superseded", "dry run"]
@@ -81,8 +80,7 @@ class Outcome:
     difference: Difference
 
 
-@dataclass(frozen=True, slots=True)
-class _Published:
+class _Published(Struct, frozen=True):
     """What lies in the store: its tag, and what it says if it is genuine."""
 
     etag: str | None = None

@@ -12,10 +12,11 @@ Rules it keeps:
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from typing import Literal
+
+from msgspec import Struct
 
 from reyes.errors import HostUnknownError, SignatureError
 from reyes.host import Host, VpcScope
@@ -46,8 +47,7 @@ from reyes.ruleset import (
 from reyes.trust import VerifiedRuleset
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class Peer(Struct, frozen=True, kw_only=True):
     """Whom a rule is open to: canonical addresses of both families, sorted as text.
 
     `name` is the rule's own word for them (a group's or prefix list's id, or `cidrs`), `label` a
@@ -61,8 +61,7 @@ class Peer:
     groups: tuple[SecurityGroup, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allow:
+class Allow(Struct, frozen=True, kw_only=True):
     """A service that a group's rule (counted from 1) opens to a peer."""
 
     group: SecurityGroup
@@ -71,8 +70,7 @@ class Allow:
     peer: Peer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Omitted:
+class Omitted(Struct, frozen=True, kw_only=True):
     """A part of a group's rule that allows nothing here, and why."""
 
     group: str
@@ -81,8 +79,7 @@ class Omitted:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterfacePolicy:
+class InterfacePolicy(Struct, frozen=True, kw_only=True):
     """What one interface of the host lets in."""
 
     id: str
@@ -91,8 +88,7 @@ class InterfacePolicy:
     allows: tuple[Allow, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostPolicy:
+class HostPolicy(Struct, frozen=True, kw_only=True):
     """All that the ruleset says about one host; the first interface is the primary one."""
 
     host: Host

@@ -31,8 +31,9 @@ keeping what was accepted (follower), the finer guard against shrinking (leader)
 """
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from reyes.config import MAX_VALIDITY
 from reyes.envelope import MAX_PAYLOAD_BYTES, SignatureReport
@@ -49,8 +50,7 @@ PLAUSIBLE_SHARE = 10
 """A world smaller than its predecessor by more than this factor is not believed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Genuine:
+class Genuine(Struct, frozen=True, kw_only=True):
     """A ruleset that a trusted key signed; `digest` is the SHA-256 of the signed text."""
 
     ruleset: Ruleset
@@ -59,8 +59,7 @@ class Genuine:
     key_expires_at: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(Struct, frozen=True, kw_only=True):
     """The highest ruleset that this host has accepted."""
 
     serial: int
@@ -68,8 +67,7 @@ class Accepted:
     counts: Counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
+class Expectation(Struct, frozen=True, kw_only=True):
     """What this host knows before it looks at a ruleset; `now` is in seconds."""
 
     environment: str
@@ -78,8 +76,7 @@ class Expectation:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedRuleset:
+class VerifiedRuleset(Struct, frozen=True, kw_only=True):
     """A ruleset to act on. Only `admit` and `readmit` make one."""
 
     ruleset: Ruleset

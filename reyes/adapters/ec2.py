@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +18,7 @@ import botocore.session
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError
+from msgspec import Struct
 
 from reyes import __version__
 from reyes.adapters.aws import CALL_ERRORS, code_of, text_of, usable_settings
@@ -156,8 +156,7 @@ class _StoppedError(Exception):
     """Another source has failed: the rest of this one is of no use."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SourceReader:
+class _SourceReader(Struct, frozen=True, kw_only=True):
     source: SourceConfig
     client: "EC2Client"
     understand: Callable[[Inventory], View]

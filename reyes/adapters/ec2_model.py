@@ -6,18 +6,17 @@ of what EC2 says, and most of a leader's time and memory, is for fields that nob
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints, is_typeddict
 
 from botocore.session import Session
+from msgspec import Struct
 
 from reyes import replies
 
 Shapes = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
+class Items(Struct, frozen=True):
     """The member of a call's reply that is read, and the fields that are read of each item."""
 
     member: str

@@ -2,12 +2,12 @@
 
 import os
 import re
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import urllib3
 from ec2_metadata import EC2Metadata
+from msgspec import Struct
 
 from reyes.errors import SourceError
 
@@ -18,8 +18,7 @@ _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """An instance and its region."""
 
     instance_id: str

@@ -9,8 +9,9 @@ import os
 import shlex
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from subprocess import CompletedProcess
+
+from msgspec import Struct
 
 from reyes.adapters.kernel import COMMAND_SECONDS, find_command, refusal, restore_command
 from reyes.errors import ConfigError, KernelError
@@ -21,8 +22,7 @@ from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import differing, rehearsal
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(Struct, frozen=True):
     """A command and what it is fed."""
 
     argv: tuple[str, ...]

@@ -1,12 +1,12 @@
 """`reyes check`: is this host as it should be? For monitoring; it only looks."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from reyes.adapters.clock import now
 from reyes.adapters.gpg import Gpg
@@ -91,7 +91,7 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
     status = memory.status()
     disabled = is_disabled(config.follower)
     if status:
-        status = msgspec.structs.replace(status, disabled=disabled)
+        status = replace(status, disabled=disabled)
     problems = list(status_problems(status, moment, limits))
     if not disabled:
         problems += _kernel_problems(config, memory)

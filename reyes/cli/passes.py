@@ -5,11 +5,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from reyes.adapters import clock
 from reyes.adapters.deadline import deadline
@@ -35,8 +36,7 @@ from reyes.world import Memory, Source
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """What the command line says about this run."""
 
     dry_run: bool

@@ -1,10 +1,10 @@
 """The packet that a command line asks about."""
 
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 import click
+from msgspec import Struct
 
 from reyes.host import Host, InterfaceScope, IpsecScope
 from reyes.net import PROTOCOL_NUMBERS, Address, Family, family_of, parse_address
@@ -14,8 +14,7 @@ from reyes.policy import HostPolicy
 _ECHO_REQUEST = {"icmp": (8, 0), "icmpv6": (128, 0)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Struct, frozen=True, kw_only=True):
     """What the command line asks."""
 
     source: str | None

@@ -4,7 +4,8 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reyes.errors import KernelError
 
@@ -29,8 +30,7 @@ def rules_in_force() -> str:
     return "\n".join(line for line in lines if line.startswith("-"))
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """The rules that counted something while a probe was on its way."""
 
     comments: tuple[str, ...]

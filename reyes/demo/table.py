@@ -1,9 +1,9 @@
 """Rows for people: who reached whom, before and now, who decided, and what is right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 from reyes.demo.probe import Outcome
 from reyes.demo.world import Probe
@@ -12,8 +12,7 @@ from reyes.net import service_text
 _COLOURS = {Outcome.REACHED: "green", Outcome.NO_ANSWER: "red", Outcome.REFUSED: "yellow"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Struct, frozen=True, kw_only=True):
     """A probe and what became of it; `before` is the outcome of the same probe earlier."""
 
     probe: Probe

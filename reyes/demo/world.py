@@ -4,8 +4,9 @@ The verdicts are written by hand from the groups below, as a person reads them: 
 Reyes computes had a part in them.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from reyes.net import Everything, Icmp, Ports, Service
 
@@ -14,8 +15,7 @@ TUNNEL = "10.0.0.0/8"
 OPEN_GROUP = "vpn-allow-all"
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(Struct, frozen=True):
     """A region with one VPC."""
 
     name: str
@@ -23,8 +23,7 @@ class Site:
     cidr: str
 
 
-@dataclass(frozen=True, slots=True)
-class Station:
+class Station(Struct, frozen=True):
     """A machine in the demo; without a site it is no instance, and no follower runs on it."""
 
     name: str
@@ -33,8 +32,7 @@ class Station:
     group: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(Struct, frozen=True):
     """A service that a group opens to a network or to a group of that name in its own VPC."""
 
     service: Service
@@ -42,8 +40,7 @@ class Permission:
     group: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """A packet to send, whether the groups let it in, and why."""
 
     source: str

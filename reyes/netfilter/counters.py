@@ -1,15 +1,15 @@
 """How many packets ended in our accept and drop chains: `iptables-save -c` text as numbers."""
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reyes.netfilter import names
 
 _COUNTED_RULE = re.compile(r"^\[(\d+):\d+\] -A (\S+) ")
 
 
-@dataclass(frozen=True, slots=True)
-class Packets:
+class Packets(Struct, frozen=True):
     """Packets that no known connection explains.
 
     Counted from the commit on that wrote the chain: others leave it as it is. In audit mode

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from reyes.net import Family, canonical, parse_network
 from reyes.netfilter import names
@@ -17,8 +18,7 @@ _WAY = re.compile(r" -[jg] (reyes-\S+)$")
 _SET_REFERENCE = re.compile(r"--match-set (\S+) ")
 
 
-@dataclass(frozen=True, slots=True)
-class LiveTable:
+class LiveTable(Struct, frozen=True):
     """The filter table of one family: each chain's policy (`-` if it has none) and `-A` lines."""
 
     family: Family
@@ -84,8 +84,7 @@ class LiveTable:
         return frozenset(match[1] for line in lines if (match := _SET_REFERENCE.search(line)))
 
 
-@dataclass(frozen=True, slots=True)
-class LiveSet:
+class LiveSet(Struct, frozen=True):
     """A set in the kernel, without its members."""
 
     name: str
@@ -93,8 +92,7 @@ class LiveSet:
     references: int
 
 
-@dataclass(frozen=True, slots=True)
-class LiveKernel:
+class LiveKernel(Struct, frozen=True):
     """Tables of the families that this host has, and our sets by name."""
 
     tables: tuple[LiveTable, ...] = ()
@@ -106,8 +104,7 @@ class LiveKernel:
         return frozenset(table.family for table in self.tables)
 
 
-@dataclass(frozen=True, slots=True)
-class Generation:
+class Generation(Struct, frozen=True):
     """Rules of another time, and the members of the sets that they name, where those are known."""
 
     kernel: LiveKernel

@@ -6,7 +6,8 @@ Lines may begin with the seconds since the epoch and with whatever a journal put
 """
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reyes.net import PROTOCOL_NUMBERS, parse_address
 from reyes.netfilter.evaluate import Packet
@@ -23,8 +24,7 @@ _MAX_PORT = 65535
 _MAX_BYTE = 255
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedPacket:
+class LoggedPacket(Struct, frozen=True):
     """A packet that was denied or, in audit mode, would be; and when, if the line says so."""
 
     packet: Packet

@@ -14,8 +14,9 @@ undoes the steps before it.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane
@@ -26,23 +27,20 @@ from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, Generation, LiveKernel, L
 FilterTable = Literal["shared", "exclusive"]
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreSets:
+class RestoreSets(Struct, frozen=True):
     """Feed `ipset restore`; `created` are destroyed again if this or a later step fails."""
 
     text: str
     created: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CountSets:
+class CountSets(Struct, frozen=True):
     """Read the sets back: each must hold so many entries."""
 
     entries: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreTable:
+class RestoreTable(Struct, frozen=True):
     """Feed a family's restore command; with `flush` it discards everybody's rules.
 
     `before` is the table as it was, for the way back (`revert`).
@@ -54,15 +52,13 @@ class RestoreTable:
     flush: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTables:
+class ReadTables(Struct, frozen=True):
     """Read the tables back: each must hold our chains in full, and the jump first."""
 
     tables: tuple[Table, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DestroySets:
+class DestroySets(Struct, frozen=True):
     """Destroy sets that nothing refers to; one that is still in use is left for the next run."""
 
     names: tuple[str, ...]
@@ -71,8 +67,7 @@ class DestroySets:
 Step = RestoreSets | CountSets | RestoreTable | ReadTables | DestroySets
 
 
-@dataclass(frozen=True, slots=True)
-class CommitPlan:
+class CommitPlan(Struct, frozen=True):
     """What to do, in this order; no steps means that the kernel is as it should be."""
 
     steps: tuple[Step, ...]

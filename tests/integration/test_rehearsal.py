@@ -1,9 +1,9 @@
 """The rehearsal's own ways to fail, with commands that do as they are told."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reyes.adapters import rehearsal
 from reyes.adapters.rehearsal import rehearse

@@ -1,12 +1,12 @@
 """Lines that a kernel wrote (6.1, nf_log_syslog), and what is read from them."""
 
-import dataclasses
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
@@ -158,7 +158,7 @@ def test_the_prefixes_are_those_of_the_rules() -> None:
         rule.target.prefix
         for enforce in (True, False)
         for table in compile_policy(
-            dataclasses.replace(policy, host=dataclasses.replace(policy.host, enforce=enforce))
+            replace(policy, host=replace(policy.host, enforce=enforce))
         ).tables
         for chain in table.chains
         for rule in chain.rules
