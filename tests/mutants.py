@@ -159,16 +159,34 @@ MUTANTS = (
         "yield from ()",
     ),
     Mutant(
-        "a service that ends where a part of the ports begins is forgotten",
+        "the last port of a service is forgotten",
         TREE,
-        "meeting = [s for s in inner if s.first <= one.last and one.first <= s.last]",
-        "meeting = [s for s in inner if s.first <= one.last and one.first < s.last]",
+        "meeting = [s for s in (*meeting, *beginning[first]) if first <= s.last]",
+        "meeting = [s for s in (*meeting, *beginning[first]) if first < s.last]",
     ),
     Mutant(
         "a service covers the ports behind its last",
         TREE,
-        "covering = [s for s in services if s.first <= part.first and part.last <= s.last]",
-        "covering = [s for s in services if s.first <= part.first <= s.last]",
+        "if service.first <= part.first and part.last <= service.last",
+        "if service.first <= part.first",
+    ),
+    Mutant(
+        "a way takes the first ports of the next one",
+        TREE,
+        "rules.append(_way(_part(part, 0, one.last), self._port_chain_name(one)))",
+        "rules.append(_way(_part(part, 0, one.last + 1), self._port_chain_name(one)))",
+    ),
+    Mutant(
+        "services of a part count as looked up when those of all of it were",
+        TREE,
+        "done = done.union(covering)",
+        "done = done.union(stretches[0].services)",
+    ),
+    Mutant(
+        "what everybody may do is looked up behind the sources of all else",
+        TREE,
+        "before = [each for each in walked if not self._for_all.isdisjoint(each[0])]",
+        "before: list[_Walked] = []",
     ),
     Mutant(
         "a union forgets a source",
@@ -179,8 +197,8 @@ MUTANTS = (
     Mutant(
         "a type of ICMP is open when one of its codes is",
         TREE,
-        "self._accept(self._by_service.get(part, []), part, implied=True)",
-        "self._accept([s for of in services for s in self._by_service[of]], part, implied=True)",
+        "rules = self._accept(sources, service)\n                by_type",
+        "rules = self._accept(sources, of_type)\n                by_type",
     ),
     Mutant(
         "sets hold the first half of their members",

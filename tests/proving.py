@@ -48,8 +48,10 @@ def compiled(world: World) -> Dataplane:
         patch.multiple(
             tree,
             LEAF_SERVICES=shape.leaf_services,
+            LEAP=shape.leap,
             LOOKUPS=shape.lookups,
             UNION_FACTOR=shape.union_factor,
+            UNION_LEAST=shape.union_least,
         ),
     ):
         return compiler.compile_policy(resolve(verified(world.content), world.host))

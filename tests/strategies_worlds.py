@@ -16,7 +16,14 @@ from msgspec.structs import replace
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
-from reyes.netfilter.tree import LEAF_SERVICES, LOOKUPS, PLAIN_RULES, UNION_FACTOR
+from reyes.netfilter.tree import (
+    LEAF_SERVICES,
+    LEAP,
+    LOOKUPS,
+    PLAIN_RULES,
+    UNION_FACTOR,
+    UNION_LEAST,
+)
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -79,15 +86,17 @@ class Shape:
 
     plain_rules: int
     leaf_services: int
+    leap: int
     lookups: int
     union_factor: int
+    union_least: int
 
 
 SHAPES = (
-    Shape(PLAIN_RULES, LEAF_SERVICES, LOOKUPS, UNION_FACTOR),
-    Shape(0, 1, 1, UNION_FACTOR),
-    Shape(0, 1, 1, 1),
-    Shape(0, LEAF_SERVICES, LOOKUPS, 0),
+    Shape(PLAIN_RULES, LEAF_SERVICES, LEAP, LOOKUPS, UNION_FACTOR, UNION_LEAST),
+    Shape(0, 1, 2, 1, UNION_FACTOR, UNION_LEAST),
+    Shape(0, 1, LEAP, 1, 1, 0),
+    Shape(0, LEAF_SERVICES, LEAP, LOOKUPS, 0, 0),
 )
 """The one in use, and some that make trees of few rules as deep as those of many."""
 

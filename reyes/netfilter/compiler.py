@@ -184,7 +184,7 @@ class _FamilyCompiler:
         ]
         denied = Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
         if len(sources) <= PLAIN_RULES:
-            return (Chain(name, plain_rules(sources, denied)),)
+            return (Chain(name, plain_rules(sources, denied, self._source_set)),)
         return TreeCompiler(sources, number, denied, self._source_set).chains(name)
 
     def _sources(self, allow: Allow) -> Iterator[tree.Source]:

@@ -1,15 +1,21 @@
 """Many rules as a decision tree, so that no packet has to walk them all.
 
-Rules are sorted by protocol, and those of tcp and udp by destination port: a chain stands for a
-range of ports, accepts what is open in all of it, and goes on to one of four chains that divide
-the rest. A packet meets a few chains instead of a thousand rules. Each way ends in a denial.
+Rules are sorted by protocol, and those of tcp and udp by destination port. Where services begin
+and end they cut the ports into stretches, each open to the same sources in all of it. A chain
+stands for a part of the ports: each of its ways takes a quarter of the stretches that are left,
+and the last few are looked at one by one. So the parts that a packet reaches late have few chains
+below them, and every packet pays about the same. Each way ends in a denial.
 
-Sources that open the same thing share one set where they are too many for a look-up each. The
-union costs members, so there is a budget: what does not fit is looked up one by one.
+Sources that open the same thing share one set. Such a union costs members, so there is a budget,
+and a form of the tree with fewer members and more look-ups for those whom it does not suffice.
+
+ICMP types and protocol numbers can only be walked, because iptables has no ranges of them. One
+look-up keeps those whom none of them is open to from walking many.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from reyes.net import (
@@ -28,17 +34,24 @@ from reyes.policy import Allow
 PLAIN_RULES = 16
 """Up to so many rules are as cheap to walk one after the other, and easier to read."""
 
-LEAF_SERVICES = 4
-"""A chain with at most so many services is not divided any further."""
+LEAF_SERVICES = 8
+"""A chain looks at so many services one by one; a range of ports is as dear as two."""
 
-FAN_OUT = 4
-"""A chain leads to so many others: 1,000 services take five levels, and nft allows 16 chains."""
+SHARE = 4
+"""A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all."""
+
+LEAP = 64
+"""Sources of a whole part are looked up before those of its stretches where there are so many
+times fewer stretches than at the look-up before."""
 
 LOOKUPS = 3
-"""So many sources are looked up one by one, more are united; one where a way goes on below."""
+"""So many sources of a service are looked up one by one, in a list or to spare members."""
 
 UNION_FACTOR = 32
 """The unions of one tree may hold so many times the members that its sources have."""
+
+UNION_LEAST = 100_000
+"""The unions of any tree may hold so many members: 3 MB of the kernel's memory, and 0.4 s."""
 
 MAX_COMMENT = 200
 
@@ -57,9 +70,37 @@ MakeSet = Callable[[str, Sequence[str]], Match]
 """Make a set of this label and these members, and return the match for it."""
 
 
-def plain_rules(sources: Sequence[Source], denied: Rule) -> tuple[Rule, ...]:
-    """Write one rule a source, in the order of the groups' rules."""
-    return (*(_rule((source,), source.allow.service) for source in sources), denied)
+def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> tuple[Rule, ...]:
+    """Write one rule a source, in the order of the groups' rules; many of one service unite."""
+    by_service: dict[Service, list[Source]] = {}
+    for source in sources:
+        by_service.setdefault(source.allow.service, []).append(source)
+    rules: list[Rule] = []
+    for source in sources:
+        same = by_service[source.allow.service]
+        matches = {each.match for each in same}
+        if len(matches) <= LOOKUPS or None in matches:
+            rules.append(_rule((source,), source.allow.service))
+        elif source is same[0]:
+            members = sorted({member for each in same for member in each.members})
+            rules.append(_rule(same, source.allow.service, make_set("union", members)))
+    return (*rules, denied)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Neighbouring ports that are open to the sources of the same services."""
+
+    ports: Ports
+    services: frozenset[Ports]
+
+
+_Walked = tuple[Sequence[Service], Sequence[Rule]]
+"""Services, and the rules that stand for them where they can only be walked."""
+
+
+class _TooManyMembersError(Exception):
+    """The unions would hold more members than they may."""
 
 
 class TreeCompiler:
@@ -68,31 +109,52 @@ class TreeCompiler:
     def __init__(
         self, sources: Sequence[Source], number: int, denied: Rule, make_set: MakeSet
     ) -> None:
-        self._number = number
+        self._prefix = f"{names.CHAIN_PREFIX}{number}-"
         self._denied = denied
         self._make_set = make_set
-        self._budget = UNION_FACTOR * len({m for source in sources for m in source.members})
+        own = len({member for source in sources for member in source.members})
+        self._most = max(UNION_FACTOR * own, UNION_LEAST)
         self._by_service: dict[Service, list[Source]] = {}
         for source in sources:
             self._by_service.setdefault(source.allow.service, []).append(source)
+        self._for_all = {source.allow.service for source in sources if source.match is None}
 
-    def chains(self, name: str) -> Iterator[Chain]:
-        """Yield the chains of the tree, the one of `name` first.
+    def chains(self, name: str) -> list[Chain]:
+        """Return the chains of the tree, the one of `name` first: with few look-ups if it can be.
+
+        Where the unions for that would hold too many members these are spared instead.
+        """
+        try:
+            return self._tree(name, sparing=False)
+        except _TooManyMembersError:
+            return self._tree(name, sparing=True)
+
+    def _tree(self, name: str, *, sparing: bool) -> list[Chain]:
+        """Write all chains; those of tcp or of udp, whichever has more, begin in the first.
 
         Whole protocols come first where a way leads on for the same packets, else last: no packet
         should meet a rule for nothing.
         """
-        branches = [*self._port_branches(), *self._icmp_branches()]
+        self._sparing, self._room = sparing, self._most
+        self._unions: dict[frozenset[Match | None], Match] = {}
         before: list[Rule] = []
-        after: list[Rule] = []
+        apart: list[_Walked] = []
         for service, sources in self._by_service.items():
-            if isinstance(service, Everything | Protocol):
-                apart = isinstance(service, Protocol) and service.number not in _BRANCHED
-                (after if apart else before).extend(self._accept(sources, service))
-        ways = [_protocol_way(protocol, chains[0].name) for protocol, chains in branches]
-        yield Chain(name, (*before, *ways, *after, self._denied))
-        for _, chains in branches:
-            yield from chains
+            if isinstance(service, Protocol) and service.number not in _BRANCHED:
+                apart.append(((service,), self._accept(sources, service)))
+            elif isinstance(service, Everything | Protocol):
+                before += self._accept(sources, service)
+        after, below = self._walk(apart, f"{self._prefix}protocols")
+        entered = sorted(self._port_branches(), key=_size)
+        branches = [*entered[:-1], *self._icmp_branches()]
+        ways = [_protocol_way(protocol, root.name) for protocol, (root, *_) in branches]
+        below += [chain for _, chains in branches for chain in chains]
+        for protocol, (root, *chains) in entered[-1:]:
+            ways += root.rules[:-1]
+            below += chains
+            if after:
+                ways.append(_denied_protocol(protocol, self._denied))
+        return [Chain(name, (*before, *ways, *after, self._denied)), *below]
 
     def _port_branches(self) -> Iterator[tuple[str, list[Chain]]]:
         for protocol in _PORT_PROTOCOLS:
@@ -100,56 +162,104 @@ class TreeCompiler:
                 s for s in self._by_service if isinstance(s, Ports) and s.protocol == protocol
             ]
             if services:
-                every_port = Ports(protocol=protocol, first=0, last=65535)
-                yield protocol, list(self._port_chains(services, every_port))
+                ports, stretches = _every_port(protocol), self._stretches(services)
+                chains = self._port_chains(ports, stretches, frozenset(), len(stretches))
+                yield protocol, list(chains)
 
-    def _port_chains(self, services: list[Ports], part: Ports) -> Iterator[Chain]:
-        """Yield the chains for a range of ports; `services` are those that meet it."""
-        name = self._port_chain_name(part)
-        covering = [s for s in services if s.first <= part.first and part.last <= s.last]
-        inner = [s for s in services if not (s.first <= part.first and part.last <= s.last)]
-        sources = [source for s in covering for source in self._by_service[s]]
-        rules = self._accept(sources, part, implied=True)
-        if any(source.match is None for source in sources):
-            yield Chain(name, tuple(rules))
-        elif len(inner) <= LEAF_SERVICES:
-            rules += [rule for s in inner for rule in self._accept(self._by_service[s], s)]
-            yield Chain(name, (*rules, self._denied))
-        else:
-            parts = _parts(inner, part)
-            rules += [_way(one, self._port_chain_name(one)) for one in parts[:-1]]
-            rules.append(_way(Everything(), self._port_chain_name(parts[-1])))
-            yield Chain(name, tuple(rules))
-            for one in parts:
-                meeting = [s for s in inner if s.first <= one.last and one.first <= s.last]
-                yield from self._port_chains(meeting, one)
+    def _stretches(self, services: Sequence[Ports]) -> list[_Stretch]:
+        """Cut the ports where services begin and end, but not what is open to everybody."""
+        beginning: dict[int, list[Ports]] = {}
+        for service in services:
+            beginning.setdefault(service.first, []).append(service)
+            beginning.setdefault(service.last + 1, [])
+        found: list[_Stretch] = []
+        meeting: list[Ports] = []
+        for first, after in pairwise(sorted(beginning)):
+            meeting = [s for s in (*meeting, *beginning[first]) if first <= s.last]
+            opened = frozenset(s for s in meeting if s in self._for_all) or frozenset(meeting)
+            same = found and (found[-1].ports.last, found[-1].services) == (first - 1, opened)
+            begin = found.pop().ports.first if same else first
+            if opened:
+                found.append(_Stretch(_part(services[0], begin, after - 1), opened))
+        return found
+
+    def _port_chains(
+        self, part: Ports, stretches: Sequence[_Stretch], done: frozenset[Ports], before: int
+    ) -> Iterator[Chain]:
+        """Yield the chains for a part of the ports; only its packets arrive there.
+
+        The sources of `done` have been looked up, and there were `before` stretches then.
+        """
+        rules: list[Rule] = []
+        covering = [
+            service
+            for service in stretches[0].services - done
+            if service.first <= part.first and part.last <= service.last
+        ]
+        if covering and len(stretches) > 1 and (self._sparing or before >= LEAP * len(stretches)):
+            rules += self._accept_all(covering, part, implied=part != _every_port(part.protocol))
+            done = done.union(covering)
+            stretches = [stretch for stretch in stretches if stretch.services - done]
+            before = len(stretches)
+        below: list[Chain] = []
+        first = part.first
+        while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_SERVICES:
+            share = max(1, LEAF_SERVICES // 2, len(stretches) // SHARE)
+            taken, stretches = stretches[:share], stretches[share:]
+            one = _part(part, first, taken[-1].ports.last)
+            rules.append(_way(_part(part, 0, one.last), self._port_chain_name(one)))
+            below += self._port_chains(one, taken, done, before)
+            first = one.last + 1
+        for stretch in stretches:
+            rules += self._accept_all(stretch.services - done, stretch.ports)
+        yield Chain(self._port_chain_name(part), (*rules, self._denied))
+        yield from below
 
     def _icmp_branches(self) -> Iterator[tuple[str, list[Chain]]]:
-        services = [s for s in self._by_service if isinstance(s, Icmp)]
-        if services:
-            every_type = Icmp(protocol=services[0].protocol, type=-1, code=-1)
-            yield every_type.protocol, list(self._icmp_chains(services, every_type))
-
-    def _icmp_chains(self, services: list[Icmp], part: Icmp) -> Iterator[Chain]:
-        """Yield the chains for ICMP, or for one type of it; iptables has no ranges of types."""
-        kind = "" if part.type == -1 else f"-{part.type}"
-        name = f"{names.CHAIN_PREFIX}{self._number}-{part.protocol}{kind}"
-        rules = self._accept(self._by_service.get(part, []), part, implied=True)
-        below: list[Chain] = []
-        by_type: dict[int, list[Icmp]] = {}
-        for service in services:
-            if service != part:
-                by_type.setdefault(service.type, []).append(service)
-        for number, same in by_type.items():
-            if part.type == -1 and len(same) > LEAF_SERVICES:
-                of_type = Icmp(protocol=part.protocol, type=number, code=-1)
-                chains = list(self._icmp_chains(same, of_type))
-                rules.append(_way(of_type, chains[0].name))
+        by_type: dict[Icmp, list[_Walked]] = {}
+        for service, sources in self._by_service.items():
+            if isinstance(service, Icmp):
+                of_type = Icmp(protocol=service.protocol, type=service.type, code=-1)
+                rules = self._accept(sources, service)
+                by_type.setdefault(of_type, []).append(((service,), rules))
+        for protocol in {of_type.protocol for of_type in by_type}:
+            name = f"{self._prefix}{protocol}"
+            whole = by_type.pop(Icmp(protocol=protocol, type=-1, code=-1), [])
+            types: list[_Walked] = []
+            below: list[Chain] = []
+            for of_type, codes in by_type.items():
+                services = [service for same, _ in codes for service in same]
+                ways, chains = self._walk(codes, f"{name}-{of_type.type}-codes")
+                if len(codes) > 1:
+                    chains.insert(0, Chain(f"{name}-{of_type.type}", (*ways, self._denied)))
+                    ways = [_way(of_type, chains[0].name)]
+                types.append((services, ways))
                 below += chains
-            else:
-                rules += [rule for s in same for rule in self._accept(self._by_service[s], s)]
-        yield Chain(name, (*rules, self._denied))
-        yield from below
+            ways, chains = self._walk(types, f"{name}-types")
+            first = [rule for _, rules in whole for rule in rules]
+            yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains, *below]
+
+    def _walk(self, walked: Sequence[_Walked], name: str) -> tuple[list[Rule], list[Chain]]:
+        """Write rules that can only be walked: many of them in a chain for their sources alone."""
+        before = [each for each in walked if not self._for_all.isdisjoint(each[0])]
+        others = [each for each in walked if self._for_all.isdisjoint(each[0])]
+        first = [rule for _, rules in before for rule in rules]
+        rules = [rule for _, rules in others for rule in rules]
+        if len(rules) > LEAF_SERVICES:
+            services = [service for same, _ in others for service in same]
+            sources = [source for service in services for source in self._by_service[service]]
+            united = self._united(sources)
+            if united:
+                way = Rule((united,), Goto(name), f"sources of any: see {name}")
+                return [*first, way], [Chain(name, (*rules, self._denied))]
+        return [*first, *rules], []
+
+    def _accept_all(
+        self, services: Iterable[Ports], part: Ports, *, implied: bool = False
+    ) -> list[Rule]:
+        """Write the rules that open a part of the ports to the sources of all these services."""
+        sources = [source for service in sorted(services) for source in self._by_service[service]]
+        return self._accept(sources, part, implied=implied)
 
     def _accept(
         self, sources: Sequence[Source], service: Service, *, implied: bool = False
@@ -161,33 +271,55 @@ class TreeCompiler:
         by_match: dict[Match | None, list[Source]] = {}
         for source in sources:
             by_match.setdefault(source.match, []).append(source)
-        if len(by_match) > (1 if implied else LOOKUPS):
-            members = sorted({member for source in sources for member in source.members})
-            if len(members) <= self._budget:
-                self._budget -= len(members)
-                united = self._make_set("union", members)
+        if len(by_match) > (LOOKUPS if self._sparing and not implied else 1):
+            united = self._united(sources)
+            if united:
                 return [_rule(sources, service, united, implied=implied)]
         return [_rule(same, service, implied=implied) for same in by_match.values()]
 
+    def _united(self, sources: Sequence[Source]) -> Match | None:
+        """Return the match for all these sources together, if there is room for their members.
+
+        Raises:
+            _TooManyMembersError: there is none, and members have not been spared.
+        """
+        key = frozenset(source.match for source in sources)
+        if key not in self._unions:
+            members = sorted({member for source in sources for member in source.members})
+            if len(members) > self._room:
+                if not self._sparing:
+                    raise _TooManyMembersError
+                return None
+            self._room -= len(members)
+            self._unions[key] = self._make_set("union", members)
+        return self._unions[key]
+
     def _port_chain_name(self, part: Ports) -> str:
-        return f"{names.CHAIN_PREFIX}{self._number}-{part.protocol}-{part.first}-{part.last}"
+        return f"{self._prefix}{part.protocol}-{part.first}-{part.last}"
 
 
 _PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
 _BRANCHED = frozenset(PROTOCOL_NUMBERS.values())
 
 
-def _parts(services: Sequence[Ports], part: Ports) -> list[Ports]:
-    """Cut a range into at most FAN_OUT parts, where services begin or end, as evenly as may be."""
-    edges = (edge for s in services for edge in (s.first, s.last + 1))
-    cuts = sorted({edge for edge in edges if part.first < edge <= part.last})
-    chosen = sorted({cuts[len(cuts) * n // FAN_OUT] for n in range(1, FAN_OUT)})
-    starts = [part.first, *chosen]
-    ends = [*(cut - 1 for cut in chosen), part.last]
-    return [
-        Ports(protocol=part.protocol, first=first, last=last)
-        for first, last in zip(starts, ends, strict=True)
-    ]
+def _every_port(protocol: Literal["tcp", "udp"]) -> Ports:
+    return Ports(protocol=protocol, first=0, last=65535)
+
+
+def _part(ports: Ports, first: int, last: int) -> Ports:
+    return Ports(protocol=ports.protocol, first=first, last=last)
+
+
+def _weight(stretch: _Stretch) -> int:
+    return 1 if stretch.ports.first == stretch.ports.last else 2
+
+
+def _size(branch: tuple[str, list[Chain]]) -> int:
+    return len(branch[1])
+
+
+def _denied_protocol(protocol: str, denied: Rule) -> Rule:
+    return Rule((Protocol(number=PROTOCOL_NUMBERS[protocol]),), denied.target, denied.comment)
 
 
 def _protocol_way(protocol: str, chain: str) -> Rule:

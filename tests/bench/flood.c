@@ -1,8 +1,9 @@
 /* Send frames that a host denies, and print how many and the median nanoseconds of one:
  *
- *     flood INTERFACE DESTINATION PROTOCOL FIRST LAST
+ *     flood INTERFACE DESTINATION PROTOCOL FIRST LAST [SOURCE]
  *
- * FIRST to LAST are destination ports, or ICMP types. Sources and source ports vary, all are new.
+ * FIRST to LAST are destination ports, or ICMP types. Source ports vary, and sources unless one is
+ * given: all are new.
  * Over a veth pair the receiver's work is done in the sender's own time, on its own CPU, before
  * the next frame leaves: the time of a batch is what its packets cost. The median of the batches
  * does not see the few in which the CPU was lent to others.
@@ -28,6 +29,7 @@ static const uint8_t ETHERNET[IP] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0};
 static uint8_t frames[BATCH][SIZE];
 static struct iovec parts[BATCH];
 static struct mmsghdr messages[BATCH];
+static int one_source;
 
 static void fail(const char *what) {
     perror(what);
@@ -63,7 +65,8 @@ static void write_frame(uint8_t *frame, uint32_t number, int protocol, uint32_t 
     uint32_t mixed = number * 2654435761u;
     memset(body, 0, SIZE - BODY);
     put(ip + 10, 0);
-    put(ip + 14, mixed >> 16); /* 10.200.0.0/16 */
+    if (!one_source)
+        put(ip + 14, mixed >> 16); /* 10.200.0.0/16 */
     put(ip + 10, checksum(sum(ip, 20)));
     if (protocol == IPPROTO_ICMP) {
         body[0] = port;
@@ -88,11 +91,12 @@ static int ascending(const void *one, const void *other) {
 }
 
 int main(int count, char **words) {
-    if (count != 6) {
-        fprintf(stderr, "usage: flood INTERFACE DESTINATION PROTOCOL FIRST LAST\n");
+    if (count != 6 && count != 7) {
+        fprintf(stderr, "usage: flood INTERFACE DESTINATION PROTOCOL FIRST LAST [SOURCE]\n");
         return 2;
     }
     int protocol = atoi(words[3]);
+    one_source = count == 7;
     uint32_t first = atoi(words[4]), last = atoi(words[5]), number = 0;
     cpu_set_t cpu;
     CPU_ZERO(&cpu);
@@ -107,6 +111,8 @@ int main(int count, char **words) {
         uint8_t header[20] = {0x45, 0, 0, SIZE - IP, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 200};
         if (inet_pton(AF_INET, words[2], header + 16) != 1)
             fail("destination");
+        if (one_source && inet_pton(AF_INET, words[6], header + 12) != 1)
+            fail("source");
         memcpy(frames[place], ETHERNET, IP);
         memcpy(frames[place] + IP, header, sizeof header);
         parts[place] = (struct iovec){frames[place], SIZE};

@@ -103,6 +103,7 @@ class _Target:
         """Return the nanoseconds of one packet; RuntimeError unless every one was denied."""
         before = self._denied()
         words = [str(word) for word in (probe.protocol, probe.first, probe.last)]
+        words += [probe.source] if probe.source else []
         done = self.wire.neighbour.run([str(self._flood), "eth0", ADDRESS, *words])
         if done.returncode != 0:
             raise RuntimeError(f"flood: {done.stderr}")

@@ -26,16 +26,22 @@ SHAPES: tuple[Shape, ...] = ("single ports", "overlapping ranges", "one port", "
 ADDRESS = "10.250.0.5"
 _MEMBERS = 10
 _FEW_GROUPS, _MANY_GROUPS = 50, 1000
+_MEMBER = "10.10.0.25"
+"""Of group 2, which the mixed rules let in by another type of ICMP."""
 _OWN, _PEERS = "vpc-0000000a", "vpc-0000000b"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Packets of a protocol, by IANA number, to these ports (or of these ICMP types)."""
+    """Packets of a protocol, by IANA number, to these ports (or of these ICMP types).
+
+    They come from strangers, or from one member of some group.
+    """
 
     protocol: int
     first: int
     last: int
+    source: str | None = None
 
 
 def rules_of(shape: Shape, count: int) -> list[tuple[Service, int]]:
@@ -64,7 +70,10 @@ def probes_of(shape: Shape, count: int) -> tuple[Probe, ...]:
                 Probe(6, 1024, 2023),
                 Probe(17, 2000, 5000),
                 Probe(1, 40, 79),
+                Probe(1, 79, 79),
+                Probe(1, 79, 79, _MEMBER),
                 Probe(120, 0, 0),
+                Probe(120, 0, 0, _MEMBER),
             )
 
 

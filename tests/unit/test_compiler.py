@@ -87,6 +87,7 @@ def test_every_service(service: Service, v4: str | None, v6: str | None) -> None
         assert group_rules(dataplane, family) == expected
 
 
+DNS = "-p udp -m udp --dport 53:53"
 HTTPS = "-p tcp -m tcp --dport 443:443"
 EU_MEMBERS = "from web{10.2.0.10 10.2.16.0/28}"
 
@@ -165,6 +166,24 @@ def test_two_rules_for_the_same_members_share_a_set() -> None:
         (V4, ("10.2.0.10", "10.2.16.0/28")),
         (V6, ("fd00:2::10",)),
     ]
+
+
+def test_many_sources_of_a_service_are_one_look_up() -> None:
+    networks = [f"10.{second}.0.0/16" for second in (3, 4, 5, 6)]
+    rules = [allow(tcp(443), network) for network in networks]
+    few, many = (compiled(case(*rules[:count], allow(udp(53), WEB))) for count in (3, 4))
+    assert group_rules(few, V4) == accepts(
+        *(f"{HTTPS} -s {network}" for network in networks[:3]), f"{DNS} {EU_MEMBERS}"
+    )
+    assert group_rules(many, V4) == accepts(
+        f"{HTTPS} from union{{{' '.join(networks)}}}", f"{DNS} {EU_MEMBERS}"
+    )
+
+
+def test_one_source_that_is_everybody_needs_no_union() -> None:
+    rules = [allow(tcp(443), f"10.{second}.0.0/16") for second in (3, 4, 5)]
+    dataplane = compiled(case(*rules, allow(tcp(443), "0.0.0.0/0")))
+    assert dataplane.sets == ()
 
 
 def test_no_rule_means_no_set_and_everything_denied() -> None:

@@ -1,0 +1,79 @@
+"""The form of the tree: the chains and look-ups on a packet's way, which are what it costs."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from unittest.mock import patch
+
+import pytest
+
+from reyes.net import Icmp, Ports, Service
+from reyes.netfilter import names, tree
+from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.iptables import Chain, Goto, Rule, SourceSet
+from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
+
+NFT_CHAINS = 16
+"""So many chains nft lets lead into each other (NFT_JUMP_STACK_SIZE)."""
+
+
+def compiled(rules: list[tuple[Service, int]]) -> dict[str, Chain]:
+    """The IPv4 chains for rules: a service, and the number of the group it is open to."""
+    table, _ = compile_policy(policy_with(rules)).tables
+    return {chain.name: chain for chain in table.chains}
+
+
+def ways(chains: dict[str, Chain], name: str) -> Iterator[tuple[str, ...]]:
+    """Every way from a chain to an end, as the names of the chains on it."""
+    below = {rule.target.chain for rule in chains[name].rules if isinstance(rule.target, Goto)}
+    if not below:
+        yield (name,)
+    for each in below:
+        yield from ((name, *way) for way in ways(chains, each))
+
+
+def is_look_up(rule: Rule) -> bool:
+    return any(isinstance(match, SourceSet) for match in rule.matches)
+
+
+def look_ups_of_all(chain: Chain) -> int:
+    """How many sets are asked about every packet of a chain."""
+    return sum(is_look_up(rule) and len(rule.matches) == 1 for rule in chain.rules)
+
+
+def ports_looked_up(chain: Chain) -> list[Ports]:
+    rules = filter(is_look_up, chain.rules)
+    return [match for rule in rules for match in rule.matches if isinstance(match, Ports)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_thousand_rules_are_few_chains_deep(shape: Shape) -> None:
+    chains = compiled(rules_of(shape, 1000))
+    assert max(map(len, ways(chains, names.INPUT))) < NFT_CHAINS
+    assert max(map(len, chains)) <= names.MAX_CHAIN_LENGTH
+
+
+def test_overlapping_ranges_take_two_look_ups() -> None:
+    chains = compiled(rules_of("overlapping ranges", 1000))
+    for way in ways(chains, names.INPUT):
+        assert sum(look_ups_of_all(chains[name]) for name in way) <= 1
+    for chain in chains.values():
+        ports = ports_looked_up(chain)
+        assert all(one.last < other.first for one, other in pairwise(ports))
+
+
+def test_members_are_spared_where_they_are_too_many() -> None:
+    rules = rules_of("overlapping ranges", 1000)
+    most = 50_000
+    with patch.multiple(tree, UNION_FACTOR=0, UNION_LEAST=most):
+        sets = compile_policy(policy_with(rules)).sets
+    unions = [entry for entry in sets if entry.name.startswith("r4:union:")]
+    assert most / 2 < sum(len(entry.members) for entry in unions) <= most
+
+
+def test_strangers_do_not_walk_the_types_of_icmp() -> None:
+    types = [(Icmp(protocol="icmp", type=number, code=-1), number) for number in range(40)]
+    chains = compiled([*types, *rules_of("single ports", 1)])
+    way, denied = chains["reyes-0-icmp"].rules
+    assert (is_look_up(way), way.target) == (True, Goto("reyes-0-icmp-types"))
+    assert denied.target == Goto(names.DROP)
+    assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
