@@ -1,6 +1,5 @@
 """Denied packets as the log tells of them: equal ones together, each with its explanation."""
 
-import dataclasses
 from collections.abc import Iterator
 
 from msgspec import Struct
@@ -61,5 +60,5 @@ def explain_denial(
     """
     # The log does not tell, but what was not in scope never came to be denied.
     from_ipsec = isinstance(policy.host.scope, IpsecScope)
-    packet = dataclasses.replace(denial.packet, from_ipsec=from_ipsec)
+    packet = replace(denial.packet, from_ipsec=from_ipsec)
     return replace(explain(policy, dataplane, content, packet), omitted=())

@@ -7,14 +7,15 @@ kernel. Here it is only put into words: group, rule, source, member.
 from collections.abc import Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from reyes.host import InterfaceScope, IpsecScope, Scope, VpcScope
 from reyes.matching import GroupKey, GroupMatching
 from reyes.net import Address, canonical, family_of, parse_network, service_text
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
-from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Visit, Walk, is_service
-from reyes.netfilter.iptables import SourceSet, render_rule
+from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Walk, is_service
+from reyes.netfilter.iptables import SourceSet
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted, Peer
 from reyes.ruleset import Content, Interface, Region, SecurityGroup
 
@@ -79,7 +80,7 @@ def explain(
         decision=walk.decision,
         reason=_reason(policy, walk),
         interface=interface.id if interface else None,
-        granted=_granted(walk, packet, source_is),
+        granted=_granted(dataplane, walk, packet, source_is),
         near_misses=tuple(_near_misses(interface, packet)) if walk.decision == "denied" else (),
         source_is=source_is,
         omitted=policy.omitted,
@@ -149,11 +150,20 @@ def _outside(scope: Scope) -> str:
             return f"the packet does not arrive on {', '.join(interfaces)}"
 
 
-def _granted(walk: Walk, packet: Packet, source_is: tuple[Member, ...]) -> Grant | None:
+def _granted(
+    dataplane: Dataplane, walk: Walk, packet: Packet, source_is: tuple[Member, ...]
+) -> Grant | None:
+    family = family_of(packet.source)
+    (table,) = (table for table in dataplane.tables if table.family is family)
     for visit in walk.visits:
         for allow in visit.rule.origins:
             if _holds(allow.peer, packet.source):
-                return _grant(allow, packet.source, source_is, visit)
+                sets = (m.name for m in visit.rule.matches if isinstance(m, SourceSet))
+                return replace(
+                    _grant(allow, packet.source, source_is),
+                    kernel_rule=table.line(visit.chain, visit.rule),
+                    set=next(sets, None),
+                )
     return None
 
 
@@ -167,14 +177,9 @@ def _grant(
     allow: Allow,
     source: Address | None = None,
     source_is: tuple[Member, ...] = (),
-    visit: Visit | None = None,
 ) -> Grant:
     peer = allow.peer
     groups = {group.id for group in peer.groups}
-    line = used_set = None
-    if visit and source:
-        _, line = render_rule(visit.chain, visit.rule, family_of(source))
-        used_set = next((m.name for m in visit.rule.matches if isinstance(m, SourceSet)), None)
     return Grant(
         group=allow.group.id,
         group_name=allow.group.name,
@@ -186,8 +191,6 @@ def _grant(
         addresses=peer.addresses,
         matched=tuple(a for a in peer.addresses if source and source in parse_network(a)),
         members=tuple(member for member in source_is if member.group in groups),
-        kernel_rule=line,
-        set=used_set,
     )
 
 

@@ -15,7 +15,9 @@ interfaces hold (VPCs may overlap) is the first one's, by device index.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from reyes.host import Failsafe, Host, InterfaceScope, IpsecScope, VpcScope
 from reyes.net import (
@@ -75,8 +77,7 @@ INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
 """Messages without which a network does not work (RFC 792, RFC 4890)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dataplane:
+class Dataplane(Struct, frozen=True):
     """All that should be in the kernel: sets sorted by name, one table a family."""
 
     sets: tuple[IPSet, ...]

@@ -5,8 +5,9 @@ the first end of the walk counts, the end of a chain that was reached by goto re
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from reyes.net import (
     PROTOCOL_NUMBERS,
@@ -42,8 +43,7 @@ from reyes.netfilter.iptables import (
 Decision = Literal["not judged", "accepted", "denied"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packet:
+class Packet(Struct, frozen=True, kw_only=True):
     """The first packet of a flow, as it arrives in INPUT.
 
     `protocol` is IANA's number; `port` is the destination's, for tcp and udp; `icmp` is type and
@@ -59,16 +59,14 @@ class Packet:
     from_ipsec: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """A rule that matched, and its chain."""
 
     chain: str
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(Struct, frozen=True):
     """A packet's way: the rules that matched, in order, and what became of it."""
 
     decision: Decision

@@ -4,14 +4,14 @@ A set is never changed after it was made: other members make another name, hence
 """
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reyes.net import Family
 from reyes.netfilter import names
 
 
-@dataclass(frozen=True, slots=True)
-class IPSet:
+class IPSet(Struct, frozen=True):
     """A set of networks of one family; members are canonical, sorted as text and without /0."""
 
     name: str

@@ -7,6 +7,7 @@ from msgspec import Struct, field
 
 from reyes.net import Family, canonical, parse_network
 from reyes.netfilter import names
+from reyes.netfilter.iptables import way_comment
 
 BUILTIN_CHAINS = ("INPUT", "FORWARD", "OUTPUT")
 JUMP = f"-A INPUT -j {names.INPUT}"
@@ -15,6 +16,7 @@ JUMP = f"-A INPUT -j {names.INPUT}"
 _RULE_ID = re.compile(r" #([0-9a-f]{10})\"")
 _COMMENT = re.compile(r"--comment \"(.*?) #[0-9a-f]{10}\"")
 _WAY = re.compile(r" -[jg] (reyes-\S+)$")
+_GOTO = re.compile(r" -g (reyes-\S+)$")
 _SET_REFERENCE = re.compile(r"--match-set (\S+) ")
 
 
@@ -31,8 +33,9 @@ class LiveTable(Struct, frozen=True):
         return tuple(name for name in self.policies if names.owns_chain(name))
 
     def identities(self, chain: str) -> tuple[str, ...]:
-        """Return the ids of a chain's rules; a rule of somebody else's has an empty one."""
-        found = (_RULE_ID.search(line) for line in self.rules.get(chain, ()))
+        """Return what a chain's rules are known by; nothing, if one is somebody else's."""
+        lines = self.rules.get(chain, ())
+        found = (_RULE_ID.search(line) or _GOTO.search(line) for line in lines)
         return tuple(match[1] if match else "" for match in found)
 
     @property
@@ -124,8 +127,10 @@ def is_jump(line: str) -> bool:
 
 def comment_of(line: str) -> str:
     """Return what one of our rules says it is for, or the line itself if it is not ours."""
-    match = _COMMENT.search(line)
-    return match[1] if match else line
+    comment, way = _COMMENT.search(line), _GOTO.search(line)
+    if comment:
+        return comment[1]
+    return way_comment(way[1]) if way else line
 
 
 def parse_table(text: str, family: Family) -> LiveTable:

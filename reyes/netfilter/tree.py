@@ -14,9 +14,10 @@ look-up keeps those whom none of them is open to from walking many.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
+
+from msgspec import Struct
 
 from reyes.net import (
     PROTOCOL_NUMBERS,
@@ -28,7 +29,7 @@ from reyes.net import (
     service_text,
 )
 from reyes.netfilter import names
-from reyes.netfilter.iptables import Chain, Goto, Match, Rule
+from reyes.netfilter.iptables import Chain, Goto, Match, Rule, way_comment
 from reyes.policy import Allow
 
 PLAIN_RULES = 16
@@ -56,8 +57,7 @@ UNION_LEAST = 100_000
 MAX_COMMENT = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Whom a part of a rule is open to, in one family; without `match` it is everybody."""
 
     match: Match | None
@@ -87,8 +87,7 @@ def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> t
     return (*rules, denied)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stretch:
+class _Stretch(Struct, frozen=True):
     """Neighbouring ports that are open to the sources of the same services."""
 
     ports: Ports
@@ -323,12 +322,11 @@ def _denied_protocol(protocol: str, denied: Rule) -> Rule:
 
 
 def _protocol_way(protocol: str, chain: str) -> Rule:
-    match = Protocol(number=PROTOCOL_NUMBERS[protocol])
-    return Rule((match,), Goto(chain), f"{protocol}: see {chain}")
+    return _way(Protocol(number=PROTOCOL_NUMBERS[protocol]), chain)
 
 
 def _way(service: Service, chain: str) -> Rule:
-    return Rule(_service_match(service), Goto(chain), f"{service_text(service)}: see {chain}")
+    return Rule(_service_match(service), Goto(chain), way_comment(chain), marked=False)
 
 
 def _rule(

@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+
+from msgspec.structs import replace
 
 from reyes.adapters.kernel import Kernel, families
 from reyes.demo.namespaces import Namespace

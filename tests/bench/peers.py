@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from reyes.net import Family, service_families
 from reyes.netfilter.ipset import IPSet, create_text, ip_set
-from reyes.netfilter.iptables import Goto, Rule, SourceSet, Verdict, render_rule
+from reyes.netfilter.iptables import Chain, Goto, Rule, SourceSet, Verdict, render_chain
 from reyes.policy import Allow, HostPolicy
 
 
@@ -24,16 +24,21 @@ def linear_rules(policy: HostPolicy) -> list[str]:
             entry = ip_set(Family.V4, allow.peer.label, allow.peer.addresses)
             comment = f"{allow.group.id} rule {allow.rule}"
             rule = Rule((allow.service, SourceSet(entry.name)), Verdict.RETURN, comment)
-            rules.append(render_rule("judge", rule, Family.V4)[1])
+            rules.append(_line("judge", rule))
     return rules
 
 
 def linear_text(policy: HostPolicy) -> str:
     """Write the whole table in the linear form."""
     known = "-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
-    judge = render_rule("INPUT", Rule((), Goto("judge"), "judged"), Family.V4)[1]
+    judge = _line("INPUT", Rule((), Goto("judge"), "judged"))
     head = ("*filter", ":INPUT ACCEPT [0:0]", ":judge - [0:0]", known, judge)
     return "\n".join((*head, *linear_rules(policy), "-A judge -j DROP", "COMMIT", ""))
+
+
+def _line(chain: str, rule: Rule) -> str:
+    ((_, line),) = render_chain(Chain(chain, (rule,)), Family.V4)
+    return line
 
 
 def recreate_text(sets: Sequence[IPSet]) -> str:

@@ -14,10 +14,11 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 from typing import Literal
+
+from msgspec.structs import replace
 
 from reyes.adapters.kernel import Kernel, find_command
 from reyes.demo.namespaces import Closing

@@ -1,9 +1,9 @@
 """Rules as values, and their lines."""
 
 import re
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from reyes.net import Everything, Family, Network, Protocol, parse_network
 from reyes.netfilter.iptables import (
@@ -120,3 +120,23 @@ def test_the_id_is_found_again_in_the_line() -> None:
     live = LiveTable(Family.V4, rules={"reyes-x": tuple(line for _, line in rendered)})
     assert live.identities("reyes-x") == tuple(identity for identity, _ in rendered)
     assert comment_of(rendered[0][1]) == RULE.comment
+
+
+WAY = Rule((tcp(80),), Goto("reyes-y"), "see reyes-y", marked=False)
+
+
+def test_an_unmarked_rule_is_known_by_the_chain_it_leads_to() -> None:
+    rendered = render_chain(Chain("reyes-x", (WAY, RULE)), Family.V4)
+    assert rendered[0] == ("reyes-y", "-A reyes-x -p tcp -m tcp --dport 80:80 -g reyes-y")
+    lines = (*(line for _, line in rendered), "-A reyes-x -j reyes-y", "-A reyes-x -j DROP")
+    live = LiveTable(Family.V4, rules={"reyes-x": lines})
+    assert live.identities("reyes-x") == ("reyes-y", rendered[1][0], "", "")
+    assert comment_of(rendered[0][1]) == WAY.comment
+
+
+def test_the_next_id_is_also_of_unmarked_rules() -> None:
+    def last(*rules: Rule) -> str:
+        return render_chain(Chain("reyes-x", rules), Family.V4)[-1][0]
+
+    assert len({last(RULE), last(WAY, RULE), last(replace(WAY, matches=(tcp(81),)), RULE)}) == 3
+    assert last(WAY, RULE, RULE) == last(RULE)

@@ -49,7 +49,8 @@ NASTY = [
 ]
 LINE = re.compile(
     r"-A reyes-[a-z0-9-]+( [-a-zA-Z0-9_.:/+,]+)*"
-    r' -m comment --comment "[ -!#-~]{1,255}"( [-a-zA-Z0-9]+)*( "reyes-(accept|drop|audit): ")?'
+    r'( -m comment --comment "[ -!#-~]{1,255}"( [-a-zA-Z0-9]+)*( "reyes-(accept|drop|audit): ")?'
+    r"| -g reyes-[a-z0-9-]+)"
 )
 SET_LINE = re.compile(
     r"create r[46]:[\w.-]{1,11}:[0-9a-f]{16} hash:net family inet6? hashsize \d+ maxelem \d+"

@@ -52,6 +52,12 @@ def test_a_thousand_rules_are_few_chains_deep(shape: Shape) -> None:
     assert max(map(len, chains)) <= names.MAX_CHAIN_LENGTH
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_rule_with_an_id_vouches_for_all_ways(shape: Shape) -> None:
+    chains = compiled(rules_of(shape, 1000))
+    assert all(chain.rules[-1].marked for chain in chains.values())
+
+
 def test_overlapping_ranges_take_two_look_ups() -> None:
     chains = compiled(rules_of("overlapping ranges", 1000))
     for way in ways(chains, names.INPUT):
