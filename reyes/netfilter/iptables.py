@@ -116,7 +116,7 @@ class Rule(Struct, frozen=True):
 
     `origins` are the parts of the policy that it stands for, if it carries any. One that is not
     `marked` goes to another chain without a comment in the kernel, where it is a match like any
-    other and the dearest part of such a rule (60 ns of 75 with nft); a marked one follows.
+    other and the dearest part of such a rule (36 ns of 62 with nft); a marked one follows.
     """
 
     matches: tuple[Match, ...]
