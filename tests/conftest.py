@@ -19,8 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # Under nohup it is ignored, and whatever the tests start would inherit that.
+    # Under nohup, or in the background of a script, one of them is ignored, and whatever the tests
+    # start would inherit that.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

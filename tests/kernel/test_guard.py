@@ -47,7 +47,7 @@ def test_what_the_rehearsal_refuses_is_never_tried_live(host: FollowerHost, comm
     assert f"in the rehearsal {command} refused: line 3 failed" in done.stdout
     assert host.kernel() == before
     called = (host.directory / "live").read_text().splitlines()
-    assert [line for line in called if "-w" in line or line.endswith("ipset restore")] == []
+    assert [line for line in called if " -w " in line or line.endswith("ipset restore")] == []
     for name in ("ipset", "iptables-restore", "ip6tables-restore"):
         host.wrap(name)
     assert host.run().returncode == 0
