@@ -157,7 +157,7 @@ class Instance(TypedDict):
     State: InstanceState
 
 
-class Reservation(TypedDict):
+class Reservation(TypedDict, total=False):
     """Instances that were launched together."""
 
     Instances: Sequence[Instance]

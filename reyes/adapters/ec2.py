@@ -89,6 +89,8 @@ class Ec2Reader:
 
         def read(source: SourceConfig) -> list[View]:
             with gate:
+                if stop.is_set():
+                    raise _StoppedError
                 return _SourceReader(
                     source=source,
                     client=clients.ec2(source),
@@ -184,13 +186,17 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
             self._view(interfaces=page) for page in self._describe("DescribeNetworkInterfaces")
         ]
         ended = [
-            self._view(instances=[i for reservation in page for i in reservation["Instances"]])
+            self._view(instances=[i for r in page for i in r.get("Instances") or ()])
             for page in self._describe("DescribeInstances", _ENDED)
         ]
         return [*interfaces, *ended]
 
     def _view(self, **replies: Any) -> View:
-        return self.understand(Inventory(region=self.source.region, **replies))
+        try:
+            return self.understand(Inventory(region=self.source.region, **replies))
+        except SourceError as error:
+            message = f"{source_name(self.source)}: {error.message}"
+            raise SourceError(message, error.hint) from error
 
     def _check_vpcs(self, found: set[str]) -> None:
         missing = sorted(set(self.source.vpcs or ()) - found)

@@ -2,10 +2,12 @@
 
 Rules carry a comment: what they are for, and an id, the digest of all they say. A kernel whose
 chains show the same ids in the same order holds the same rules: `iptables-save` prints rules in
-other words than it was given, so its text cannot be compared.
+other words than it was given, so its text cannot be compared. Rules without a comment have a
+`way_id` instead.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import cached_property
@@ -19,6 +21,7 @@ LOG_LIMIT = "3/min"
 LOG_BURST = 10
 """The gem's limits."""
 
+_WAY = re.compile(r"-A \S+ -p \S+(?: -m \S+ --\S+ (?:\d+:)?(\d+))? -g (reyes-\S+)$")
 _PROHIBITED = {Family.V4: "icmp-admin-prohibited", Family.V6: "icmp6-adm-prohibited"}
 
 
@@ -159,6 +162,16 @@ def way_comment(chain: str) -> str:
     return f"see {chain}"
 
 
+def way_id(line: str) -> str:
+    """Return what the line of an unmarked rule is known by, nothing if it can be none of ours.
+
+    That is the last port, or the type, and the chain: `0:80 -g reyes-x` is `80 reyes-x`. They
+    are what all versions and both backends print alike; protocols come back as names.
+    """
+    found = _WAY.match(line)
+    return " ".join(filter(None, found.groups())) if found else ""
+
+
 def referenced_sets(chains: Iterable[Chain]) -> frozenset[str]:
     """Return the names of the sets that rules of these chains name."""
     return frozenset(
@@ -179,7 +192,7 @@ def render_chain(chain: Chain, family: Family) -> tuple[tuple[str, str], ...]:
     """Return what each rule is known by and its `-A` line.
 
     A rule is known by its id, which is also of the unmarked ones before it, and an unmarked one by
-    the chain that it leads to.
+    its `way_id`.
     """
     rendered: list[tuple[str, str]] = []
     unmarked: list[str] = []
@@ -195,7 +208,7 @@ def render_chain(chain: Chain, family: Family) -> tuple[tuple[str, str], ...]:
         else:
             line = " ".join((*words, target))
             unmarked.append(line)
-            rendered.append((target.removeprefix("-g "), line))
+            rendered.append((way_id(line), line))
     return tuple(rendered)
 
 

@@ -7,7 +7,7 @@ from msgspec import Struct, field
 
 from reyes.net import Family, canonical, parse_network
 from reyes.netfilter import names
-from reyes.netfilter.iptables import way_comment
+from reyes.netfilter.iptables import way_comment, way_id
 
 BUILTIN_CHAINS = ("INPUT", "FORWARD", "OUTPUT")
 JUMP = f"-A INPUT -j {names.INPUT}"
@@ -16,7 +16,6 @@ JUMP = f"-A INPUT -j {names.INPUT}"
 _RULE_ID = re.compile(r" #([0-9a-f]{10})\"")
 _COMMENT = re.compile(r"--comment \"(.*?) #[0-9a-f]{10}\"")
 _WAY = re.compile(r" -[jg] (reyes-\S+)$")
-_GOTO = re.compile(r" -g (reyes-\S+)$")
 _SET_REFERENCE = re.compile(r"--match-set (\S+) ")
 
 
@@ -35,8 +34,8 @@ class LiveTable(Struct, frozen=True):
     def identities(self, chain: str) -> tuple[str, ...]:
         """Return what a chain's rules are known by; nothing, if one is somebody else's."""
         lines = self.rules.get(chain, ())
-        found = (_RULE_ID.search(line) or _GOTO.search(line) for line in lines)
-        return tuple(match[1] if match else "" for match in found)
+        found = ((_RULE_ID.search(line), line) for line in lines)
+        return tuple(match[1] if match else way_id(line) for match, line in found)
 
     @property
     def jumps(self) -> tuple[int, ...]:
@@ -127,10 +126,11 @@ def is_jump(line: str) -> bool:
 
 def comment_of(line: str) -> str:
     """Return what one of our rules says it is for, or the line itself if it is not ours."""
-    comment, way = _COMMENT.search(line), _GOTO.search(line)
+    comment = _COMMENT.search(line)
     if comment:
         return comment[1]
-    return way_comment(way[1]) if way else line
+    way = way_id(line)
+    return way_comment(way.split()[-1]) if way else line
 
 
 def parse_table(text: str, family: Family) -> LiveTable:

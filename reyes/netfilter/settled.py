@@ -15,7 +15,7 @@ from reyes.netfilter.plan import FilterTable
 
 
 class Settled(Struct, frozen=True, kw_only=True):
-    """The rule ids of each chain of each family (by IP version), and the entries of each set.
+    """What the rules of each chain of each family (by IP version) are known by, and sets' entries.
 
     `key` stands for all that they were compiled from.
     """

@@ -36,10 +36,13 @@ PLAIN_RULES = 16
 """Up to so many rules are as cheap to walk one after the other, and easier to read."""
 
 LEAF_SERVICES = 8
-"""A chain looks at so many services one by one; a range of ports is as dear as two."""
+"""A chain looks at so many stretches of one port, or half as many longer ones, one by one."""
 
 SHARE = 4
-"""A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all."""
+"""A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all.
+
+To spare members it is this part of all: what is open in the rest would be looked up in each way.
+"""
 
 LEAP = 64
 """Sources of a whole part are looked up before those of its stretches where there are so many
@@ -136,16 +139,17 @@ class TreeCompiler:
         """
         self._sparing, self._room = sparing, self._most
         self._unions: dict[frozenset[Match | None], Match] = {}
+        entered = sorted(self._port_branches(), key=_size)
+        branches = [*entered[:-1], *self._icmp_branches()]
+        led_on = {PROTOCOL_NUMBERS[protocol] for protocol, _ in (*entered, *branches)}
         before: list[Rule] = []
         apart: list[_Walked] = []
         for service, sources in self._by_service.items():
-            if isinstance(service, Protocol) and service.number not in _BRANCHED:
+            if isinstance(service, Protocol) and service.number not in led_on:
                 apart.append(((service,), self._accept(sources, service)))
             elif isinstance(service, Everything | Protocol):
                 before += self._accept(sources, service)
         after, below = self._walk(apart, f"{self._prefix}protocols")
-        entered = sorted(self._port_branches(), key=_size)
-        branches = [*entered[:-1], *self._icmp_branches()]
         ways = [_protocol_way(protocol, root.name) for protocol, (root, *_) in branches]
         below += [chain for _, chains in branches for chain in chains]
         for protocol, (root, *chains) in entered[-1:]:
@@ -166,7 +170,7 @@ class TreeCompiler:
                 yield protocol, list(chains)
 
     def _stretches(self, services: Sequence[Ports]) -> list[_Stretch]:
-        """Cut the ports where services begin and end, but not what is open to everybody."""
+        """Cut the ports where services begin and end; who is everybody needs no other beside."""
         beginning: dict[int, list[Ports]] = {}
         for service in services:
             beginning.setdefault(service.first, []).append(service)
@@ -176,10 +180,14 @@ class TreeCompiler:
         for first, after in pairwise(sorted(beginning)):
             meeting = [s for s in (*meeting, *beginning[first]) if first <= s.last]
             opened = frozenset(s for s in meeting if s in self._for_all) or frozenset(meeting)
-            same = found and (found[-1].ports.last, found[-1].services) == (first - 1, opened)
-            begin = found.pop().ports.first if same else first
-            if opened:
-                found.append(_Stretch(_part(services[0], begin, after - 1), opened))
+            if not opened:
+                continue
+            joined = bool(found) and (found[-1].ports.last + 1, found[-1].services) == (
+                first,
+                opened,
+            )
+            begin = found.pop().ports.first if joined else first
+            found.append(_Stretch(_part(services[0], begin, after - 1), opened))
         return found
 
     def _port_chains(
@@ -190,9 +198,10 @@ class TreeCompiler:
         The sources of `done` have been looked up, and there were `before` stretches then.
         """
         rules: list[Rule] = []
+        shut = (s.services for s in stretches if self._for_all.isdisjoint(s.services))
         covering = [
             service
-            for service in stretches[0].services - done
+            for service in next(shut, stretches[0].services) - done
             if service.first <= part.first and part.last <= service.last
         ]
         if covering and len(stretches) > 1 and (self._sparing or before >= LEAP * len(stretches)):
@@ -201,9 +210,10 @@ class TreeCompiler:
             stretches = [stretch for stretch in stretches if stretch.services - done]
             before = len(stretches)
         below: list[Chain] = []
-        first = part.first
+        first, whole = part.first, len(stretches)
         while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_SERVICES:
-            share = max(1, LEAF_SERVICES // 2, len(stretches) // SHARE)
+            divided = whole if self._sparing else len(stretches)
+            share = max(1, LEAF_SERVICES // 2, divided // SHARE)
             taken, stretches = stretches[:share], stretches[share:]
             one = _part(part, first, taken[-1].ports.last)
             rules.append(_way(_part(part, 0, one.last), self._port_chain_name(one)))
@@ -215,13 +225,14 @@ class TreeCompiler:
         yield from below
 
     def _icmp_branches(self) -> Iterator[tuple[str, list[Chain]]]:
+        """Yield the chains of the one ICMP that the family has, if any service is of it."""
         by_type: dict[Icmp, list[_Walked]] = {}
         for service, sources in self._by_service.items():
             if isinstance(service, Icmp):
                 of_type = Icmp(protocol=service.protocol, type=service.type, code=-1)
                 rules = self._accept(sources, service)
                 by_type.setdefault(of_type, []).append(((service,), rules))
-        for protocol in {of_type.protocol for of_type in by_type}:
+        for protocol in sorted({of_type.protocol for of_type in by_type}):
             name = f"{self._prefix}{protocol}"
             whole = by_type.pop(Icmp(protocol=protocol, type=-1, code=-1), [])
             types: list[_Walked] = []
@@ -298,7 +309,6 @@ class TreeCompiler:
 
 
 _PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
-_BRANCHED = frozenset(PROTOCOL_NUMBERS.values())
 
 
 def _every_port(protocol: Literal["tcp", "udp"]) -> Ports:

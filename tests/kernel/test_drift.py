@@ -1,12 +1,18 @@
 """What others change of Reyes's part of the kernel: the next run finds it and repairs it."""
 
 import json
+import re
 
 import pytest
 
+from reyes.adapters.kernel import Kernel
 from reyes.follower import MEMBERS_CHECK_SECONDS
+from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.plan import in_force
+from tests.bench.shapes import ADDRESS, policy_with, rules_of
 from tests.kernel.followers import FollowerHost, Keys
-from tests.kernel.judge import BACKENDS, Backend
+from tests.kernel.judge import BACKENDS, Backend, backend, commit
+from tests.kernel.packets import Wire
 
 pytestmark = pytest.mark.kernel
 
@@ -45,6 +51,30 @@ def test_rules_that_others_changed_are_repaired(keys: Keys, backend: Backend) ->
             assert all(now != right for now, right in zip(ours(host), before, strict=True)), name
             repaired(host)
             assert ours(host) == before, name
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_way_of_a_tree_that_others_changed_is_seen(name: Backend) -> None:
+    dataplane = compile_policy(policy_with(rules_of("mixed protocols", 200)))
+    table = dataplane.tables[0]
+    with backend(name), Wire([ADDRESS]) as wire:
+        wire.host.call(commit, dataplane, "shared")
+        right = wire.host.call(Kernel().read).tables[0]
+        assert in_force(table, right)
+        position, (chain, line) = next(
+            (number, (way[1], line))
+            for number, line in enumerate(right.rules["reyes-ingress"], start=1)
+            if (way := re.search(r"--dport 0:\d+ -g (reyes-\S+)$", line))
+        )
+        assert "comment" not in line
+        for other in (
+            "",
+            "-p tcp --dport 0:1 ",
+            f"-s 203.0.113.9 {line.split(None, 2)[2]}".partition("-g")[0],
+        ):
+            text = f"*filter\n-R reyes-ingress {position} {other}-g {chain}\nCOMMIT\n"
+            wire.run([f"iptables-{name}-restore", "--noflush"], text)
+            assert not in_force(table, wire.host.call(Kernel().read).tables[0]), other
 
 
 def spoil(host: FollowerHost, change: str, version: int) -> None:

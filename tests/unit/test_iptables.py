@@ -127,11 +127,33 @@ WAY = Rule((tcp(80),), Goto("reyes-y"), "see reyes-y", marked=False)
 
 def test_an_unmarked_rule_is_known_by_the_chain_it_leads_to() -> None:
     rendered = render_chain(Chain("reyes-x", (WAY, RULE)), Family.V4)
-    assert rendered[0] == ("reyes-y", "-A reyes-x -p tcp -m tcp --dport 80:80 -g reyes-y")
-    lines = (*(line for _, line in rendered), "-A reyes-x -j reyes-y", "-A reyes-x -j DROP")
-    live = LiveTable(Family.V4, rules={"reyes-x": lines})
-    assert live.identities("reyes-x") == ("reyes-y", rendered[1][0], "", "")
+    assert rendered[0] == ("80 reyes-y", "-A reyes-x -p tcp -m tcp --dport 80:80 -g reyes-y")
+    live = LiveTable(Family.V4, rules={"reyes-x": tuple(line for _, line in rendered)})
+    assert live.identities("reyes-x") == ("80 reyes-y", rendered[1][0])
     assert comment_of(rendered[0][1]) == WAY.comment
+
+
+@pytest.mark.parametrize(
+    ("rule", "known_by"),
+    [
+        ("-p tcp -m tcp --dport 80 -g reyes-y", "80 reyes-y"),
+        ("-p tcp -m tcp --dport 0:80 -g reyes-y", "80 reyes-y"),
+        ("-p icmp -m icmp --icmp-type 8 -g reyes-y", "8 reyes-y"),
+        ("-p ipv6-icmp -m icmp6 --icmpv6-type 128 -g reyes-y", "128 reyes-y"),
+        ("-p udp -g reyes-y", "reyes-y"),
+        ("-p tcp -m tcp --dport 0:81 -g reyes-y", "81 reyes-y"),
+        ("-g reyes-y", ""),
+        ("-s 203.0.113.9/32 -g reyes-y", ""),
+        ("-s 203.0.113.9/32 -p tcp -m tcp --dport 0:80 -g reyes-y", ""),
+        ("-p tcp -m tcp --dport 0:80 -j reyes-y", ""),
+        ("-p tcp -m comment --comment 80 -m tcp --dport 0:80 -g reyes-y", ""),
+        ("-j DROP", ""),
+    ],
+)
+def test_a_line_without_an_id_is_known_by_all_that_a_way_says(rule: str, known_by: str) -> None:
+    line = f"-A reyes-x {rule}"
+    assert LiveTable(Family.V4, rules={"reyes-x": (line,)}).identities("reyes-x") == (known_by,)
+    assert comment_of(line) == ("see reyes-y" if known_by else line)
 
 
 def test_the_next_id_is_also_of_unmarked_rules() -> None:

@@ -1,5 +1,6 @@
 """The form of the tree: the chains and look-ups on a packet's way, which are what it costs."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from unittest.mock import patch
@@ -14,6 +15,10 @@ from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
 
 NFT_CHAINS = 16
 """So many chains nft lets lead into each other (NFT_JUMP_STACK_SIZE)."""
+
+
+def _tcp(first: int, last: int) -> Ports:
+    return Ports(protocol="tcp", first=first, last=last)
 
 
 def compiled(rules: list[tuple[Service, int]]) -> dict[str, Chain]:
@@ -74,6 +79,28 @@ def test_members_are_spared_where_they_are_too_many() -> None:
         sets = compile_policy(policy_with(rules)).sets
     unions = [entry for entry in sets if entry.name.startswith("r4:union:")]
     assert most / 2 < sum(len(entry.members) for entry in unions) <= most
+
+
+NESTED = {
+    "each within the one before": [_tcp(n + 1, 65_535 - n) for n in range(1000)],
+    "of one beginning": [_tcp(1, 100 + 3 * n) for n in range(1000)],
+    "of few beginnings": [_tcp(1 + n % 7, 65_535 - n) for n in range(1000)],
+}
+
+
+@pytest.mark.parametrize("services", NESTED.values(), ids=NESTED)
+def test_members_are_spared_without_many_look_ups(services: list[Service]) -> None:
+    chains = compiled([(service, number) for number, service in enumerate(services)])
+    for way in ways(chains, names.INPUT):
+        rules = [rule for name in way for rule in chains[name].rules]
+        of_all = sum(is_look_up(rule) and len(rule.matches) == 1 for rule in rules)
+        of_ports = Counter(
+            match
+            for rule in filter(is_look_up, rules)
+            for match in rule.matches
+            if isinstance(match, Ports)
+        )
+        assert of_all + max(of_ports.values(), default=0) <= 8
 
 
 def test_strangers_do_not_walk_the_types_of_icmp() -> None:
