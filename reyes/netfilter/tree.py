@@ -114,8 +114,8 @@ class TreeCompiler:
         self._prefix = f"{names.CHAIN_PREFIX}{number}-"
         self._denied = denied
         self._make_set = make_set
-        own = len({member for source in sources for member in source.members})
-        self._most = max(UNION_FACTOR * own, UNION_LEAST)
+        own = {source.match: len(source.members) for source in sources}
+        self._most = max(UNION_FACTOR * sum(own.values()), UNION_LEAST)
         self._by_service: dict[Service, list[Source]] = {}
         for source in sources:
             self._by_service.setdefault(source.allow.service, []).append(source)
