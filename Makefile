@@ -69,7 +69,8 @@ format: $(VENV)/dev.stamp  ## Mend what ruff can mend
 
 bench: $(VENV)/dev.stamp  ## Measure each stage beside its floor
 	@scripts/install-system-packages $(NEEDS)
-	$(BIN)/python -m tests.bench
+	@mkdir -p build
+	$(BIN)/python -m tests.bench --json build/bench.json
 
 soak: $(VENV)/dev.stamp  ## Let a resident follower make 10,000 passes, and look at its memory
 	@scripts/install-system-packages $(NEEDS)

@@ -42,6 +42,9 @@ PrefixListId = Annotated[str, Meta(pattern=r"^pl-[0-9a-f]{8,17}\Z")]
 Moment = Annotated[int, Meta(ge=0, le=2**62)]
 
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
 class DocumentError(ValueError):
     """The bytes are not a document of this format."""
 
@@ -206,16 +209,13 @@ def encode(header: Header, content: Content) -> bytes:
 def decode(text: bytes) -> Ruleset:
     """Read a document's canonical text; DocumentError for any other bytes."""
     try:
-        version = msgspec.json.decode(text, type=_Version).format_version
-        if version != FORMAT_VERSION:
-            raise DocumentError(
-                f"format_version is {version}, and this Reyes reads {FORMAT_VERSION}"
-            )
         document = msgspec.json.decode(text, type=_Document)
         content = msgspec.json.decode(document.content, type=Content)
         msgspec.convert(_groups_of_interfaces(content), set[GroupId])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DocumentError(f"not a ruleset: {error}") from error
+    except _UNREADABLE as error:
+        raise DocumentError(_other_version(text) or f"not a ruleset: {error}") from error
+    if document.format_version != FORMAT_VERSION:
+        raise DocumentError(_other_version(text))
     header = Header(
         environment=document.environment,
         serial=document.serial,
@@ -231,6 +231,17 @@ def decode(text: bytes) -> Ruleset:
             " (duplicate or unknown keys, blanks, another order, or a wrong content_sha256)"
         )
     return Ruleset(header=header, content_sha256=document.content_sha256, content=content)
+
+
+def _other_version(text: bytes) -> str:
+    """Say that a text is of another version, nothing if it is not or cannot be told."""
+    try:
+        version = msgspec.json.decode(text, type=_Version).format_version
+    except _UNREADABLE:
+        return ""
+    if version == FORMAT_VERSION:
+        return ""
+    return f"format_version is {version}, and this Reyes reads {FORMAT_VERSION}"
 
 
 def count(content: Content, sources: int) -> Counts:

@@ -7,8 +7,10 @@ over the wire.
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import median
 
@@ -64,7 +66,6 @@ class _Target:
     def __init__(self, wire: Wire, flood: Path) -> None:
         self.wire = wire
         self._flood = flood
-        self._base: dict[Probe, float] = {}
 
     def clear(self) -> None:
         """Take all rules and sets away."""
@@ -82,24 +83,16 @@ class _Target:
         self.wire.run(["ipset", "restore"], create_text(peers.linear_sets(policy)))
         self.wire.run(["iptables-restore"], peers.linear_text(policy))
 
-    def calibrate(self, probes: tuple[Probe, ...]) -> None:
-        """Learn what packets cost where one rule drops them all."""
+    def drop_all(self) -> None:
+        """Let one rule drop all: what a packet costs then is its way over the wire."""
         self.clear()
         self.wire.run(["iptables-restore"], _DROP_ALL)
-        for probe in probes:
-            self._base[probe] = self._cost(probe)
-
-    def worst(self, probes: tuple[Probe, ...]) -> PacketCost:
-        """Return the cost of the packet that costs most."""
-        costs = {probe: self._cost(probe) for probe in probes}
-        found = [PacketCost(cost, cost - self._base[probe]) for probe, cost in costs.items()]
-        return max(found, key=lambda cost: cost.net)
 
     def _commit(self, policy: HostPolicy) -> None:
         kernel = Kernel()
         kernel.execute(plan_commit(compile_policy(policy), kernel.read(), "shared"))
 
-    def _cost(self, probe: Probe) -> float:
+    def cost(self, probe: Probe) -> float:
         """Return the nanoseconds of one packet; RuntimeError unless every one was denied."""
         before = self._denied()
         words = [str(word) for word in (probe.protocol, probe.first, probe.last)]
@@ -122,28 +115,38 @@ class _Target:
 
 
 def _curves(target: _Target, counts: tuple[int, ...], rounds: int) -> Curves:
-    """Measure in turn; the linear form once, as it is so far off that nobody asks for more."""
-    found: dict[tuple[str, Shape], dict[int, list[PacketCost]]] = {}
+    """Measure in turn; the linear form once, as it is so far off that nobody asks for more.
+
+    The least of the rounds counts: what else a shared machine does only adds.
+    """
+    least: defaultdict[tuple[str, Shape, int], dict[Probe, float]] = defaultdict(dict)
+    base: dict[Probe, float] = {}
     for number in range(rounds):
         for shape in SHAPES:
             for count in counts:
                 probes, policy = probes_of(shape, count), policy_with(rules_of(shape, count))
-                target.calibrate(probes)
-                forms = [("Reyes", target.apply_compiled)]
+                target.drop_all()
+                _measure(target, probes, base)
+                target.apply_compiled(policy)
+                _measure(target, probes, least["Reyes", shape, count])
                 if number == 0:
-                    forms.append(("linear", target.apply_linear))
-                for form, apply in forms:
-                    apply(policy)
-                    points = found.setdefault((form, shape), {})
-                    points.setdefault(count, []).append(target.worst(probes))
-    return {
-        key: {count: _median(costs) for count, costs in points.items()}
-        for key, points in found.items()
-    }
+                    target.apply_linear(policy)
+                    _measure(target, probes, least["linear", shape, count])
+    curves: Curves = {}
+    for (form, shape, count), costs in least.items():
+        curves.setdefault((form, shape), {})[count] = _worst(costs, base)
+    return curves
 
 
-def _median(costs: list[PacketCost]) -> PacketCost:
-    return PacketCost(median(cost.whole for cost in costs), median(cost.net for cost in costs))
+def _measure(target: _Target, probes: Iterable[Probe], least: dict[Probe, float]) -> None:
+    for probe in probes:
+        least[probe] = min(target.cost(probe), least.get(probe, inf))
+
+
+def _worst(costs: Mapping[Probe, float], base: Mapping[Probe, float]) -> PacketCost:
+    """Return the cost of the packet that costs most."""
+    found = [PacketCost(cost, cost - base[probe]) for probe, cost in costs.items()]
+    return max(found, key=lambda cost: cost.net)
 
 
 def _packet_rows(which: Backend, curves: Curves) -> Iterator[Row]:
