@@ -151,9 +151,8 @@ class _RuleFinder:
             nobody = stands_for_nobody(reference, named, self._matching, self._region.name)
             if nobody:
                 yield "warning", "reference to nobody", f"{reference.id}: {nobody}"
-            elif (
-                named
-                and not self._carried & self._matching.meant_by(self._region.name, named).keys()
+            elif named and self._carried.isdisjoint(
+                self._matching.meant_by(self._region.name, named)
             ):
                 yield "note", "group without members", f"{reference.id} ({named.name}) is empty"
 
