@@ -21,11 +21,9 @@ from msgspec.structs import replace
 
 from reyes.host import Failsafe, Host, InterfaceScope, IpsecScope, VpcScope
 from reyes.net import (
-    Everything,
     Family,
     Icmp,
     Network,
-    Service,
     canonical,
     family_of,
     parse_network,
@@ -53,6 +51,7 @@ from reyes.netfilter.iptables import (
     Table,
     Verdict,
     referenced_sets,
+    service_matches,
 )
 from reyes.netfilter.tree import LOOKUPS, PLAIN_RULES, TreeCompiler, plain_rules
 from reyes.policy import Allow, HostPolicy, InterfacePolicy
@@ -224,12 +223,8 @@ class _FamilyCompiler:
 
 def _failsafe_rule(entry: Failsafe) -> Rule:
     comment = f"failsafe: {service_text(entry.service)} from {canonical(entry.network)}"
-    matches = (Source(entry.network), *_service_matches(entry.service))
+    matches = (Source(entry.network), *service_matches(entry.service))
     return Rule(matches, Verdict.RETURN, comment)
-
-
-def _service_matches(service: Service) -> tuple[Service, ...]:
-    return () if isinstance(service, Everything) else (service,)
 
 
 def _accept_rules(host: Host) -> Iterable[Rule]:

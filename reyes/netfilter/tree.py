@@ -15,7 +15,7 @@ look-up keeps those whom none of them is open to from walking many.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -29,7 +29,7 @@ from reyes.net import (
     service_text,
 )
 from reyes.netfilter import names
-from reyes.netfilter.iptables import Chain, Goto, Match, Rule, way_comment
+from reyes.netfilter.iptables import Chain, Goto, Match, Rule, service_matches, way_comment
 from reyes.policy import Allow
 
 PLAIN_RULES = 16
@@ -69,15 +69,14 @@ class Source(Struct, frozen=True):
     allow: Allow
 
 
+Key = TypeVar("Key")
 MakeSet = Callable[[str, Sequence[str]], Match]
 """Make a set of this label and these members, and return the match for it."""
 
 
 def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> tuple[Rule, ...]:
     """Write one rule a source, in the order of the groups' rules; many of one service unite."""
-    by_service: dict[Service, list[Source]] = {}
-    for source in sources:
-        by_service.setdefault(source.allow.service, []).append(source)
+    by_service = _grouped(sources, _service)
     rules: list[Rule] = []
     for source in sources:
         same = by_service[source.allow.service]
@@ -116,9 +115,7 @@ class TreeCompiler:
         self._make_set = make_set
         own = {source.match: len(source.members) for source in sources}
         self._most = max(UNION_FACTOR * sum(own.values()), UNION_LEAST)
-        self._by_service: dict[Service, list[Source]] = {}
-        for source in sources:
-            self._by_service.setdefault(source.allow.service, []).append(source)
+        self._by_service = _grouped(sources, _service)
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
     def chains(self, name: str) -> list[Chain]:
@@ -232,22 +229,24 @@ class TreeCompiler:
                 of_type = Icmp(protocol=service.protocol, type=service.type, code=-1)
                 rules = self._accept(sources, service)
                 by_type.setdefault(of_type, []).append(((service,), rules))
-        for protocol in sorted({of_type.protocol for of_type in by_type}):
-            name = f"{self._prefix}{protocol}"
-            whole = by_type.pop(Icmp(protocol=protocol, type=-1, code=-1), [])
-            types: list[_Walked] = []
-            below: list[Chain] = []
-            for of_type, codes in by_type.items():
-                services = [service for same, _ in codes for service in same]
-                ways, chains = self._walk(codes, f"{name}-{of_type.type}-codes")
-                if len(codes) > 1:
-                    chains.insert(0, Chain(f"{name}-{of_type.type}", (*ways, self._denied)))
-                    ways = [_way(of_type, chains[0].name)]
-                types.append((services, ways))
-                below += chains
-            ways, chains = self._walk(types, f"{name}-types")
-            first = [rule for _, rules in whole for rule in rules]
-            yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains, *below]
+        if not by_type:
+            return
+        protocol = next(iter(by_type)).protocol
+        name = f"{self._prefix}{protocol}"
+        whole = by_type.pop(Icmp(protocol=protocol, type=-1, code=-1), [])
+        types: list[_Walked] = []
+        below: list[Chain] = []
+        for of_type, codes in by_type.items():
+            services = [service for same, _ in codes for service in same]
+            ways, chains = self._walk(codes, f"{name}-{of_type.type}-codes")
+            if len(codes) > 1:
+                chains.insert(0, Chain(f"{name}-{of_type.type}", (*ways, self._denied)))
+                ways = [_way(of_type, chains[0].name)]
+            types.append((services, ways))
+            below += chains
+        ways, chains = self._walk(types, f"{name}-types")
+        first = [rule for _, rules in whole for rule in rules]
+        yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains, *below]
 
     def _walk(self, walked: Sequence[_Walked], name: str) -> tuple[list[Rule], list[Chain]]:
         """Write rules that can only be walked: many of them in a chain for their sources alone."""
@@ -278,9 +277,7 @@ class TreeCompiler:
         everybody = tuple(source for source in sources if source.match is None)
         if everybody:
             return [_rule(everybody, service, implied=implied)]
-        by_match: dict[Match | None, list[Source]] = {}
-        for source in sources:
-            by_match.setdefault(source.match, []).append(source)
+        by_match = _grouped(sources, _match)
         if len(by_match) > (LOOKUPS if self._sparing and not implied else 1):
             united = self._united(sources)
             if united:
@@ -311,6 +308,21 @@ class TreeCompiler:
 _PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
 
 
+def _service(source: Source) -> Service:
+    return source.allow.service
+
+
+def _match(source: Source) -> Match | None:
+    return source.match
+
+
+def _grouped(sources: Iterable[Source], key: Callable[[Source], Key]) -> dict[Key, list[Source]]:
+    found: dict[Key, list[Source]] = {}
+    for source in sources:
+        found.setdefault(key(source), []).append(source)
+    return found
+
+
 def _every_port(protocol: Literal["tcp", "udp"]) -> Ports:
     return Ports(protocol=protocol, first=0, last=65535)
 
@@ -336,7 +348,7 @@ def _protocol_way(protocol: str, chain: str) -> Rule:
 
 
 def _way(service: Service, chain: str) -> Rule:
-    return Rule(_service_match(service), Goto(chain), way_comment(chain), marked=False)
+    return Rule(service_matches(service), Goto(chain), way_comment(chain), marked=False)
 
 
 def _rule(
@@ -349,15 +361,11 @@ def _rule(
     """Write the rule that opens a service to sources of one match, or to all of a union."""
     source = united or sources[0].match
     matches = (
-        *(() if implied else _service_match(service)),
+        *(() if implied else service_matches(service)),
         *((source,) if source else ()),
     )
     origins = tuple(source.allow for source in sources)
     return Rule(matches, Goto(names.ACCEPT), _comment(sources, service), origins)
-
-
-def _service_match(service: Service) -> tuple[Match, ...]:
-    return () if isinstance(service, Everything) else (service,)
 
 
 def _comment(sources: Sequence[Source], service: Service) -> str:

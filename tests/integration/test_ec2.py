@@ -60,17 +60,7 @@ def instance(number: int, state: str = "running") -> Item:
     return {"instanceId": f"i-{number:08x}", "instanceState": {"code": 16, "name": state}}
 
 
-@pytest.fixture(autouse=True)
-def aws_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "OWN",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_MAX_ATTEMPTS": "2",
-    }.items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("aws_settings")
 
 
 @pytest.fixture

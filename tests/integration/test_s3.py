@@ -44,18 +44,13 @@ def moto_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def proxy(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(
+    moto_url: str,
+    aws_settings: None,  # noqa: ARG001 - they are needed, not looked at
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Proxy]:
     with proxy_to(moto_url) as proxy:
-        for name, value in {
-            "AWS_ENDPOINT_URL_S3": proxy.url,
-            "AWS_ACCESS_KEY_ID": "OWN",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-            "AWS_MAX_ATTEMPTS": "2",
-        }.items():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         yield proxy
 
 

@@ -4,7 +4,7 @@ import re
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import pytest
 
@@ -41,6 +41,12 @@ def connection(
         yield opened, accepted
 
 
+def from_member(
+    host: FollowerHost, version: int
+) -> AbstractContextManager[tuple[socket.socket, socket.socket]]:
+    return connection(host.wire.neighbour, host.wire.host, (HERE[version], 1000))
+
+
 def talk(one: socket.socket, other: socket.socket) -> None:
     """Say something each way."""
     for speaker, listener in ((one, other), (other, one)):
@@ -66,10 +72,7 @@ def test_an_open_connection_of_a_removed_member(
     host = open_host
     host.configure(established=established)
     host.apply(0)
-    with connection(host.wire.neighbour, host.wire.host, (HERE[version], 1000)) as (
-        client,
-        accepted,
-    ):
+    with from_member(host, version) as (client, accepted):
         talk(client, accepted)
         host.publish(1)
         assert host.run().returncode == 0
@@ -120,10 +123,7 @@ def test_a_member_that_stays_keeps_its_connection(
     host = open_host
     host.configure(established=established)
     host.apply(0)
-    with connection(host.wire.neighbour, host.wire.host, (HERE[version], 1000)) as (
-        client,
-        accepted,
-    ):
+    with from_member(host, version) as (client, accepted):
         talk(client, accepted)
         host.iptables("-F", "reyes-ingress", version=version)
         assert host.run().returncode == 0
