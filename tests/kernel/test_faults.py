@@ -91,6 +91,16 @@ def test_a_command_that_fails_every_time_is_told_and_the_family_it_is_of_is_repa
     assert host.in_force() == (1, 1)
 
 
+def test_of_two_troubles_the_kernels_is_told(host: FollowerHost) -> None:
+    host.apply(0)
+    (host.directory / "ruleset.gpg").unlink()
+    assert host.run().returncode == 78
+    host.wrap("iptables-save", "echo broken >&2; exit 1")
+    done = host.run()
+    assert done.returncode == 25, done.stdout
+    assert "iptables-save refused: broken" in done.stdout
+
+
 def test_a_kernel_that_does_not_answer_does_not_hold_a_run_up(host: FollowerHost) -> None:
     host.apply(0)
     host.configure(deadline=2)

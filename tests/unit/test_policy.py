@@ -193,6 +193,18 @@ def test_a_peer_tells_whose_members_it_holds() -> None:
     assert {one.id for one in allowed.peer.groups} == {WEB, WEB_PEERED, WEB_EU, WEB_FAR}
 
 
+def test_an_address_that_several_members_hold_is_there_once() -> None:
+    interfaces = (
+        interface("0000000a", "10.1.0.10", APP, HOST),
+        interface("0000000c", "10.3.0.30 10.3.0.20", f"{WEB} {WEB_PEERED}", vpc=PEERED_VPC),
+        interface("0000000d", "10.3.0.20 10.3.0.3", WEB_PEERED, vpc=PEERED_VPC),
+    )
+    found = policy(world(EU, west(allow(tcp(443), WEB), interfaces=interfaces)))
+    assert peers(found) == [
+        ("10.2.0.10", "10.2.0.11", "10.2.16.0/28", "10.3.0.20", "10.3.0.3", "10.3.0.30")
+    ]
+
+
 def test_cidrs_and_prefix_lists_are_taken_whole() -> None:
     rule = allow(tcp(443), "10.1.0.0/16", "172.31.0.0/16", "::/0", "pl-0000000a")
     assert peers(policy(content(rule))) == [
