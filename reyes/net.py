@@ -48,6 +48,15 @@ def family_of(value: Network | Address) -> Family:
     return Family(value.version)
 
 
+def of_family(networks: tuple[str, ...], family: Family) -> tuple[str, ...]:
+    """Return those canonical networks that are of a family."""
+    # Most peers are of one family, and one look at all of their text tells.
+    if ":" not in "".join(networks):
+        return networks if family is Family.V4 else ()
+    wanted = family is Family.V6
+    return tuple(network for network in networks if (":" in network) is wanted)
+
+
 def parse_network(text: str) -> Network:
     """Read one network or single address; ValueError if it is none or has host bits set."""
     _refuse_scope(text)

@@ -97,12 +97,12 @@ class Interface(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A network interface: its private addresses and delegated prefixes, and its groups.
 
     `instance` and `device` (its index there, 0 is the primary) are left out where AWS itself
-    holds the interface, as for a load balancer. Each GroupId among `groups` is checked once for
-    all interfaces, by `decode`: they are a third of a document.
+    holds the interface, as for a load balancer. Each VpcId and GroupId is checked once for all
+    interfaces, by `decode`: they are half of a document.
     """
 
     id: InterfaceId
-    vpc: VpcId
+    vpc: str
     instance: InstanceId | None = None
     device: int | None = None
     addresses: tuple[str, ...] = ()
@@ -211,7 +211,7 @@ def decode(text: bytes) -> Ruleset:
     try:
         document = msgspec.json.decode(text, type=_Document)
         content = msgspec.json.decode(document.content, type=Content)
-        msgspec.convert(_groups_of_interfaces(content), set[GroupId])
+        _check_interfaces([i for region in content.regions for i in region.interfaces])
     except _UNREADABLE as error:
         raise DocumentError(_other_version(text) or f"not a ruleset: {error}") from error
     if document.format_version != FORMAT_VERSION:
@@ -262,8 +262,9 @@ def count(content: Content, sources: int) -> Counts:
     )
 
 
-def _groups_of_interfaces(content: Content) -> set[str]:
-    return set().union(*(i.groups for region in content.regions for i in region.interfaces))
+def _check_interfaces(interfaces: Iterable[Interface]) -> None:
+    msgspec.convert({interface.vpc for interface in interfaces}, set[VpcId])
+    msgspec.convert(set().union(*(interface.groups for interface in interfaces)), set[GroupId])
 
 
 def _check_unique(content: Content) -> None:

@@ -26,6 +26,7 @@ from reyes.net import (
     Network,
     canonical,
     family_of,
+    of_family,
     parse_network,
     service_families,
     service_text,
@@ -198,8 +199,7 @@ class _FamilyCompiler:
 
     def _source(self, allow: Allow) -> tree.Source | None:
         peer = allow.peer
-        wanted = self._family is Family.V6
-        members = tuple(address for address in peer.addresses if (":" in address) is wanted)
+        members = of_family(peer.addresses, self._family)
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:
             return tree.Source(None, (), everywhere, allow)

@@ -5,6 +5,7 @@ from ipaddress import ip_network
 import msgspec
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from reyes.net import (
     Everything,
@@ -15,6 +16,7 @@ from reyes.net import (
     contains,
     family_of,
     network_order,
+    of_family,
     parse_address,
     parse_network,
     service_families,
@@ -119,6 +121,13 @@ def test_a_family_knows_all_its_addresses() -> None:
         ip_network("::/0"),
     ]
     assert [family_of(family.everywhere) for family in Family] == list(Family)
+
+
+@given(st.lists(networks()))
+def test_networks_are_told_apart_by_family(texts: list[str]) -> None:
+    for family in Family:
+        expected = tuple(text for text in texts if family_of(parse_network(text)) is family)
+        assert of_family(tuple(texts), family) == expected
 
 
 V4, V6 = Family.V4, Family.V6

@@ -115,6 +115,7 @@ def test_text_with_a_second_meaning_is_refused(text: bytes, reason: str) -> None
         ("i-0000000b", "i-0000000b\\n"),
         ("eni-0000000a", "eni-"),
         ("vpc-0a1b2c3d", "vpc-0a1b2c3d\\nx"),
+        ('"id":"eni-0000000e","vpc":"vpc-', '"id":"eni-0000000e","vpc":"vpn-'),
         ("pl-0000000a", "pl-zzzzzzzz"),
         ("123456789012", "12345678901"),
         ("us-west-2", "us_west_2"),
