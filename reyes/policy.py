@@ -6,33 +6,26 @@ Rules it keeps:
   of the groups that count as the same one in other VPCs (`group_matching`).
 * Who cannot be told (an unknown, stale or excluded group, an unknown prefix list) is nobody, and
   a value with a reason: `Omitted`.
-* In scope `vpc` members are left out whose packets are never judged: those inside the host's own
-  VPCs and those outside the filtered networks.
-* Every address that may reach a payload is parsed here; one that is none refuses the ruleset.
+* An address that is none refuses the ruleset, if it may reach a payload (`members`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from operator import itemgetter
 from typing import Literal
 
 from msgspec import Struct
 
-from reyes.errors import HostUnknownError, SignatureError
-from reyes.host import Host, VpcScope
+from reyes.errors import HostUnknownError
+from reyes.host import Host
 from reyes.matching import GroupKey, GroupMatching
+from reyes.members import JudgedSenders, check_addresses, members_of
 from reyes.net import (
     Icmp,
     Network,
     Ports,
     Protocol,
     Service,
-    Span,
-    canonical,
-    is_within,
     parse_network,
     service_text,
-    span,
 )
 from reyes.ruleset import (
     Content,
@@ -155,16 +148,8 @@ def _own_vpc(region: Region, vpc_id: str) -> Vpc:
     )
 
 
-def _span(text: str) -> Span:
-    """Read an address; its own text goes into payloads, so it must be canonical."""
-    try:
-        return span(text)
-    except ValueError as error:
-        raise SignatureError(f"the ruleset holds {text!r} as an address: {error}") from error
-
-
 def _network(text: str) -> Network:
-    _span(text)
+    check_addresses((text,))
     return parse_network(text)
 
 
@@ -180,18 +165,12 @@ class _Resolver:
         own_networks: tuple[Network, ...],
     ) -> None:
         self.omitted: list[Omitted] = []
-        self._content = content
         self._region = region
-        self._own = [span(canonical(network)) for network in own_networks]
-        self._filtered = (
-            [span(canonical(network)) for network in host.scope.filtered]
-            if isinstance(host.scope, VpcScope)
-            else None
-        )
         self._groups = {group.id: group for group in region.groups}
         self._prefix_lists = {entry.id: entry for entry in region.prefix_lists}
         self._matching = GroupMatching(content)
         self._meant = self._all_meant(interfaces)
+        self._members = members_of(content, self._meant, JudgedSenders(own_networks, host.scope))
         self._peers: dict[str, Peer] = {}
 
     def interface_policy(self, interface: Interface) -> InterfacePolicy:
@@ -224,8 +203,7 @@ class _Resolver:
 
     def _peers_of(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Peer]:
         if ingress.cidrs:
-            for cidr in ingress.cidrs:
-                _span(cidr)
+            check_addresses(ingress.cidrs)
             yield Peer(kind="cidrs", name="cidrs", label="cidrs", addresses=ingress.cidrs)
         for prefix_list_id in ingress.prefix_lists:
             prefix_list = self._prefix_lists.get(prefix_list_id)
@@ -242,8 +220,7 @@ class _Resolver:
                 yield self._group_peer(reference.id)
 
     def _prefix_list_peer(self, prefix_list: PrefixList) -> Peer:
-        for cidr in prefix_list.cidrs:
-            _span(cidr)
+        check_addresses(prefix_list.cidrs)
         return Peer(
             kind="prefix list",
             name=prefix_list.id,
@@ -257,7 +234,7 @@ class _Resolver:
                 kind="group",
                 name=group_id,
                 label=self._groups[group_id].name,
-                addresses=tuple(self._members[group_id]),
+                addresses=self._members[group_id],
                 groups=tuple(self._meant[group_id].values()),
             )
         return self._peers[group_id]
@@ -278,44 +255,6 @@ class _Resolver:
             for group_id in named
             if group_id in self._groups
         }
-
-    @cached_property
-    def _members(self) -> dict[str, list[str]]:
-        """The judged addresses that each reference stands for, sorted as text.
-
-        Addresses are sorted before they are dealt out: each may be a member of many groups.
-        """
-        members: dict[str, list[str]] = {group_id: [] for group_id in self._meant}
-        lists: dict[GroupKey, list[list[str]]] = {}
-        for group_id, meant in self._meant.items():
-            for key in meant:
-                lists.setdefault(key, []).append(members[group_id])
-        entries: list[tuple[str, list[list[str]]]] = []
-        for region in self._content.regions:
-            for interface in region.interfaces:
-                own = [one for g in interface.groups for one in lists.get((region.name, g), ())]
-                if own:
-                    entries += [(a, own) for a in interface.addresses if self._is_judged(a)]
-        entries.sort(key=itemgetter(0))
-        for address, own in entries:
-            for one in own:
-                if not one or one[-1] != address:
-                    one.append(address)
-        return members
-
-    def _is_judged(self, address: str) -> bool:
-        """Tell whether packets from a member can be judged at all."""
-        own = _span(address)
-        if self._filtered is None:
-            return True
-        # Loops, because this is asked of every member in the world.
-        for local in self._own:
-            if is_within(own, local):
-                return False
-        for filtered in self._filtered:
-            if is_within(own, filtered) or is_within(filtered, own):
-                return True
-        return False
 
     def _omit(self, group: str, rule: int, what: str, reason: str) -> None:
         self.omitted.append(Omitted(group=group, rule=rule, what=what, reason=reason))

@@ -9,7 +9,7 @@ Rules it keeps (docs/ruleset-format.md is the specification for readers):
 * `content_sha256` covers `content` alone: it does not change when only time moves.
 
 Whether the text is genuine, fresh and meant for us is not decided here but in `trust`.
-Whether an address is one is found when it is used, in `policy`: a host reads few of them.
+Whether an address is one is found when it is used, in `members`: a host uses few of them.
 """
 
 import hashlib

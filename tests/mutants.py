@@ -60,8 +60,8 @@ MUTANTS = (
     Mutant(
         "a member is forgotten",
         POLICY,
-        "addresses=tuple(self._members[group_id])",
-        "addresses=tuple(self._members[group_id][1:])",
+        "addresses=self._members[group_id],",
+        "addresses=self._members[group_id][1:],",
     ),
     Mutant(
         "members of the wrong family",

@@ -1,0 +1,107 @@
+"""Which addresses a reference to a group stands for.
+
+Left out are, in scope `vpc`, those whose packets are never judged: inside the host's own VPCs, and
+outside the filtered networks. Of a VPC that is judged as a whole no address is looked at for that.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+
+from reyes.errors import SignatureError
+from reyes.host import Scope, VpcScope
+from reyes.matching import GroupKey
+from reyes.net import Network, canonical, check_networks, is_within, span
+from reyes.ruleset import Content, Region, Vpc
+
+_Lists = list[list[str]]
+"""The members of each reference that means a group."""
+
+
+class JudgedSenders:
+    """The addresses whose packets a host judges by its rules, as far as addresses decide that."""
+
+    def __init__(self, own_networks: Iterable[Network], scope: Scope) -> None:
+        self._own = [span(canonical(network)) for network in own_networks]
+        self._filtered = (
+            [span(canonical(network)) for network in scope.filtered]
+            if isinstance(scope, VpcScope)
+            else None
+        )
+
+    def hold(self, address: str) -> bool:
+        """Tell whether packets from a member can be judged at all."""
+        if self._filtered is None:
+            return True
+        member = span(address)
+        if any(is_within(member, own) for own in self._own):
+            return False
+        return any(is_within(member, f) or is_within(f, member) for f in self._filtered)
+
+    def hold_all(self, vpc: Vpc) -> bool:
+        """Tell whether packets from all of a VPC are judged; its members need no look then."""
+        if self._filtered is None:
+            return True
+        check_addresses(vpc.cidrs)
+        cidrs = [span(cidr) for cidr in vpc.cidrs]
+        return bool(cidrs) and all(
+            any(is_within(cidr, filtered) for filtered in self._filtered)
+            and not any(is_within(cidr, own) or is_within(own, cidr) for own in self._own)
+            for cidr in cidrs
+        )
+
+
+def members_of(
+    content: Content, meant: Mapping[str, Iterable[GroupKey]], judged: JudgedSenders
+) -> dict[str, tuple[str, ...]]:
+    """Return the judged members of all the groups that each reference means, sorted as text.
+
+    Raises:
+        SignatureError: one of them is no address.
+    """
+    members: dict[str, list[str]] = {reference: [] for reference in meant}
+    lists: dict[str, dict[str, _Lists]] = {region.name: {} for region in content.regions}
+    for reference, groups in meant.items():
+        for region_name, group in groups:
+            lists[region_name].setdefault(group, []).append(members[reference])
+    entries = [
+        entry
+        for region in content.regions
+        if lists[region.name]
+        for entry in _entries(region, lists[region.name], judged)
+    ]
+    # Sorted before they are dealt out: each may be a member of many groups.
+    entries.sort(key=itemgetter(0))
+    for address, own in entries:
+        for one in own:
+            if not one or one[-1] != address:
+                one.append(address)
+    return {reference: tuple(found) for reference, found in members.items()}
+
+
+def _entries(
+    region: Region, lists: Mapping[str, _Lists], judged: JudgedSenders
+) -> Iterator[tuple[str, _Lists]]:
+    """Yield a region's judged addresses, each with the lists of the groups that carry it."""
+    whole = {vpc.id for vpc in region.vpcs if judged.hold_all(vpc)}
+    certain: list[tuple[str, _Lists]] = []
+    doubtful: list[tuple[str, _Lists]] = []
+    for interface in region.interfaces:
+        own = [one for group in interface.groups if group in lists for one in lists[group]]
+        if own:
+            found = certain if interface.vpc in whole else doubtful
+            found += [(address, own) for address in interface.addresses]
+    check_addresses([address for address, _ in (*certain, *doubtful)])
+    yield from certain
+    yield from (entry for entry in doubtful if judged.hold(entry[0]))
+
+
+def check_addresses(texts: Sequence[str]) -> None:
+    """Refuse the ruleset if one of these, whose own text goes into payloads, is no network.
+
+    Raises:
+        SignatureError: one is none, or is not written canonically.
+    """
+    try:
+        check_networks(texts)
+    except ValueError as error:
+        raise SignatureError(f"the ruleset holds a bad address: {error}") from error
