@@ -6,6 +6,7 @@ note      worth knowing
 """
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import combinations
 from typing import Literal
 
@@ -126,17 +127,19 @@ class _RuleFinder:
             for cidr in vpc.cidrs
         ]
         self._carried = carried
+        self._parsed = cache(parse_network)  # many rules name the same networks
 
     def findings(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Finding]:
-        where = f"{group.id} ({group.name}) in {self._region.name}, rule {number}"
-        service = service_text(ingress.service)
         for severity, kind, message in (
             *self._unreachable(ingress),
             *self._open(group, ingress),
             *self._idle(group, ingress),
         ):
             yield Finding(
-                severity=severity, kind=kind, where=where, message=f"{service}: {message}"
+                severity=severity,
+                kind=kind,
+                where=f"{group.id} ({group.name}) in {self._region.name}, rule {number}",
+                message=f"{service_text(ingress.service)}: {message}",
             )
 
     def _unreachable(self, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
@@ -190,7 +193,7 @@ class _RuleFinder:
 
     def _networks(self, ingress: Ingress) -> list[Network]:
         listed = (cidr for p in ingress.prefix_lists for cidr in self._prefix_lists.get(p, ()))
-        return [parse_network(cidr) for cidr in (*ingress.cidrs, *listed)]
+        return [self._parsed(cidr) for cidr in (*ingress.cidrs, *listed)]
 
 
 def _inside(network: Network, outer: tuple[Network, ...]) -> bool:
