@@ -213,7 +213,9 @@ class TreeCompiler:
             share = max(1, LEAF_SERVICES // 2, divided // SHARE)
             taken, stretches = stretches[:share], stretches[share:]
             one = _part(part, first, taken[-1].ports.last)
-            rules.append(_way(_part(part, 0, one.last), self._port_chain_name(one)))
+            # One border is enough; iptables prints nothing for 0:65535, by which nobody is known.
+            asked = one if one.last == _LAST_PORT else _part(part, 0, one.last)
+            rules.append(_way(asked, self._port_chain_name(one)))
             below += self._port_chains(one, taken, done, before)
             first = one.last + 1
         for stretch in stretches:
@@ -305,6 +307,7 @@ class TreeCompiler:
         return f"{self._prefix}{part.protocol}-{part.first}-{part.last}"
 
 
+_LAST_PORT = 65535
 _PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
 
 
@@ -324,7 +327,7 @@ def _grouped(sources: Iterable[Source], key: Callable[[Source], Key]) -> dict[Ke
 
 
 def _every_port(protocol: Literal["tcp", "udp"]) -> Ports:
-    return Ports(protocol=protocol, first=0, last=65535)
+    return Ports(protocol=protocol, first=0, last=_LAST_PORT)
 
 
 def _part(ports: Ports, first: int, last: int) -> Ports:

@@ -231,7 +231,7 @@ def _target(rule: str) -> str | None:
 
 
 def _saved(line: str, family: Family) -> str:
-    """Say a rule in iptables-save's words: addresses and interface first, single ports alone."""
+    """Say a rule in iptables-save's words: addresses first, single ports alone, not all ports."""
     chain = " ".join(line.split(" ", 2)[:2])
     body = line[len(chain) :]
     first = ""
@@ -242,6 +242,7 @@ def _saved(line: str, family: Family) -> str:
             if option in ("-s", "-d"):
                 value += "" if "/" in value else _WIDE[family][1]
             first += "" if value in ("0.0.0.0/0", "::/0") else f" {option} {value}"
+    body = body.replace(" --dport 0:65535 ", " ")
     return chain + first + re.sub(r"--dport (\d+):\1\b", r"--dport \1", body)
 
 

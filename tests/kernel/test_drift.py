@@ -13,6 +13,7 @@ from tests.bench.shapes import ADDRESS, policy_with, rules_of
 from tests.kernel.followers import FollowerHost, Keys
 from tests.kernel.judge import BACKENDS, Backend, backend, commit
 from tests.kernel.packets import Wire
+from tests.worlds import tcp
 
 pytestmark = pytest.mark.kernel
 
@@ -75,6 +76,15 @@ def test_a_way_of_a_tree_that_others_changed_is_seen(name: Backend) -> None:
             text = f"*filter\n-R reyes-ingress {position} {other}-g {chain}\nCOMMIT\n"
             wire.run([f"iptables-{name}-restore", "--noflush"], text)
             assert not in_force(table, wire.host.call(Kernel().read).tables[0]), other
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_tree_whose_last_way_ends_at_the_last_port_is_put_in_force(name: Backend) -> None:
+    rules = [(tcp(1024 + 3 * number, 65_535), number) for number in range(996)]
+    dataplane = compile_policy(policy_with(rules))
+    with backend(name), Wire([ADDRESS]) as wire:
+        wire.host.call(commit, dataplane, "shared")
+        assert in_force(dataplane.tables[0], wire.host.call(Kernel().read).tables[0])
 
 
 def spoil(host: FollowerHost, change: str, version: int) -> None:

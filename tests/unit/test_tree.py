@@ -11,7 +11,9 @@ from reyes.net import Icmp, Ports, Service
 from reyes.netfilter import names, tree
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.iptables import Chain, Goto, Rule, SourceSet
+from reyes.netfilter.plan import in_force, plan_commit
 from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
+from tests.fakes.memory_kernel import MemoryKernel
 
 NFT_CHAINS = 16
 """So many chains nft lets lead into each other (NFT_JUMP_STACK_SIZE)."""
@@ -101,6 +103,20 @@ def test_members_are_spared_without_many_look_ups(services: list[Service]) -> No
             if isinstance(match, Ports)
         )
         assert of_all + max(of_ports.values(), default=0) <= 8
+
+
+TO_THE_LAST_PORT = [_tcp(1024 + 3 * n, 65_535) for n in range(996)]
+
+
+@pytest.mark.parametrize("services", [*NESTED.values(), TO_THE_LAST_PORT])
+def test_every_way_is_found_again_in_what_a_kernel_prints(services: list[Service]) -> None:
+    rules = [(service, number) for number, service in enumerate(services)]
+    dataplane, kernel = compile_policy(policy_with(rules)), MemoryKernel()
+    kernel.execute(plan_commit(dataplane, kernel.read(), "shared"))
+    assert all(
+        in_force(table, live)
+        for table, live in zip(dataplane.tables, kernel.read().tables, strict=True)
+    )
 
 
 def test_strangers_do_not_walk_the_types_of_icmp() -> None:
