@@ -320,8 +320,10 @@ class Follower(Struct, frozen=True, kw_only=True):
         return bool(live.sets) and since >= MEMBERS_CHECK_SECONDS
 
     def _key(self, digest: str, host: Host) -> str:
-        """Stand for all that a dataplane is compiled from, this program's version included."""
-        origin = (reyes.__version__, digest, host, self.config.follower.filter_table)
+        """Stand for all that a dataplane is compiled from, and for who may have a say in it."""
+        config = self.config
+        believed = (config.environment, *sorted(config.signing.pins))
+        origin = (reyes.__version__, digest, host, config.follower.filter_table, believed)
         return hashlib.sha256(repr(origin).encode()).hexdigest()
 
 

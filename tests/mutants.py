@@ -173,8 +173,8 @@ MUTANTS = (
     Mutant(
         "a way takes the first ports of the next one",
         TREE,
-        "rules.append(_way(_part(part, 0, one.last), self._port_chain_name(one)))",
-        "rules.append(_way(_part(part, 0, one.last + 1), self._port_chain_name(one)))",
+        "else _part(part, 0, one.last)",
+        "else _part(part, 0, one.last + 1)",
     ),
     Mutant(
         "services of a part count as looked up when those of all of it were",

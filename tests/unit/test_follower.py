@@ -420,6 +420,26 @@ def test_whatever_is_new_unsettles_a_host() -> None:
     assert not settled(machine)
 
 
+def test_a_ruleset_is_asked_anew_who_may_sign_it_and_where_it_belongs() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    before = machine.config
+    assert settled(machine)
+
+    machine.config = replace(
+        before, signing=replace(before.signing, signing_key=FOREIGN_KEY, trusted_keys=())
+    )
+    assert not settled(machine)
+    with pytest.raises(SignatureError):
+        machine.run()
+
+    machine.config = replace(before, environment="staging")
+    assert not settled(machine)
+    with pytest.raises(ReplayError):
+        machine.run()
+
+
 def test_a_settled_host_still_expires_and_still_asks() -> None:
     machine = Machine()
     machine.run()
