@@ -32,6 +32,7 @@ from reyes.netfilter.plan import (
     CommitPlan,
     DestroySets,
     FilterTable,
+    drifted_sets,
     payload,
     plan_commit,
     plan_removal,
@@ -179,11 +180,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         members = self.kernel.read_members() if self._members_due(live) else None
         policy = resolve(verified, host)
         dataplane = compile_policy(policy)
-        drifted = frozenset(
-            entry.name
-            for entry in dataplane.sets
-            if members and members.get(entry.name, entry.members) != entry.members
-        )
+        drifted = drifted_sets({e.name: e.members for e in dataplane.sets}, members or {})
         filter_table = self.config.follower.filter_table
         previous = self.memory.generation()
         # It stays the way back until this commit has proved healthy, and so do its sets.
@@ -208,10 +205,10 @@ class Follower(Struct, frozen=True, kw_only=True):
         """
         state = self.memory.load()
         if is_held(state.hold, prepared.verified.ruleset, self.now()):
-            stay(self.memory, self.kernel, self.config.follower.filter_table)
+            self._stay(prepared, state)
             return "held"
         if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
-            stay(self.memory, self.kernel, self.config.follower.filter_table)
+            self._stay(prepared, state)
             raise UnhealthyError(
                 "these rules cost the host its health before: they are not tried again",
                 "--force tries them all the same",
@@ -225,6 +222,13 @@ class Follower(Struct, frozen=True, kw_only=True):
         if not prepared.plan.steps:
             return "unchanged"
         return "repaired" if state.applied == prepared.fingerprint else "applied"
+
+    def _stay(self, prepared: Prepared, state: State) -> None:
+        """Look after the rules that are held instead."""
+        filter_table = self.config.follower.filter_table
+        stay(self.memory, self.kernel, filter_table, prepared.members)
+        if prepared.members is not None:
+            self.memory.save(replace(state, members_checked_at=int(self.now())))
 
     def _conclude(self, prepared: Prepared, state: State) -> None:
         """Remember what is in force now, and destroy what nothing needs any more."""

@@ -1,10 +1,12 @@
 """Going back to the generation before, and staying there against what is published."""
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import CommitPlan, FilterTable, plan_return
+from reyes.netfilter.plan import CommitPlan, FilterTable, drifted_sets, plan_return
 from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
@@ -45,18 +47,28 @@ def roll_back(
         memory.keep_generation(Generation(now))
 
 
-def stay(memory: Memory, kernel: Kernel, filter_table: FilterTable) -> CommitPlan:
-    """Repair what a rollback brought back; return what had to be done.
+def stay(
+    memory: Memory,
+    kernel: Kernel,
+    filter_table: FilterTable,
+    members: Mapping[str, tuple[str, ...]] | None,
+) -> None:
+    """Repair what is held: what a rollback brought back, or the rules before blamed ones.
+
+    `members` are those of all sets, if it was time to read them.
 
     Raises:
+        ConfigError: nobody remembers what is held.
         KernelError: the kernel refused, or a set is gone.
     """
     held = memory.held_generation()
     if held is None:
-        return CommitPlan(())
-    plan = _plan(held, kernel.read(), filter_table)
-    kernel.execute(plan)
-    return plan
+        raise ConfigError(
+            "the rules that should be held are not remembered any more",
+            "those in force stay as they are until another ruleset or `reyes rollback` ends that",
+        )
+    drifted = drifted_sets(held.members, members or {})
+    kernel.execute(_plan(held, kernel.read(), filter_table, drifted))
 
 
 def remembered(rules: LiveKernel, kernel: Kernel) -> Generation:
@@ -66,9 +78,14 @@ def remembered(rules: LiveKernel, kernel: Kernel) -> Generation:
     return Generation(rules, {name: members[name] for name in named if name in members})
 
 
-def _plan(generation: Generation, live: LiveKernel, filter_table: FilterTable) -> CommitPlan:
+def _plan(
+    generation: Generation,
+    live: LiveKernel,
+    filter_table: FilterTable,
+    drifted: frozenset[str] = frozenset(),
+) -> CommitPlan:
     try:
-        return plan_return(generation, live, filter_table)
+        return plan_return(generation, live, filter_table, drifted)
     except KeyError as error:
         raise KernelError(
             f"the set {error.args[0]} of that generation is gone", "only a new ruleset helps"

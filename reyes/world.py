@@ -54,10 +54,10 @@ class Memory(Protocol):
         """Keep the rules that are in force before a commit changes them; None: there are none."""
 
     def held_generation(self) -> Generation | None:
-        """Return the rules that a rollback brought back."""
+        """Return the rules that stay, after a rollback or instead of blamed ones."""
 
     def hold_generation(self, generation: Generation) -> None:
-        """Keep the rules that a rollback brought back, with their sets' members."""
+        """Keep the rules that are to stay, with their sets' members."""
 
 
 class Kernel(Protocol):

@@ -4,7 +4,7 @@ lock            held while a run may change anything
 state.json      what was accepted, what was applied
 last-good.gpg   the signed object that was accepted last
 previous.json   the rules before the last commit that changed them
-held.json       the rules that a rollback brought back
+held.json       the rules that stay, after a rollback or instead of blamed ones
 settled.json    what the kernel showed after the last good run
 status.json     what the last run left behind, for everybody to read
 """
@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -32,17 +33,25 @@ _NO_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises on text that is not what it should be."""
 
 
-class StateDirectory:
-    """A follower's state directory."""
+Decoded = TypeVar("Decoded")
 
-    def __init__(self, directory: Path) -> None:
+
+class StateDirectory:
+    """A follower's state directory; who only looks leaves corrupt files where they are."""
+
+    def __init__(self, directory: Path, *, only_looks: bool = False) -> None:
         self._directory = directory
+        self._only_looks = only_looks
         self._state = directory / "state.json"
         self._last_good = directory / LAST_GOOD
         self._previous = directory / "previous.json"
         self._held = directory / "held.json"
         self._settled = directory / "settled.json"
         self._status = directory / "status.json"
+
+    def looking(self) -> "StateDirectory":
+        """Return the same directory for somebody who changes nothing, not even what is corrupt."""
+        return StateDirectory(self._directory, only_looks=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -75,23 +84,7 @@ class StateDirectory:
             ConfigError: the file cannot be read, or is corrupt: it is set aside, and the next
                 run starts afresh with the replay guard of `not_after` alone.
         """
-        try:
-            return self._load()
-        except _NO_JSON as error:
-            raise _set_aside(self._state, error) from error
-
-    def peek(self) -> State:
-        """Read what is remembered and leave the file where it is, whatever it says.
-
-        Raises:
-            ConfigError: the file cannot be read, or is corrupt.
-        """
-        try:
-            return self._load()
-        except _NO_JSON as error:
-            raise ConfigError(
-                f"{self._state} is corrupt: {error}", "the next run of the follower sets it aside"
-            ) from error
+        return self._decode(self._state, State) or State()
 
     def save(self, state: State) -> None:
         """Remember a state."""
@@ -114,7 +107,7 @@ class StateDirectory:
 
     def generation(self) -> Generation | None:
         """Return the rules that were in force before the last commit that changed them."""
-        return self._generation(self._previous)
+        return self._decode(self._previous, Generation)
 
     def keep_generation(self, generation: Generation | None) -> None:
         """Keep the rules that are in force before a commit changes them; None: there are none."""
@@ -124,11 +117,11 @@ class StateDirectory:
             self._previous.unlink(missing_ok=True)
 
     def held_generation(self) -> Generation | None:
-        """Return the rules that a rollback brought back."""
-        return self._generation(self._held)
+        """Return the rules that stay, after a rollback or instead of blamed ones."""
+        return self._decode(self._held, Generation)
 
     def hold_generation(self, generation: Generation) -> None:
-        """Keep the rules that a rollback brought back, with their sets' members."""
+        """Keep the rules that are to stay, with their sets' members."""
         write_atomically(self._held, msgspec.json.encode(generation), 0o600)
 
     def settled(self) -> Settled | None:
@@ -186,17 +179,15 @@ class StateDirectory:
             # Whatever the umask is: everybody may read the status, and each secret has mode 0600.
             self._directory.chmod(0o755)
 
-    def _load(self) -> State:
-        text = self._read(self._state)
-        return State() if text is None else msgspec.json.decode(text, type=State)
-
-    def _generation(self, path: Path) -> Generation | None:
+    def _decode(self, path: Path, kind: type[Decoded]) -> Decoded | None:
         text = self._read(path)
-        if text is None:
-            return None
         try:
-            return msgspec.json.decode(text, type=Generation)
+            return None if text is None else msgspec.json.decode(text, type=kind)
         except _NO_JSON as error:
+            if self._only_looks:
+                raise ConfigError(
+                    f"{path} is corrupt: {error}", "the next run of the follower sets it aside"
+                ) from error
             raise _set_aside(path, error) from error
 
     def _read(self, path: Path) -> bytes | None:

@@ -31,7 +31,7 @@ from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
 from reyes.host import Host
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import plan_return
+from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.rollback import is_held
 from reyes.state import State
 from reyes.status import Status
@@ -87,7 +87,7 @@ def command(
 
 
 def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, list[Problem]]:
-    memory = _LookingMemory(Path(config.follower.state_directory))
+    memory = _LookingMemory(Path(config.follower.state_directory), only_looks=True)
     status = memory.status()
     disabled = is_disabled(config.follower)
     if status:
@@ -99,11 +99,7 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
 
 
 class _LookingMemory(StateDirectory):
-    """The state directory of one who only looks: a corrupt state stays where it is."""
-
-    def load(self) -> State:
-        """Read what is remembered."""
-        return self.peek()
+    """The state directory of one who only looks."""
 
     def generation(self) -> Generation | None:
         """Return nothing: who commits nothing needs no way back."""
@@ -141,10 +137,7 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
     )
     verified = follower.last_good()
     if is_held(state.hold, verified.ruleset, now()):
-        held = memory.held_generation()
-        if held and plan_return(held, live, settings.filter_table).steps:
-            message = "drift: the kernel's rules are not those that the rollback brought back"
-            yield Problem(severity="critical", message=message)
+        yield from _held_differences(kernel, memory.held_generation(), live, settings.filter_table)
         return
     if state.applied is None:
         yield Problem(severity="critical", message="no ruleset is in force")
@@ -157,10 +150,21 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
         return
     members = kernel.read_members()
     dataplane = prepared.dataplane
-    if prepared.plan.steps or any(
-        members.get(entry.name) != entry.members for entry in dataplane.sets
-    ):
+    expected = {entry.name: entry.members for entry in dataplane.sets}
+    if prepared.plan.steps or drifted_sets(expected, members):
         yield from drift_problems(dataplane, live, members, settings.filter_table)
+
+
+def _held_differences(
+    kernel: Kernel, held: Generation | None, live: LiveKernel, filter_table: FilterTable
+) -> Iterator[Problem]:
+    if held is None:
+        yield Problem(severity="critical", message="what the rollback brought back is forgotten")
+        return
+    drifted = drifted_sets(held.members, kernel.read_members())
+    if plan_return(held, live, filter_table, drifted).steps:
+        message = "drift: the kernel's rules are not those that the rollback brought back"
+        yield Problem(severity="critical", message=message)
 
 
 def _applied(

@@ -17,9 +17,9 @@ class DryMemory:
     def __init__(self, directory: Path) -> None:
         self._state = State()
         self._last_good: bytes | None = None
-        memory = StateDirectory(directory)
+        memory = StateDirectory(directory).looking()
         try:
-            self._state = memory.peek()
+            self._state = memory.load()
             self._last_good = memory.last_good()
         except ConfigError as error:
             click.echo(f"note: replays cannot be recognised: {error.message}", err=True)

@@ -167,7 +167,7 @@ class FollowerPass:
             try:
                 host = this_host(self._config)
             except SourceError as error:
-                identity = self._memory.peek().identity
+                identity = self._memory.looking().load().identity
                 if identity is None:
                     raise
                 host = remembered_host(self._config, identity)

@@ -148,7 +148,7 @@ def _message(error: Exception | None) -> str | None:
 def _state(memory: StateDirectory) -> State:
     """Return what is remembered; the pass itself complains if that cannot be read."""
     try:
-        return memory.peek()
+        return memory.looking().load()
     except ReyesError:
         return State()
 

@@ -13,7 +13,7 @@ A plan is data. `--dry-run` prints it; `reyes.adapters.kernel` executes it and, 
 undoes the steps before it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -85,20 +85,7 @@ def plan_commit(
     `drifted` names sets whose members were found to differ from what their names say; a wrong
     number of entries is seen here. `spared` names sets that stay though nothing refers to them.
     """
-    sets = [entry for entry in dataplane.sets if entry.family in live.families]
-    wrong = {
-        entry.name
-        for entry in sets
-        if entry.name in live.sets
-        and (entry.name in drifted or live.sets[entry.name].entries != len(entry.members))
-    }
-    missing = [entry for entry in sets if entry.name not in live.sets]
-    repaired = [entry for entry in sets if entry.name in wrong]
-    steps: list[Step] = []
-    if missing or repaired:
-        text = create_text(missing) + repair_text(repaired, live.sets)
-        steps.append(RestoreSets(text, tuple(entry.name for entry in missing)))
-        steps.append(CountSets(tuple((e.name, len(e.members)) for e in (*missing, *repaired))))
+    steps = _fill([e for e in dataplane.sets if e.family in live.families], live, drifted)
     by_family = {table.family: table for table in live.tables}
     changed = [
         table
@@ -133,22 +120,24 @@ def plan_removal(live: LiveKernel) -> CommitPlan:
     return CommitPlan(tuple(steps))
 
 
-def plan_return(generation: Generation, live: LiveKernel, filter_table: FilterTable) -> CommitPlan:
-    """Plan the way back to rules of another time; KeyError names a set that nobody remembers."""
+def plan_return(
+    generation: Generation,
+    live: LiveKernel,
+    filter_table: FilterTable,
+    drifted: frozenset[str] = frozenset(),
+) -> CommitPlan:
+    """Plan the way back to rules of another time; KeyError names a set that nobody remembers.
+
+    `drifted` is as for `plan_commit`.
+    """
     families = {str(family.value) for family in live.families}
     named = sorted(name for name in generation.referenced_sets if name[1] in families)
-    missing = [_remembered(generation, name) for name in named if name not in live.sets]
-    known = [_remembered(generation, name) for name in named if name in generation.members]
-    drifted = [
-        entry
-        for entry in known
-        if entry.name in live.sets and live.sets[entry.name].entries != len(entry.members)
+    remembered = [
+        _remembered(generation, name)
+        for name in named
+        if name in generation.members or name not in live.sets
     ]
-    steps: list[Step] = []
-    if missing or drifted:
-        filling = create_text(missing) + repair_text(drifted, live.sets)
-        steps.append(RestoreSets(filling, tuple(entry.name for entry in missing)))
-        steps.append(CountSets(tuple((e.name, len(e.members)) for e in (*missing, *drifted))))
+    steps = _fill(remembered, live, drifted)
     flush = filter_table == "exclusive"
     by_family = {table.family: table for table in live.tables}
     for before in generation.kernel.tables:
@@ -157,6 +146,31 @@ def plan_return(generation: Generation, live: LiveKernel, filter_table: FilterTa
         if now and text:
             steps.append(RestoreTable(before.family, text, now, flush))
     return CommitPlan(tuple(steps))
+
+
+def drifted_sets(
+    sets: Mapping[str, tuple[str, ...]], members: Mapping[str, tuple[str, ...]]
+) -> frozenset[str]:
+    """Return the names of sets whose members, as they were read, are not those they should be."""
+    return frozenset(name for name, own in sets.items() if members.get(name, own) != own)
+
+
+def _fill(sets: Sequence[IPSet], live: LiveKernel, drifted: frozenset[str]) -> list[Step]:
+    """Create the sets that are missing, and give others their members back."""
+    missing = [entry for entry in sets if entry.name not in live.sets]
+    wrong = [
+        entry
+        for entry in sets
+        if entry.name in live.sets
+        and (entry.name in drifted or live.sets[entry.name].entries != len(entry.members))
+    ]
+    if not (missing or wrong):
+        return []
+    text = create_text(missing) + repair_text(wrong, live.sets)
+    return [
+        RestoreSets(text, tuple(entry.name for entry in missing)),
+        CountSets(tuple((entry.name, len(entry.members)) for entry in (*missing, *wrong))),
+    ]
 
 
 def _remembered(generation: Generation, name: str) -> IPSet:

@@ -173,7 +173,7 @@ def test_a_corrupt_state_stays_where_it_is_while_one_only_looks(
     state = tmp_path / "state/state.json"
     state.write_text("{")
     with pytest.raises(ConfigError, match="corrupt"):
-        memory.peek()
+        memory.looking().load()
     record_outcome(config(tmp_path), memory, "disabled")
     assert state.read_text() == "{"
 

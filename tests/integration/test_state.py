@@ -71,6 +71,19 @@ def test_what_is_corrupt_is_set_aside_once(
     assert read(memory) in (None, State())
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_corrupt_stays_where_it_is_while_one_only_looks(
+    memory: StateDirectory, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"{")
+    path.chmod(0o600)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=f"{name} is corrupt"):
+            READERS[name](memory.looking())
+    assert path.read_bytes() == b"{"
+
+
 def test_a_lock_is_held_by_one(memory: StateDirectory) -> None:
     refused = pytest.raises(SourceError, match="another follower run holds")
     with memory.lock(), refused, memory.lock():

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 
 from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
+from reyes.follower import MEMBERS_CHECK_SECONDS
 from reyes.net import Family
 from reyes.netfilter.plan import RestoreTable
 from reyes.ruleset import Content, PrefixList
@@ -304,3 +305,29 @@ def test_members_of_what_is_held_are_repaired() -> None:
         one.members.clear()
     assert machine.run() == "held"
     assert state(machine.kernel) == right
+
+
+def test_members_of_what_is_held_are_compared_once_an_hour() -> None:
+    machine, _ = two_generations()
+    machine.roll_back()
+    right = state(machine.kernel)
+    assert machine.run() == "held"
+    for one in machine.kernel.sets.values():
+        one.members = {f"192.0.2.{number}": "" for number in range(len(one.members))}
+    assert state(machine.kernel) != right
+    assert machine.run() == "held"
+    assert state(machine.kernel) != right
+    machine.clock.time += MEMBERS_CHECK_SECONDS
+    assert machine.run() == "held"
+    assert state(machine.kernel) == right
+
+
+def test_who_forgot_what_is_held_says_so_and_changes_nothing() -> None:
+    machine, _ = two_generations()
+    machine.roll_back()
+    machine.notebook.held = None
+    before = machine.kernel.save(Family.V4)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="not remembered any more"):
+            machine.run()
+    assert machine.kernel.save(Family.V4) == before
