@@ -198,8 +198,7 @@ class _Resolver:
             self._omit(group.id, number, service_text(service), reason)
             return
         for peer in self._peers_of(group, number, ingress):
-            if peer.addresses:
-                yield Allow(group=group, rule=number, service=service, peer=peer)
+            yield Allow(group=group, rule=number, service=service, peer=peer)
 
     def _peers_of(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Peer]:
         if ingress.cidrs:

@@ -106,6 +106,12 @@ def test_a_denied_packet_names_near_misses_and_who_sends_it() -> None:
     assert miss.addresses == ("10.2.0.20",)
 
 
+def test_a_group_that_nobody_is_in_is_a_near_miss_all_the_same() -> None:
+    found = ask(two_vpcs(allow(tcp(9000), "sg-00000001")), "10.9.9.9", 9000)
+    (miss,) = found.near_misses
+    assert (found.decision, miss.source, miss.addresses) == ("denied", "sg-00000001", ())
+
+
 @pytest.mark.parametrize(
     ("source", "options", "reason"),
     [
