@@ -1,6 +1,6 @@
 """What changed between two contents, and whether so much could be lost by accident."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -24,59 +24,66 @@ class GroupChange(Struct, frozen=True, kw_only=True):
     vpc: str
     id: str
     name: str
+    facts: tuple[str, ...]
     rules_added: tuple[str, ...]
     rules_removed: tuple[str, ...]
     members_added: tuple[str, ...]
     members_removed: tuple[str, ...]
 
 
-class PrefixListChange(Struct, frozen=True, kw_only=True):
-    """What became of one prefix list."""
+class NetworksChange(Struct, frozen=True, kw_only=True):
+    """What became of the networks of one VPC or of one prefix list."""
 
     change: Change
     region: str
     id: str
-    entries_added: tuple[str, ...]
-    entries_removed: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
 
 
 class Difference(Struct, frozen=True, kw_only=True):
     """All that changed, sorted by region and identifier."""
 
     settings: tuple[str, ...] = ()
+    vpcs: tuple[NetworksChange, ...] = ()
     groups: tuple[GroupChange, ...] = ()
-    prefix_lists: tuple[PrefixListChange, ...] = ()
+    prefix_lists: tuple[NetworksChange, ...] = ()
 
     def __bool__(self) -> bool:
         """Tell whether anything changed."""
-        return bool(self.settings or self.groups or self.prefix_lists)
+        return self != Difference()
 
     def lines(self) -> Iterator[str]:
         """Write it for people; a whole group that came or went takes one line."""
         for setting in self.settings:
             yield f"~ {setting}"
+        for vpc in self.vpcs:
+            yield f"{_SIGNS[vpc.change]} VPC {vpc.id} in {vpc.region}"
+            yield from _signed("CIDR", vpc.added, vpc.removed)
         for group in self.groups:
             yield from _group_lines(group)
         for entry in self.prefix_lists:
             yield f"{_SIGNS[entry.change]} prefix list {entry.id} in {entry.region}"
-            yield from _signed("entry", entry.entries_added, entry.entries_removed)
+            yield from _signed("entry", entry.added, entry.removed)
 
 
 def compare(before: Content | None, after: Content) -> Difference:
     """Find what changed; None stands for nothing published yet."""
-    if before == after:
-        return Difference()
     before = before or Content(
         group_matching=after.group_matching,
         excluded_group_names=after.excluded_group_names,
         regions=(),
     )
+    if before == after:
+        return Difference()
     old, new = _Index(before), _Index(after)
-    return Difference(
+    found = Difference(
         settings=tuple(_settings(before, after)),
+        vpcs=tuple(_networks(old.vpcs, new.vpcs)),
         groups=tuple(_groups(old, new)),
-        prefix_lists=tuple(_prefix_lists(old, new)),
+        prefix_lists=tuple(_networks(old.prefix_lists, new.prefix_lists)),
     )
+    return found or Difference(settings=("who carries which address, or the form of rules",))
 
 
 def shrinkage(before: Counts, after: Counts, max_shrink: float) -> list[str]:
@@ -97,7 +104,10 @@ class _Index:
 
     def __init__(self, content: Content) -> None:
         self.groups = {(r.name, g.id): g for r in content.regions for g in r.groups}
-        self.prefix_lists = {(r.name, p.id): p for r in content.regions for p in r.prefix_lists}
+        self.vpcs = {(r.name, v.id): set(v.cidrs) for r in content.regions for v in r.vpcs}
+        self.prefix_lists = {
+            (r.name, p.id): set(p.cidrs) for r in content.regions for p in r.prefix_lists
+        }
         self._members: dict[tuple[str, str], set[str]] = {}
         for region in content.regions:
             self._add_members(region)
@@ -108,9 +118,6 @@ class _Index:
     def rules(self, key: tuple[str, str]) -> set[str]:
         group = self.groups.get(key)
         return set(self._rule_texts(key[0], group)) if group else set()
-
-    def entries(self, key: tuple[str, str]) -> set[str]:
-        return set(self.prefix_lists[key].cidrs) if key in self.prefix_lists else set()
 
     def _add_members(self, region: Region) -> None:
         for interface in region.interfaces:
@@ -144,15 +151,17 @@ def _settings(before: Content, after: Content) -> Iterator[str]:
 def _groups(old: _Index, new: _Index) -> Iterator[GroupChange]:
     for key in sorted(old.groups.keys() | new.groups.keys()):
         group = new.groups.get(key) or old.groups[key]
+        facts = tuple(_facts(old.groups.get(key, group), group))
         rules, members = (old.rules(key), new.rules(key)), (old.members(key), new.members(key))
         change = _change(key in old.groups, key in new.groups)
-        if change != "changed" or rules[0] != rules[1] or members[0] != members[1]:
+        if change != "changed" or facts or rules[0] != rules[1] or members[0] != members[1]:
             yield GroupChange(
                 change=change,
                 region=key[0],
                 vpc=group.vpc,
                 id=group.id,
                 name=group.name,
+                facts=facts,
                 rules_added=tuple(sorted(rules[1] - rules[0])),
                 rules_removed=tuple(sorted(rules[0] - rules[1])),
                 members_added=tuple(sorted(members[1] - members[0])),
@@ -160,17 +169,27 @@ def _groups(old: _Index, new: _Index) -> Iterator[GroupChange]:
             )
 
 
-def _prefix_lists(old: _Index, new: _Index) -> Iterator[PrefixListChange]:
-    for key in sorted(old.prefix_lists.keys() | new.prefix_lists.keys()):
-        before, after = old.entries(key), new.entries(key)
-        change = _change(key in old.prefix_lists, key in new.prefix_lists)
+def _facts(before: SecurityGroup, after: SecurityGroup) -> Iterator[str]:
+    """Say what else is new of a group: by its name or its tag it may mean others now."""
+    for name in ("name", "tag", "vpc", "account"):
+        was, now = getattr(before, name), getattr(after, name)
+        if was != now:
+            yield f"{name} was {was or 'none'}, is {now or 'none'}"
+
+
+def _networks(
+    old: Mapping[tuple[str, str], set[str]], new: Mapping[tuple[str, str], set[str]]
+) -> Iterator[NetworksChange]:
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key, set()), new.get(key, set())
+        change = _change(key in old, key in new)
         if change != "changed" or before != after:
-            yield PrefixListChange(
+            yield NetworksChange(
                 change=change,
                 region=key[0],
                 id=key[1],
-                entries_added=tuple(sorted(after - before)),
-                entries_removed=tuple(sorted(before - after)),
+                added=tuple(sorted(after - before)),
+                removed=tuple(sorted(before - after)),
             )
 
 
@@ -184,6 +203,7 @@ def _group_lines(group: GroupChange) -> Iterator[str]:
     title = f"{_SIGNS[group.change]} group {group.name} ({group.id}) in {group.region} {group.vpc}"
     if group.change == "changed":
         yield title
+        yield from (f"  ~ {fact}" for fact in group.facts)
         yield from _signed("rule", group.rules_added, group.rules_removed)
         yield from _signed("member", group.members_added, group.members_removed)
     else:

@@ -29,6 +29,10 @@ def test_the_same_world_differs_in_nothing() -> None:
 
 def test_the_first_ruleset_adds_every_group_in_one_line_each() -> None:
     assert lines(None, small_world()) == [
+        "+ VPC vpc-0e0e0e0e in eu-west-1",
+        "  + CIDR 10.2.0.0/16",
+        "+ VPC vpc-0a1b2c3d in us-west-2",
+        "  + CIDR 10.1.0.0/16",
         "+ group web (sg-0000000e) in eu-west-1 vpc-0e0e0e0e: rules 0, members 1",
         "+ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d: rules 2, members 3",
         "+ group db (sg-0000000b) in us-west-2 vpc-0a1b2c3d: rules 4, members 2",
@@ -108,6 +112,38 @@ def test_entries_of_prefix_lists_are_told() -> None:
     assert lines(after, before)[-1] == "- prefix list pl-0000000b in us-west-2"
 
 
+def test_what_makes_a_group_mean_others_is_told() -> None:
+    before = small_world()
+    web, db = before.regions[1].groups
+    after = with_west(before, groups=(web, replace(db, name="store", tag="data")))
+
+    assert lines(before, after) == [
+        "~ group store (sg-0000000b) in us-west-2 vpc-0a1b2c3d",
+        "  ~ name was db, is store",
+        "  ~ tag was none, is data",
+    ]
+
+
+def test_networks_of_vpcs_are_told() -> None:
+    before = small_world()
+    (own,) = before.regions[1].vpcs
+    after = with_west(before, vpcs=(replace(own, cidrs=("10.9.0.0/16",)),))
+
+    assert lines(before, after) == [
+        "~ VPC vpc-0a1b2c3d in us-west-2",
+        "  + CIDR 10.9.0.0/16",
+        "  - CIDR 10.1.0.0/16",
+    ]
+
+
+def test_whatever_else_changed_is_not_nothing() -> None:
+    before = small_world()
+    first, *others = before.regions[1].interfaces
+    after = with_west(before, interfaces=(replace(first, device=7), *others))
+
+    assert lines(before, after) == ["~ who carries which address, or the form of rules"]
+
+
 def test_settings_are_told() -> None:
     before = small_world()
     after = replace(before, group_matching="id", excluded_group_names=("open",))
@@ -136,6 +172,7 @@ def test_groups_of_one_id_in_two_regions_are_two() -> None:
 def test_there_and_back_are_mirror_images(one: Content, other: Content) -> None:
     there, back = compare(one, other), compare(other, one)
 
+    assert bool(there) == bool(back) == (one != other)
     assert [(g.region, g.id, g.rules_added, g.members_added) for g in there.groups] == [
         (g.region, g.id, g.rules_removed, g.members_removed) for g in back.groups
     ]
