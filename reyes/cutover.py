@@ -34,15 +34,12 @@ def cut_over(
     kernel: Kernel,
     guard: Guard,
 ) -> None:
-    """Put a plan in force for good, or leave the rules before in force.
+    """Put a plan with new rules in force for good, or leave the rules before in force.
 
     Raises:
         KernelError: the kernel refused, in the rehearsal or live.
         UnhealthyError: it took them, and the host lost what it must reach.
     """
-    if not changes_rules(plan):
-        kernel.execute(plan)
-        return
     guard.rehearse(dataplane, before)
 
     def go_back() -> None:

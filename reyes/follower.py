@@ -196,6 +196,28 @@ class Follower(Struct, frozen=True, kw_only=True):
             fingerprint=_fingerprint(dataplane),
         )
 
+    def uphold(self, host: Host, live: LiveKernel, guard: Guard) -> Outcome:
+        """Repair the rules in force from what was accepted last; nothing new is put in force.
+
+        For a pass that has nothing newer to go by, and for one that is about to replace rules that
+        somebody has changed: they are its way back.
+
+        Raises:
+            SignatureError, ReplayError: what is kept is not what was accepted.
+            KernelError: the kernel refused, or the rules are blamed.
+        """
+        state, settled = self.memory.load(), self.memory.settled()
+        intact = settled and settled.shown_by(live, self.config.follower.filter_table)
+        if (intact and not state.hold) or self.memory.last_good() is None:
+            return "unchanged"
+        prepared = self.prepare(self.last_good(), host, live)
+        known = (state.applied, state.unhealthy)
+        if prepared.fingerprint in known or is_held(
+            state.hold, prepared.verified.ruleset, self.now()
+        ):
+            return self.commit(prepared, guard)
+        return "unchanged"
+
     def commit(self, prepared: Prepared, guard: Guard, *, force: bool = False) -> Outcome:
         """Put a prepared dataplane in force, and say what that was.
 
@@ -243,10 +265,13 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before."""
-        replaces = changes_rules(prepared.plan) and state.applied != prepared.fingerprint
-        previous = self.memory.generation() if replaces else None
-        if replaces:
-            self.memory.keep_generation(Generation(prepared.live))
+        if not changes_rules(prepared.plan) or state.applied == prepared.fingerprint:
+            # Rules that have proved healthy here are not on trial again when they are repaired:
+            # the way back would lead to what somebody else has made of them.
+            self.kernel.execute(prepared.plan)
+            return
+        previous = self.memory.generation()
+        self.memory.keep_generation(Generation(prepared.live))
         try:
             cut_over(
                 prepared.dataplane,
@@ -257,8 +282,7 @@ class Follower(Struct, frozen=True, kw_only=True):
                 guard=guard,
             )
         except BaseException as error:
-            if replaces:
-                self.memory.keep_generation(previous)
+            self.memory.keep_generation(previous)
             if isinstance(error, UnhealthyError):
                 # Whatever becomes of the kernel, these rules stay until better ones are there.
                 self.memory.hold_generation(remembered(prepared.live, self.kernel))

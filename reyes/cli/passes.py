@@ -80,9 +80,13 @@ class FollowerPass:
             recording(settings, self._memory, force=self._options.force) as record,
         ):
             record.host = host
-            with deadline(left):
-                prepared = self._prepare(record, host)
-                guard = self._guard() if prepared and prepared.plan.steps else None
+            try:
+                with deadline(left):
+                    prepared = self._prepare(record, host)
+                    guard = self._guard() if prepared and prepared.plan.steps else None
+            except ReyesError:
+                self._uphold(host)
+                raise
             if prepared is None:
                 record.outcome = "unchanged"
                 log.info("unchanged, in %.2f s", time.monotonic() - started)
@@ -114,9 +118,30 @@ class FollowerPass:
         (live,) = reading()
         if not self._options.force and follower.is_settled(answer, host, live):
             return None
+        replaced = answer is not None and answer.blob != self._memory.last_good()
+        if replaced and self._uphold(host, live):
+            live = follower.kernel.read()
         record.verified = follower.obtain(answer, force=self._options.force)
         record.prepared = prepared = follower.prepare(record.verified, host, live)
         return prepared
+
+    def _uphold(self, host: Host, live: LiveKernel | None = None) -> bool:
+        """Repair what is in force; whether it was. What goes wrong with that is only told."""
+        if self._options.interactive or is_disabled(self._config.follower):
+            return False
+        follower = self._follower
+        guard = CommitGuard(replace(self._config.follower, probes=()), None)
+        try:
+            if live is None:
+                with deadline(self._config.follower.deadline):
+                    live = follower.kernel.read()
+            outcome = follower.uphold(host, live, guard)
+        except ReyesError as error:
+            log.warning("what is in force could not be looked after: %s", error.message)
+            return False
+        if outcome == "repaired":
+            log.warning("repaired what is in force, from the ruleset that was accepted last")
+        return outcome == "repaired"
 
     def _agreed(self, record: Record, host: Host, prepared: Prepared) -> Prepared:
         """Ask until a person agrees to what is still the thing to do when he has answered."""
@@ -183,8 +208,11 @@ class FollowerPass:
 
 
 def longest_pass(settings: FollowerConfig) -> int:
-    """Return how many seconds an honest pass may take: to get a ruleset, and to commit it."""
-    return settings.deadline + settings.confirm_timeout + COMMAND_SECONDS
+    """Return how many seconds an honest pass may take: to get a ruleset, and to commit it.
+
+    In vain it waits for the ruleset, and then once more for the kernel.
+    """
+    return 2 * settings.deadline + settings.confirm_timeout + COMMAND_SECONDS
 
 
 def dry_run(config: Config, options: Options) -> None:

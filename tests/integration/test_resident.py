@@ -293,10 +293,10 @@ def test_it_asks_for_the_patience_that_its_longest_pass_needs(host: Host) -> Non
     host.environment["WATCHDOG_USEC"] = "180000000"
     host.configure(deadline=100, confirm_timeout=30)
     host.start()
-    assert host.manager.hear() == {"WATCHDOG_USEC": "190000000"}
+    assert host.manager.hear() == {"WATCHDOG_USEC": "290000000"}
     assert host.manager.hear() == {"READY": "1"}
     host.manager.hear_until("STATUS")
-    host.configure(deadline=60)
+    host.configure(deadline=40)
     host.signal(signal.SIGHUP)
     host.manager.hear_until("RELOADING")
     assert host.manager.hear() == {"READY": "1"}

@@ -173,6 +173,9 @@ def test_a_full_disk_stops_a_commit_and_does_not_stop_a_repair(host: FollowerHos
     assert done.returncode == 78
     assert "No space left on device" in done.stdout
     assert host.in_force() == (0, 0)
+    host.iptables("-F")
+    assert host.run().returncode == 78
+    assert host.in_force() == (0, 0)
 
 
 def test_a_state_directory_that_may_only_be_read_stops_a_run(host: FollowerHost) -> None:

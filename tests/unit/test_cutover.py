@@ -66,6 +66,19 @@ def test_nobody_is_asked_where_no_rule_changes() -> None:
     assert machine.guard.asked == []
 
 
+def test_a_repair_is_not_on_trial() -> None:
+    machine = Machine()
+    machine.run()
+    right = state(machine.kernel)[0]
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    machine.guard.finds = "trouble"
+    machine.guard.asked.clear()
+    assert machine.run() == "repaired"
+    assert machine.guard.asked == []
+    assert machine.notebook.state.unhealthy is None
+    assert state(machine.kernel)[0] == right
+
+
 def test_what_the_rehearsal_refuses_is_never_tried_live() -> None:
     machine = Machine()
     machine.guard.refuses = True
