@@ -177,9 +177,10 @@ class Follower(Struct, frozen=True, kw_only=True):
         Raises:
             HostUnknownError: the ruleset does not know this host.
         """
-        members = self.kernel.read_members() if self._members_due(live) else None
         policy = resolve(verified, host)
         dataplane = compile_policy(policy)
+        looked_at = self._members_due(live) or _names_idle_sets(dataplane, live)
+        members = self.kernel.read_members() if looked_at else None
         drifted = drifted_sets({e.name: e.members for e in dataplane.sets}, members or {})
         filter_table = self.config.follower.filter_table
         previous = self.memory.generation()
@@ -298,15 +299,6 @@ class Follower(Struct, frozen=True, kw_only=True):
         if surplus:
             self.kernel.execute(CommitPlan((DestroySets(tuple(sorted(surplus))),)))
 
-    def remove(self) -> CommitPlan:
-        """Take all of Reyes out of the kernel; return what was done."""
-        plan = plan_removal(self.kernel.read(refuse_split=False))
-        self.kernel.execute(plan)
-        state = self.memory.load()
-        if state.applied is not None:
-            self.memory.save(replace(state, applied=None))
-        return plan
-
     def _newest(
         self, answer: Envelope | None, state: State, kept: bytes | None
     ) -> tuple[Envelope, Genuine]:
@@ -355,6 +347,22 @@ class Follower(Struct, frozen=True, kw_only=True):
         return hashlib.sha256(repr(origin).encode()).hexdigest()
 
 
+def remove(memory: Memory, kernel: Kernel) -> CommitPlan:
+    """Take all of Reyes out of the kernel; return what was done.
+
+    A memory that cannot be used does not keep anybody from that.
+    """
+    plan = plan_removal(kernel.read(refuse_split=False))
+    kernel.execute(plan)
+    try:
+        state = memory.load()
+        if state.applied is not None:
+            memory.save(replace(state, applied=None))
+    except ConfigError as error:
+        log.warning("all is removed, but that is not remembered: %s", error.message)
+    return plan
+
+
 def nothing_live(families: Iterable[Family]) -> LiveKernel:
     """Stand in for a kernel that may not be read: empty tables, no sets."""
     return LiveKernel(tuple(LiveTable(family) for family in families))
@@ -371,6 +379,12 @@ def payload_text(prepared: Prepared, filter_table: FilterTable) -> str:
         if table.family in by_family
     ]
     return "\n".join(parts)
+
+
+def _names_idle_sets(dataplane: Dataplane, live: LiveKernel) -> bool:
+    """Tell whether sets are to be used that are there and nobody uses: who knows who filled them."""
+    found = (live.sets.get(entry.name) for entry in dataplane.sets)
+    return any(one is not None and one.references == 0 for one in found)
 
 
 def _fingerprint(dataplane: Dataplane) -> str:

@@ -9,6 +9,7 @@ settled.json    what the kernel showed after the last good run
 status.json     what the last run left behind, for everybody to read
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -63,8 +64,7 @@ class StateDirectory:
         """
         try:
             self._make()
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(self._directory / "lock", flags, 0o600)
+            descriptor = _open(self._directory / "lock")
         except OSError as error:
             raise ConfigError(
                 f"cannot use the state directory {self._directory}: {error.strerror}",
@@ -198,6 +198,17 @@ class StateDirectory:
             return path.read_bytes()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _open(path: Path) -> int:
+    """Open a file to be locked; on a disk that has become read-only one can still repair rules."""
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, flags | os.O_RDONLY)
 
 
 def _set_aside(path: Path, why: Exception) -> ConfigError:

@@ -7,6 +7,8 @@ import click
 from reyes.cli import passes
 from reyes.cli.options import config_option, load_config
 from reyes.cli.resident import ResidentPass, run_resident
+from reyes.config import FollowerConfig
+from reyes.errors import ConfigError
 
 
 @click.command()
@@ -59,15 +61,25 @@ def command(
     if interval is not None:
         run_resident(lambda: _resident_pass(config_path, options), interval)
         return
-    config = load_config(config_path)
     if remove:
-        passes.remove(config)
-    elif options.dry_run:
+        passes.remove(_settings(config_path))
+        return
+    config = load_config(config_path)
+    if options.dry_run:
         passes.dry_run(config, options)
     elif boot:
         passes.FollowerPass(config, options).boot()
     else:
         passes.FollowerPass(config, options)()
+
+
+def _settings(config_path: Path) -> FollowerConfig:
+    """Read what the way out needs; with a configuration that is broken it is the defaults."""
+    try:
+        return load_config(config_path).follower
+    except ConfigError as error:
+        click.echo(f"taking the defaults: {error.message}", err=True)
+        return FollowerConfig()
 
 
 def _resident_pass(config_path: Path, options: passes.Options) -> ResidentPass:

@@ -4,7 +4,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
 from reyes.errors import ConfigError, KernelError, ReyesError, SourceError
 from reyes.follower import Follower, Outcome, Prepared, nothing_live, payload_text
+from reyes.follower import remove as take_out
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
@@ -71,14 +73,11 @@ class FollowerPass:
             with deadline(settings.deadline):
                 host = self._known_host()
         except ReyesError:
-            with self._memory.lock(), recording(settings, self._memory):
+            with self._recorded():
                 raise
         left = max(1, settings.deadline - (time.monotonic() - started))
         _wait_for_turn(host.instance_id, self._options.splay)
-        with (
-            self._memory.lock(),
-            recording(settings, self._memory, force=self._options.force) as record,
-        ):
+        with self._recorded() as record:
             record.host = host
             try:
                 with deadline(left):
@@ -89,6 +88,7 @@ class FollowerPass:
                 raise
             if prepared is None:
                 record.outcome = "unchanged"
+                _raise_conntrack_max(settings)
                 log.info("unchanged, in %.2f s", time.monotonic() - started)
                 return
             if self._options.interactive and prepared.plan.steps:
@@ -164,7 +164,7 @@ class FollowerPass:
         if self._stands_still():
             return
         started = time.monotonic()
-        with self._memory.lock(), recording(settings, self._memory) as record:
+        with self._recorded() as record:
             verified = record.verified = follower.last_good()
             remembered = remembered_host(self._config, self._memory.load().identity)
             host = record.host = _with_logging(remembered, self._options)
@@ -176,6 +176,7 @@ class FollowerPass:
             prepared = record.prepared = follower.prepare(verified, host, follower.kernel.read())
             guard = CommitGuard(settings, None)
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
+        _raise_conntrack_max(settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     def _stands_still(self) -> bool:
@@ -185,6 +186,18 @@ class FollowerPass:
         click.echo(f"disabled by {settings.disable_file}: nothing is touched")
         record_outcome(settings, self._memory, "disabled")
         return True
+
+    @contextmanager
+    def _recorded(self) -> Iterator[Record]:
+        """Hold the lock, and leave the status of the pass behind; another run leaves its own."""
+        settings = self._config.follower
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._memory.lock())
+            except ConfigError:
+                with recording(settings, self._memory):
+                    raise
+            yield stack.enter_context(recording(settings, self._memory, force=self._options.force))
 
     def _known_host(self) -> Host:
         """Ask who this host is, once; a metadata service that is silent now has told it before."""
@@ -233,17 +246,20 @@ def dry_run(config: Config, options: Options) -> None:
     _echo_changes(prepared, members, config.follower)
 
 
-def remove(config: Config) -> None:
-    """Take all of Reyes out of the kernel."""
-    memory = StateDirectory(Path(config.follower.state_directory))
-    with memory.lock():
-        plan = _follower(config, memory, StoreSource(config)).remove()
-        record_outcome(config.follower, memory, "removed")
+def remove(settings: FollowerConfig) -> None:
+    """Take all of Reyes out of the kernel, also where the state directory cannot be used."""
+    memory = StateDirectory(Path(settings.state_directory))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(memory.lock())
+        except ConfigError as error:
+            log.warning("%s", error.message)
+        plan = take_out(memory, Kernel())
+        record_outcome(settings, memory, "removed")
     click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
-    if not is_disabled(config.follower):
+    if not is_disabled(settings):
         click.echo(
-            f"the next run applies it again, unless {config.follower.disable_file} exists",
-            err=True,
+            f"the next run applies it again, unless {settings.disable_file} exists", err=True
         )
 
 

@@ -24,6 +24,7 @@ from reyes.errors import ConfigError, SignatureError
 from reyes.follower import nothing_live
 from reyes.net import Family
 from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.plan import CommitPlan
 from tests.fakes.ec2_server import ec2_server
 from tests.fakes.proxy import Answer, proxy_to
 from tests.gnupg_home import gnupg_home
@@ -95,8 +96,12 @@ def keys() -> Iterator[tuple[Path, str]]:
 class EmptyKernel:
     """A kernel to look at: whoever tells it to do something fails."""
 
-    def read(self) -> LiveKernel:
+    def read(self, *, refuse_split: bool = True) -> LiveKernel:
+        del refuse_split
         return nothing_live(Family)
+
+    def execute(self, plan: CommitPlan) -> None:
+        assert plan.steps == ()
 
     def read_members(self) -> dict[str, tuple[str, ...]]:
         return {}
@@ -176,9 +181,12 @@ def test_good_permissions_let_a_run_begin(host: Host) -> None:
 def test_a_state_directory_of_others(host: Host, fault: Fault) -> None:
     fault(host.state)
     before = host.files()
-    for arguments in (("--ruleset", str(host.object)), ("--boot",), ("--remove",)):
+    for arguments in (("--ruleset", str(host.object)), ("--boot",)):
         refused(host.run("follower", *arguments))
         assert host.files() == before
+    code, said = host.run("follower", "--remove")
+    assert (code, host.files()) == (0, before)
+    assert "there was nothing of Reyes" in said
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -143,6 +143,21 @@ def test_a_status_that_cannot_be_written_is_logged(
     assert "reyes_last_exit_code 0.0" in metrics.read_text()
 
 
+def test_metrics_go_on_where_no_status_can_be_written(
+    memory: StateDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = tmp_path / "reyes.prom"
+    settings = config(tmp_path, metrics_file=str(metrics))
+    record_outcome(settings, memory, "repaired")
+
+    def full(_: Status) -> None:
+        raise ConfigError("cannot write status.json: No space left on device")
+
+    monkeypatch.setattr(memory, "save_status", full)
+    record_outcome(settings, memory, "unchanged")
+    assert "reyes_repaired_total 1.0" in metrics.read_text()
+
+
 def test_metrics_that_cannot_be_written_are_logged(
     memory: StateDirectory,
     tmp_path: Path,

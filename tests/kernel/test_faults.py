@@ -189,6 +189,9 @@ def test_a_state_directory_that_may_only_be_read_stops_a_run(host: FollowerHost)
     assert done.returncode == 78
     assert "Read-only file system" in done.stdout
     assert host.kernel() == before
+    host.iptables("-F")
+    assert host.run().returncode == 78
+    assert host.in_force() == (0, 0)
     host.mount("-o", "remount,rw", str(host.state))
     assert host.run().returncode == 0
     assert host.in_force() == (1, 1)
@@ -219,6 +222,21 @@ def test_a_corrupt_last_good_ruleset_is_replaced(host: FollowerHost) -> None:
     assert (host.state / "last-good.gpg").read_bytes() == (
         host.directory / "ruleset.gpg"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("broken", ["state directory", "configuration"])
+def test_the_way_out_needs_nothing_but_the_kernel(host: FollowerHost, broken: str) -> None:
+    host.state.mkdir()
+    host.mount("-t", "tmpfs", "-o", "size=1m,mode=0755", "state", str(host.state))
+    host.apply(0)
+    if broken == "configuration":
+        host.configure(filtered_cidrs="ten")
+    else:
+        host.mount("-o", "remount,ro", str(host.state))
+    done = host.run("--remove", file=False)
+    assert done.returncode == 0, done.stdout
+    assert "removed all of Reyes" in done.stdout
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
 
 
 def test_a_clock_that_was_ahead_and_went_back_leaves_the_newer_policy(host: FollowerHost) -> None:

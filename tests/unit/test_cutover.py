@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
-from reyes.follower import MEMBERS_CHECK_SECONDS
+from reyes.follower import MEMBERS_CHECK_SECONDS, remove
 from reyes.net import Family
 from reyes.netfilter.plan import RestoreTable
 from reyes.ruleset import Content, PrefixList
@@ -206,7 +206,7 @@ def test_a_commit_that_fails_in_between_does_not_cost_the_way_back() -> None:
 def test_what_is_held_comes_back_after_a_removal_too() -> None:
     machine, first = two_generations()
     machine.roll_back()
-    machine.follower.remove()
+    remove(machine.notebook, machine.kernel)
     assert machine.run() == "held"
     assert state(machine.kernel)[0] == first
 

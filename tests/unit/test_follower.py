@@ -22,6 +22,7 @@ from reyes.follower import (
     MEMBERS_CHECK_SECONDS,
     nothing_live,
     payload_text,
+    remove,
 )
 from reyes.host import configured_host
 from reyes.net import Family
@@ -316,17 +317,29 @@ def test_a_clock_that_was_set_back_does_not_put_the_check_off_for_years() -> Non
     assert machine.notebook.state.members_checked_at == NOW
 
 
+def test_a_set_that_somebody_left_in_our_place_gets_its_members() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    right = machine.kernel.ipset_save()
+    remove(machine.notebook, machine.kernel)
+    machine.kernel.ipset(right.replace("10.2.0.10", "192.0.2.1"))
+    assert machine.kernel.ipset_save() != right
+    assert machine.run() == "applied"
+    assert sorted(machine.kernel.ipset_save().split("\n")) == sorted(right.split("\n"))
+
+
 def test_removal_takes_everything_back_and_forgets_that_it_was_applied() -> None:
     machine = Machine()
     empty = [machine.kernel.save(family) for family in Family]
     machine.run()
-    plan = machine.follower.remove()
+    plan = remove(machine.notebook, machine.kernel)
     assert isinstance(plan.steps[-1], DestroySets)
     assert [machine.kernel.save(family) for family in Family] == empty
     assert machine.kernel.sets == {}
     assert machine.notebook.state.applied is None
     assert machine.notebook.state.accepted is not None
-    assert machine.follower.remove().steps == ()
+    assert remove(machine.notebook, machine.kernel).steps == ()
     assert machine.run() == "applied"
 
 
