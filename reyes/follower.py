@@ -227,7 +227,7 @@ class Follower(Struct, frozen=True, kw_only=True):
                 are in force.
         """
         state = self.memory.load()
-        if is_held(state.hold, prepared.verified.ruleset, self.now()):
+        if not force and is_held(state.hold, prepared.verified.ruleset, self.now()):
             self._stay(prepared, state)
             return "held"
         if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
@@ -382,7 +382,7 @@ def payload_text(prepared: Prepared, filter_table: FilterTable) -> str:
 
 
 def _names_idle_sets(dataplane: Dataplane, live: LiveKernel) -> bool:
-    """Tell whether sets are to be used that are there and nobody uses: who knows who filled them."""
+    """Tell whether sets are to be used that are there for no rule: who knows who filled them."""
     found = (live.sets.get(entry.name) for entry in dataplane.sets)
     return any(one is not None and one.references == 0 for one in found)
 

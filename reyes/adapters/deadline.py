@@ -30,7 +30,7 @@ def deadline(seconds: float) -> Iterator[None]:
     except _DeadlinePassed:
         raise DeadlineError(
             f"what the run waits for did not come within {seconds:.0f} s",
-            "see whether AWS and the metadata service answer; `deadline:` sets the bound",
+            "see whether AWS, the metadata service and iptables answer; `deadline:` bounds it",
         ) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

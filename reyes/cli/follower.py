@@ -25,7 +25,8 @@ from reyes.errors import ConfigError
 @click.option(
     "--force",
     is_flag=True,
-    help="Accept a ruleset that lost most of the world, or that cost this host its health.",
+    help="Accept a ruleset that lost most of the world, that cost this host its health, or against"
+    " which a rollback holds.",
 )
 @click.option(
     "--confirm",

@@ -31,6 +31,7 @@ from reyes.follower import remove as take_out
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.plan import CommitPlan
 from reyes.state import Identity
 from reyes.trust import moment_text
 from reyes.world import Memory, Source
@@ -49,6 +50,10 @@ class Options(Struct, frozen=True, kw_only=True):
     splay: int
     ruleset: Path | None
     confirm: int | None
+
+
+class _OtherwiseError(click.Abort):
+    """What a person has agreed to is not the thing to do any more."""
 
 
 class FollowerPass:
@@ -77,6 +82,17 @@ class FollowerPass:
                 raise
         left = max(1, settings.deadline - (time.monotonic() - started))
         _wait_for_turn(host.instance_id, self._options.splay)
+        while True:
+            agreed = self._agreed(host) if self._options.interactive else None
+            try:
+                self._commit(host, left, agreed)
+                break
+            except _OtherwiseError:
+                click.echo("the ruleset or the kernel has changed meanwhile", err=True)
+
+    def _commit(self, host: Host, left: float, agreed: CommitPlan | None) -> None:
+        """Prepare and commit within the lock; `agreed` is what a person has said yes to."""
+        settings, started = self._config.follower, time.monotonic()
         with self._recorded() as record:
             record.host = host
             try:
@@ -91,8 +107,8 @@ class FollowerPass:
                 _raise_conntrack_max(settings)
                 log.info("unchanged, in %.2f s", time.monotonic() - started)
                 return
-            if self._options.interactive and prepared.plan.steps:
-                prepared = self._agreed(record, host, prepared)
+            if agreed is not None and prepared.plan != agreed:
+                raise _OtherwiseError
             if is_disabled(settings):
                 click.echo(f"disabled by {settings.disable_file}: nothing is touched")
                 record.outcome = "disabled"
@@ -143,20 +159,23 @@ class FollowerPass:
             log.warning("repaired what is in force, from the ruleset that was accepted last")
         return outcome == "repaired"
 
-    def _agreed(self, record: Record, host: Host, prepared: Prepared) -> Prepared:
-        """Ask until a person agrees to what is still the thing to do when he has answered."""
-        settings, follower = self._config.follower, self._follower
-        while True:
+    def _agreed(self, host: Host) -> CommitPlan:
+        """Return what a person agreed to; nobody is kept out while he thinks."""
+        settings = self._config.follower
+        follower = replace(self._follower, memory=self._memory.looking())
+        try:
+            with deadline(settings.deadline):
+                verified = follower.obtain(
+                    follower.ask(), force=self._options.force, remember=False
+                )
+                prepared = follower.prepare(verified, host, follower.kernel.read())
+        except ReyesError:
+            with self._recorded():
+                raise
+        if prepared.plan.steps:
             _echo_changes(prepared, follower.kernel.read_members(), settings)
             click.confirm("Commit this?", abort=True, err=True)
-            with deadline(settings.deadline):
-                record.verified = follower.obtain(follower.ask(), force=self._options.force)
-                again = follower.prepare(record.verified, host, follower.kernel.read())
-            record.prepared = again
-            if again.plan == prepared.plan:
-                return again
-            click.echo("the ruleset or the kernel has changed meanwhile", err=True)
-            prepared = again
+        return prepared.plan
 
     def boot(self) -> None:
         """Put the ruleset in force that was accepted last, before the network is up."""

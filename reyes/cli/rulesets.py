@@ -1,6 +1,7 @@
 """Where commands get a ruleset from: the store, a file, or what this host accepted last."""
 
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reyes.adapters.clock import now
-from reyes.adapters.state import LAST_GOOD
+from reyes.adapters.state import LAST_GOOD, StateDirectory
 from reyes.config import Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
@@ -103,7 +104,18 @@ def believed_content(config: Config, file: Path | None, *, unverified: bool = Fa
     click.echo(f"note: ruleset {serial} from {origin}", err=True)
     if problem:
         click.echo(f"note: {problem.message}", err=True)
+    for doubt in _doubts(config) if file is None else ():
+        click.echo(f"note: {doubt}", err=True)
     return genuine.ruleset.content
+
+
+def _doubts(config: Config) -> Iterator[str]:
+    """Say why this host's kernel may hold other rules than those of what it accepted last."""
+    status = StateDirectory(Path(config.follower.state_directory)).status()
+    if status and status.hold:
+        yield "a rollback holds on this host: the rules in force are those of another time"
+    elif status and status.run.outcome == "failed":
+        yield f"the rules in force may be older, as the last pass failed: {status.run.message}"
 
 
 def _source(config: Config, file: Path | None) -> tuple[Source, str]:

@@ -261,6 +261,42 @@ def test_people_are_asked(host: FollowerHost, answer: str, code: int) -> None:
         assert host.in_force() == ((1, 1) if code == 0 else (0, 0))
 
 
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("", 1)])
+def test_people_are_shown_what_would_change_before_it_does(
+    host: FollowerHost, answer: str, code: int
+) -> None:
+    host.apply(0)
+    host.publish(1)
+    with host.start("--interactive", stdin=subprocess.PIPE) as running:
+        said, _ = running.communicate(answer, timeout=30)
+        assert running.returncode == code, said
+        assert "difference to the live kernel" in said
+        assert "Commit this?" in said
+        assert host.in_force() == ((1, 1) if code == 0 else (0, 0))
+
+
+def test_who_thinks_keeps_nobody_out_and_agrees_to_nothing_else(host: FollowerHost) -> None:
+    host.apply(0)
+    host.publish(1)
+    with host.start("--interactive", stdin=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stdin
+        said = ""
+        while "Commit this?" not in said:
+            said += running.stdout.read(1)
+        host.apply(2)
+        host.publish(1)
+        running.stdin.write("y\n")
+        running.stdin.flush()
+        while said.count("Commit this?") < 2:
+            said += running.stdout.read(1)
+        assert "has changed meanwhile" in said
+        assert host.in_force() == (2, 2)
+        running.communicate("y\n", timeout=30)
+        assert running.returncode == 0
+        assert host.in_force() == (1, 1)
+
+
 def test_a_family_goes_back_although_the_other_cannot(host: FollowerHost) -> None:
     host.apply(0)
     with asked(host, "--confirm", "60") as running:

@@ -171,3 +171,13 @@ def test_the_state_says_what_is_held(third: FollowerHost) -> None:
     assert state["hold"]["serial"] == state["accepted"]["serial"]
     kept = json.loads((third.state / "held.json").read_bytes())
     assert set(kept["members"]) == named(third)
+
+
+def test_who_asks_about_a_packet_is_told_that_other_rules_are_in_force(
+    third: FollowerHost,
+) -> None:
+    question = ("--from", "10.0.0.9", "--proto", "tcp", "--port", "9")
+    note = "note: a rollback holds on this host"
+    assert note not in third.run(*question, command="explain").stdout
+    roll_back(third)
+    assert note in third.run(*question, command="explain").stdout

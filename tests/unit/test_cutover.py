@@ -167,6 +167,15 @@ def test_a_hold_ends_at_its_time_or_with_another_ruleset() -> None:
     assert machine.notebook.state.hold is None
 
 
+def test_force_ends_a_hold() -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    assert machine.run() == "held"
+    assert machine.run(force=True) == "applied"
+    assert state(machine.kernel)[0] != first
+    assert machine.run() == "unchanged"
+
+
 def test_without_a_generation_there_is_no_way_back() -> None:
     with pytest.raises(ConfigError):
         Machine().roll_back()
