@@ -22,6 +22,7 @@ from reyes.netfilter.live import (
     LiveKernel,
     LiveSet,
     LiveTable,
+    in_one_line_each,
     parse_set_headers,
     parse_set_members,
     parse_table,
@@ -189,7 +190,7 @@ class Kernel:
         return _read(command, lambda text: self._parse_table(text, family))
 
     def _parse_table(self, text: str, family: Family) -> LiveTable:
-        if _INCOMPATIBLE.search(text):
+        if _INCOMPATIBLE.search(text) and _INCOMPATIBLE.search(in_one_line_each(text)):
             raise KernelError(
                 f"{_PREFIX[family]}-save cannot read the whole filter table",
                 "another program made rules with `nft` in the tables of iptables: "
@@ -300,6 +301,12 @@ def _run(argv: tuple[str, ...], stdin: str = "") -> str:
             timeout=COMMAND_SECONDS,
             close_fds=False,  # of ours it inherits one end of a pipe: deadman.armed
         )
+    except OSError as error:
+        raise ConfigError(
+            f"cannot start {executable}: {error.strerror}",
+            "see that it is a program, and that this host has the interpreter in its first line; "
+            "else install ipset and iptables anew",
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise KernelError(f"{argv[0]} did not end within {COMMAND_SECONDS} s") from error
     # Decoded here, because Popen would take a carriage return in a comment for a line's end.

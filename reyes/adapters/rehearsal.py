@@ -123,7 +123,9 @@ def _run(argv: tuple[str, ...], descriptors: Sequence[int] = ()) -> CompletedPro
             pass_fds=descriptors,
             timeout=COMMAND_SECONDS,
         )
-    except FileNotFoundError as error:
-        raise ConfigError(f"cannot find the command {argv[0]}", "install util-linux") from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot start {argv[0]}: {error.strerror}", "it comes with the package util-linux"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise KernelError(f"the rehearsal did not end within {COMMAND_SECONDS} s") from error

@@ -5,6 +5,7 @@ import re
 from msgspec import Struct
 
 from reyes.netfilter import names
+from reyes.netfilter.live import in_one_line_each
 
 _COUNTED_RULE = re.compile(r"^\[(\d+):\d+\] -A (\S+) ")
 
@@ -23,7 +24,7 @@ class Packets(Struct, frozen=True):
 def parse_packets(text: str) -> Packets:
     """Read the count of the last rule of each chain: logging stands before it."""
     counts: dict[str, int] = {}
-    for line in text.splitlines():
+    for line in in_one_line_each(text).split("\n"):
         found = _COUNTED_RULE.match(line)
         if found:
             counts[found[2]] = int(found[1])

@@ -17,6 +17,9 @@ _RULE_ID = re.compile(r" #([0-9a-f]{10})\"")
 _COMMENT = re.compile(r"--comment \"(.*?) #[0-9a-f]{10}\"")
 _WAY = re.compile(r" -[jg] (reyes-\S+)$")
 _SET_REFERENCE = re.compile(r"--match-set (\S+) ")
+_OPEN_COMMENT = re.compile(r'--comment "(?:[^"\\\n]++|\\.)*+\n')
+_QUOTED_COMMENT = re.compile(r'--comment "(?:[^"\\]++|\\.)*+"')
+"""What iptables-save quotes has a backslash before each quote and backslash of its own."""
 
 
 class LiveTable(Struct, frozen=True):
@@ -120,8 +123,12 @@ class Generation(Struct, frozen=True):
 
 
 def is_jump(line: str) -> bool:
-    """Tell whether a rule leads to the chain where our judgement starts."""
-    return line.endswith((f"-j {names.INPUT}", f"-g {names.INPUT}"))
+    """Tell whether a rule leads to the chain where our judgement starts.
+
+    One whose comment has a tab is left to others: it may be a newline (`in_one_line_each`), and
+    no command that iptables-restore reads could delete that rule.
+    """
+    return "\t" not in line and line.endswith((f"-j {names.INPUT}", f"-g {names.INPUT}"))
 
 
 def comment_of(line: str) -> str:
@@ -133,6 +140,17 @@ def comment_of(line: str) -> str:
     return way_comment(way.split()[-1]) if way else line
 
 
+def in_one_line_each(text: str) -> str:
+    """Write a tab for each newline in a comment of `iptables-save` text.
+
+    iptables-save prints it as it is, iptables-restore takes the rest of the comment for another
+    line. A tab is as long, changes nothing that the rule does, and can be read back.
+    """
+    if not _OPEN_COMMENT.search(text):  # so it is nearly always, and quicker
+        return text
+    return _QUOTED_COMMENT.sub(lambda comment: comment[0].replace("\n", "\t"), text)
+
+
 def parse_table(text: str, family: Family) -> LiveTable:
     """Read the filter table in `iptables-save` text; an absent table is an empty one.
 
@@ -140,18 +158,24 @@ def parse_table(text: str, family: Family) -> LiveTable:
     """
     policies: dict[str, str] = {}
     rules: dict[str, list[str]] = {}
+    last: list[str] = []
     table = ""
-    for line in text.split("\n"):  # comments may hold what splitlines() takes for line ends
+    for line in in_one_line_each(text).split("\n"):  # splitlines() would see more line ends
         if line.startswith("*"):
             table = line[1:]
         elif table != "filter":
             continue
+        elif line == "COMMIT":
+            table = ""
         elif line.startswith(":"):
             chain, policy, *_ = line[1:].split()
             policies[chain] = policy
         elif line.startswith("-A "):
             _, chain, *_ = line.split(None, 2)
-            rules.setdefault(chain, []).append(line.rstrip())
+            last = rules.setdefault(chain, [])
+            last.append(line.rstrip())
+        elif last and line and not line.startswith("#"):  # a newline in a name: nothing quotes it
+            last[-1] += f"\t{line.rstrip()}"
     return LiveTable(
         family,
         policies,

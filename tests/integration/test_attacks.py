@@ -28,12 +28,9 @@ from reyes.errors import (
     ReyesError,
     SignatureError,
 )
-from reyes.follower import nothing_live
-from reyes.net import Family
-from reyes.netfilter.live import LiveKernel
-from reyes.netfilter.plan import CommitPlan, FilterTable, Step
 from reyes.ruleset import Region, count
 from reyes.state import State
+from tests.fakes.memory_kernel import MemoryKernel
 from tests.gnupg_home import LONG_AGO, GnupgHome, gnupg_home
 from tests.worlds import document, shrunk, small_world
 
@@ -61,33 +58,13 @@ class Attacker:
         return self.home.sign(payload, key or self.leader, *options)
 
 
-class RecordingKernel:
-    """An empty packet filter that notes each step it is told to do."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-
-    def read(self, *, refuse_split: bool = True) -> LiveKernel:
-        assert refuse_split
-        return nothing_live(Family)
-
-    def read_members(self) -> dict[str, tuple[str, ...]]:
-        return {}
-
-    def execute(self, plan: CommitPlan) -> None:
-        self.steps += plan.steps
-
-    def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
-        raise AssertionError(f"the way back to {before} in a {filter_table} table is taken")
-
-
 class Victim:
     """A host whose follower has applied one ruleset a moment ago."""
 
     def __init__(self, directory: Path, keyring: Path, pins: tuple[str, ...]) -> None:
         self.now = int(time.time())
         self.baseline = document(self.now)
-        self.kernel = RecordingKernel()
+        self.kernel = MemoryKernel()
         self._object = directory / "ruleset.gpg"
         self._state = directory / "state"
         self._config = directory / "config.yaml"
@@ -122,7 +99,7 @@ class Victim:
         return result.exit_code, result.output
 
     def traces(self) -> tuple[dict[str, bytes], int]:
-        """Everything that an accepted ruleset changes: files of state, and kernel steps.
+        """Everything that an accepted ruleset changes: files of state, and commits.
 
         That a ruleset looked implausible is noted on purpose, and nothing else of it. What the
         last run ended with is told for people, and believed by nobody.
@@ -132,7 +109,7 @@ class Victim:
         if "state.json" in files:
             state = msgspec.json.decode(files["state.json"], type=State)
             files["state.json"] = msgspec.json.encode(replace(state, implausible=()))
-        return files, len(self.kernel.steps)
+        return files, len(self.kernel.executed)
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +130,10 @@ def victim(attacker: Attacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def accepted(victim: Victim, blob: bytes) -> None:
-    steps = len(victim.kernel.steps)
+    commits = len(victim.kernel.executed)
     code, said = victim.attempt(blob)
     assert code == 0, said
-    assert len(victim.kernel.steps) > steps
+    assert len(victim.kernel.executed) > commits
 
 
 def refused(victim: Victim, blob: bytes, error: type[ReyesError], reason: str) -> None:

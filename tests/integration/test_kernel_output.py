@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reyes.adapters.kernel import Kernel
-from reyes.errors import KernelError
+from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 
 TABLE = b"*filter\n:INPUT ACCEPT [0:0]\n%sCOMMIT\n"
@@ -59,9 +59,32 @@ def test_only_iptables_itself_says_that_a_table_is_incompatible(commands: Comman
     rule = b'-A INPUT -m comment --comment "mode x is incompatible" -j ACCEPT'
     commands.say("iptables-save", TABLE % (rule + b"\n"))
     assert input_rules() == (rule.decode(),)
+    rule = b'-A INPUT -m comment --comment "\n# Table filter is incompatible, use nft" -j ACCEPT'
+    commands.say("iptables-save", TABLE % (rule + b"\n"))
+    assert input_rules() == (rule.decode().replace("\n", "\t"),)
     commands.say("iptables-save", b"# Table `filter' is incompatible, use 'nft' tool.\n")
     with pytest.raises(KernelError, match="iptables-save cannot read the whole filter table"):
         Kernel().read()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("#!{directory}/absent\n", "No such file or directory"),
+        ("#!{directory}/data\n", "Permission denied"),
+        ("not a program\n", "Exec format error"),
+    ],
+)
+@pytest.mark.usefixtures("commands")
+def test_a_command_that_cannot_be_started_is_named(
+    tmp_path: Path, script: str, reason: str
+) -> None:
+    (tmp_path / "data").touch(0o644)
+    (tmp_path / "iptables-save").write_text(script.format(directory=tmp_path))
+    with pytest.raises(ConfigError) as refused:
+        Kernel().read()
+    assert refused.value.message == f"cannot start {tmp_path}/iptables-save: {reason}"
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize("line", [b":INPUT\n", b"-A \n"])

@@ -3,6 +3,7 @@
 import pytest
 
 from reyes.net import Family
+from reyes.netfilter.counters import Packets, parse_packets
 from reyes.netfilter.live import (
     LiveKernel,
     LiveSet,
@@ -84,6 +85,55 @@ def test_referenced_sets() -> None:
     assert parse_table(SAVED, Family.V4).referenced_sets == {"f2b", WEB}
 
 
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "ticket 12\nallow ssh",
+        "allowed:\n* ssh\n* more",
+        "x\n:\n-A",
+        "a\n-A INPUT -j reyes-input\nb",
+        "x\nCOMMIT\n*filter\n:reyes-x - [0:0]\n",
+        "\n\n",
+        r"say \"yes" + '\nor \\" no\\\\',
+        "back\\\\\n",
+    ],
+)
+def test_a_comment_with_a_newline_is_of_one_rule(comment: str) -> None:
+    """The newline is a tab then: that is what iptables-restore can read."""
+    others = (
+        r'-A INPUT -m comment --comment "all \"quoted\" \\" -j ACCEPT',
+        '-A INPUT -m comment --comment "" -j ACCEPT',
+        '-A INPUT -i we"ird -m comment --comment "a b" -j ACCEPT',
+        '-A INPUT -i "weird -j ACCEPT',
+    )
+    rule = f'-A INPUT -p tcp --dport 22 -m comment --comment "{comment}" -j ACCEPT'
+    rules = (*others, rule, *others)
+    table = parse_table(
+        "\n".join(("*filter", ":INPUT DROP [0:0]", *rules, "COMMIT", "")), Family.V4
+    )
+    assert table.policies == {"INPUT": "DROP"}
+    assert table.rules["INPUT"] == (*others, rule.replace("\n", "\t"), *others)
+
+
+def test_a_name_with_a_newline_is_of_one_rule_though_nothing_quotes_it() -> None:
+    text = (
+        '*filter\n-A INPUT -m recent --set --name x\n"y --rsource\n-A INPUT -j DROP\nCOMMIT\n#\n'
+    )
+    assert parse_table(text, Family.V4).rules["INPUT"] == (
+        '-A INPUT -m recent --set --name x\t"y --rsource',
+        "-A INPUT -j DROP",
+    )
+
+
+def test_verdicts_are_not_counted_in_comments() -> None:
+    text = (
+        "*filter\n[3:9] -A reyes-accept -j ACCEPT\n[4:9] -A reyes-drop -j DROP\n"
+        '[5:9] -A x -m comment --comment "a\n[6:9] -A reyes-drop -j DROP" -j ACCEPT\n'
+        '[5:9] -A x -m comment --comment "a\x0b[6:9] -A reyes-drop -j DROP" -j ACCEPT\nCOMMIT\n'
+    )
+    assert parse_packets(text) == Packets(accepted=3, denied=4)
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"])
 def test_an_absent_table_is_an_empty_one(text: str) -> None:
     table = parse_table(text, Family.V6)
@@ -98,6 +148,7 @@ def test_an_absent_table_is_an_empty_one(text: str) -> None:
         ("-A INPUT -g reyes-input", True),
         ("-A INPUT -i eth0 -j reyes-input", True),
         ("-A INPUT -j reyes-input2", False),
+        ('-A INPUT -m comment --comment "two\tlines" -j reyes-input', False),
         ("-A INPUT -j my-reyes-input", False),
         ('-A INPUT -m comment --comment "x -j reyes-input" -j ACCEPT', False),
     ],
