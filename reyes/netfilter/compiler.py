@@ -107,13 +107,13 @@ class _FamilyCompiler:
         entry = Chain(names.INPUT, tuple(self._input_rules()))
         if not any(rule.target == Goto(names.INGRESS) for rule in entry.rules):
             return Table(self._family, (entry,))
-        primary, *others = self._policy.interfaces
-        apart = [other for other in others if other.groups != primary.groups]
-        first, *branches = self._interface_chains(primary, 0, names.INGRESS)
-        ingress = Chain(names.INGRESS, (*self._ingress_rules(primary, apart), *first.rules))
-        chains = [entry, ingress, *branches]
-        for number, other in enumerate(apart, start=1):
-            chains += self._interface_chains(other, number, names.interface_chain(other.id))
+        first, *branches = self._interface_chains(self._policy.interfaces[0], 0, names.INGRESS)
+        rules, chains = [*self._ingress_rules()], list(branches)
+        for number, (other, matches) in enumerate(self._apart(), start=1):
+            own = names.interface_chain(other.id)
+            rules += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]
+            chains += self._interface_chains(other, number, own)
+        chains = [entry, Chain(names.INGRESS, (*rules, *first.rules)), *chains]
         chains.append(Chain(names.ACCEPT, tuple(_accept_rules(host))))
         chains.append(Chain(names.DROP, tuple(_drop_rules(host))))
         return Table(self._family, tuple(chains))
@@ -148,22 +148,22 @@ class _FamilyCompiler:
                     comment = f"not judged: own VPC {vpc.id} {cidr}"
                     yield Rule((Source(network),), Verdict.RETURN, comment)
 
-    def _ingress_rules(
-        self, primary: InterfacePolicy, apart: list[InterfacePolicy]
-    ) -> Iterator[Rule]:
+    def _ingress_rules(self) -> Iterator[Rule]:
         yield _established_rule(self._policy.host)
         protocol = "icmp" if self._family is Family.V4 else "icmpv6"
         for kind, meaning in INNOCUOUS_ICMP[self._family]:
             service = Icmp(protocol=protocol, type=kind, code=-1)  # type: ignore[arg-type]  # one of two literals
             yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
+
+    def _apart(self) -> Iterator[tuple[InterfacePolicy, Iterable[Match]]]:
+        """Yield interfaces that need rules of their own, with what matches their addresses."""
+        primary, *others = self._policy.interfaces
         taken = list(primary.addresses)
-        for interface in self._policy.interfaces[1:]:
-            if interface in apart:
-                chain = Goto(names.interface_chain(interface.id))
-                own = filter(self._has, interface.addresses)
-                parts = [part for address in own for part in without(address, taken)]
-                for match in self._destinations(interface, parts):
-                    yield Rule((match,), chain, f"to {interface.id}")
+        for interface in others:
+            own = filter(self._has, interface.addresses)
+            parts = [part for address in own for part in without(address, taken)]
+            if parts and interface.groups != primary.groups:
+                yield interface, self._destinations(interface, parts)
             taken += interface.addresses
 
     def _destinations(self, interface: InterfacePolicy, parts: list[Network]) -> Iterable[Match]:

@@ -61,7 +61,6 @@ def test_a_chain_that_goes_is_told() -> None:
     assert told(WANTED, kernel) == (
         "- IPv4 reyes-ingress: to eni-0000001a",
         "- IPv4 reyes-eni-0000001a: denied: no rule of eni-0000001a allows it",
-        "- IPv6 reyes-eni-0000001a: denied: no rule of eni-0000001a allows it",
     )
 
 

@@ -411,3 +411,4 @@ def test_an_address_of_two_interfaces_is_the_primary_ones() -> None:
     own = (OWN_INTERFACE, changed(OWN_INTERFACE, id="eni-0000001a", device=1, groups=()))
     dataplane = compiled(case(own=own))
     assert group_rules(dataplane, V4) == [DENIED]
+    assert chain_names(dataplane, V4) == ALL_CHAINS
