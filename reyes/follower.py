@@ -392,6 +392,6 @@ def _fingerprint(dataplane: Dataplane) -> str:
     for entry in dataplane.sets:
         digest.update(entry.name.encode())
     for table in dataplane.tables:
-        for chain in table.rendered:
-            digest.update("".join(table.identities(chain)).encode())
+        for identities in table.identities.values():
+            digest.update("".join(identities).encode())
     return digest.hexdigest()

@@ -147,9 +147,13 @@ class Table(Struct, frozen=True, dict=True):
         """What each rule is known by and its `-A` line, by chain, in the order of the chains."""
         return {chain.name: render_chain(chain, self.family) for chain in self.chains}
 
-    def identities(self, chain: str) -> tuple[str, ...]:
-        """Return what a chain's rules are known by."""
-        return tuple(identity for identity, _ in self.rendered[chain])
+    @cached_property
+    def identities(self) -> Mapping[str, tuple[str, ...]]:
+        """What each rule is known by, by chain."""
+        return {
+            chain: tuple(identity for identity, _ in rules)
+            for chain, rules in self.rendered.items()
+        }
 
     def line(self, chain: str, rule: Rule) -> str:
         """Return the `-A` line of a chain's rule."""

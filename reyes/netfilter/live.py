@@ -40,6 +40,14 @@ class LiveTable(Struct, frozen=True):
         found = ((_RULE_ID.search(line), line) for line in lines)
         return tuple(match[1] if match else way_id(line) for match, line in found)
 
+    def shows(self, chains: Mapping[str, tuple[str, ...]]) -> bool:
+        """Tell whether our chains are these, by what their rules are known by, and in force."""
+        return (
+            self.jumps_right
+            and set(self.own_chains) == chains.keys()
+            and all(self.identities(chain) == known_by for chain, known_by in chains.items())
+        )
+
     @property
     def jumps(self) -> tuple[int, ...]:
         """The positions in INPUT, from 0, of rules that lead to our chains."""

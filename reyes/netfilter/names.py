@@ -52,6 +52,11 @@ def set_label(name: str) -> str:
     return name.rpartition(":")[0]
 
 
+def set_family(name: str) -> Family:
+    """Return the family of one of our sets."""
+    return Family(int(name[1]))
+
+
 def _plain(label: str) -> str:
     """Keep what a set name can show without quoting; group names may hold anything else."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", label)[:_MAX_LABEL_LENGTH] or "_"

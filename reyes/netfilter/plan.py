@@ -23,6 +23,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import IPSet, create_text, repair_text
 from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, Generation, LiveKernel, LiveTable
+from reyes.netfilter.names import set_family
 
 FilterTable = Literal["shared", "exclusive"]
 
@@ -91,7 +92,7 @@ def plan_commit(
         table
         for table in dataplane.tables
         if table.family in by_family
-        and not _is_right(table, by_family[table.family], filter_table)
+        and not is_right(table.identities, by_family[table.family], filter_table)
     ]
     if changed:
         steps += [_restore(table, by_family[table.family], filter_table) for table in changed]
@@ -130,8 +131,7 @@ def plan_return(
 
     `drifted` is as for `plan_commit`.
     """
-    families = {str(family.value) for family in live.families}
-    named = sorted(name for name in generation.referenced_sets if name[1] in families)
+    named = sorted(n for n in generation.referenced_sets if set_family(n) in live.families)
     remembered = [
         _remembered(generation, name)
         for name in named
@@ -174,7 +174,7 @@ def _fill(sets: Sequence[IPSet], live: LiveKernel, drifted: frozenset[str]) -> l
 
 
 def _remembered(generation: Generation, name: str) -> IPSet:
-    return IPSet(name, Family(int(name[1])), generation.members[name])
+    return IPSet(name, set_family(name), generation.members[name])
 
 
 def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
@@ -214,11 +214,14 @@ def rehearsal(table: Table, chains: Iterable[str]) -> str:
 
 def in_force(table: Table, live: LiveTable) -> bool:
     """Tell whether a live table shows all of a table's rules in order, and the jump first."""
-    return (
-        live.jumps_right
-        and set(live.own_chains) == table.rendered.keys()
-        and not differing(table, live)
-    )
+    return live.shows(table.identities)
+
+
+def is_right(
+    chains: Mapping[str, tuple[str, ...]], live: LiveTable, filter_table: FilterTable
+) -> bool:
+    """Tell whether a live table shows these chains, and nothing else where all of it is ours."""
+    return live.shows(chains) and not (filter_table == "exclusive" and live.foreign)
 
 
 def differing(table: Table, live: LiveTable) -> tuple[str, ...]:
@@ -226,12 +229,8 @@ def differing(table: Table, live: LiveTable) -> tuple[str, ...]:
     return tuple(
         chain
         for chain in table.rendered
-        if chain not in live.policies or live.identities(chain) != table.identities(chain)
+        if chain not in live.policies or live.identities(chain) != table.identities[chain]
     )
-
-
-def _is_right(table: Table, live: LiveTable, filter_table: FilterTable) -> bool:
-    return in_force(table, live) and not (filter_table == "exclusive" and live.foreign)
 
 
 def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> RestoreTable:
