@@ -5,12 +5,8 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
-from botocore.parsers import ResponseParserError
 
 from reyes.errors import ConfigError
-
-CALL_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
-"""What a call can finally fail with; botocore retries before it raises."""
 
 
 @contextmanager
@@ -26,15 +22,19 @@ def usable_settings() -> Iterator[None]:
 
 
 def code_of(error: Exception) -> str:
-    """Return AWS's code of an error, empty if AWS did not answer."""
-    return error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    """Return AWS's code of an error, or the HTTP status alone; empty if AWS did not answer."""
+    if not isinstance(error, ClientError):
+        return ""
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return error.response.get("Error", {}).get("Code") or str(status)
 
 
 def text_of(error: Exception) -> str:
-    """Return what an error says."""
+    """Return what an error says, of an odd reply the exception that botocore tripped with."""
     if isinstance(error, ClientError):
-        return f"{code_of(error)}: {error.response['Error'].get('Message', 'no message')}"
-    return str(error)
+        message = error.response.get("Error", {}).get("Message", "no message")
+        return f"{code_of(error)}: {message}"
+    return str(error) if isinstance(error, BotoCoreError) else repr(error)
 
 
 def is_unreachable(error: Exception) -> bool:

@@ -21,11 +21,11 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from msgspec import Struct
 
 from reyes import __version__
-from reyes.adapters.aws import CALL_ERRORS, code_of, text_of, usable_settings
+from reyes.adapters.aws import code_of, text_of, usable_settings
 from reyes.adapters.ec2_model import CALLS, cut_model
 from reyes.adapters.threads import side_by_side
 from reyes.config import SourceConfig
-from reyes.errors import ConfigError, SourceError
+from reyes.errors import ConfigError, ReyesError, SourceError
 from reyes.inventory import Inventory, View, named_prefix_lists
 from reyes.replies import PrefixListEntry
 
@@ -253,7 +253,9 @@ def _naming(source: SourceConfig, call: str) -> Iterator[None]:
     """Turn whatever finally goes wrong with a call into an error that names source and call."""
     try:
         yield
-    except CALL_ERRORS as error:
+    except (ReyesError, _StoppedError):
+        raise
+    except Exception as error:
         raise SourceError(
             f"{source_name(source)}: {call} failed: {text_of(error)}", _hint(source, call, error)
         ) from error

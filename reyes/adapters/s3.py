@@ -14,9 +14,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from reyes import __version__
-from reyes.adapters.aws import CALL_ERRORS, code_of, is_unreachable, text_of, usable_settings
+from reyes.adapters.aws import code_of, is_unreachable, text_of, usable_settings
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
-from reyes.errors import SignatureError, SourceError, UnreachableError
+from reyes.errors import ReyesError, SignatureError, SourceError, UnreachableError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -26,6 +26,7 @@ CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 15
 
 _NOT_MODIFIED = 304
+_REDIRECTS = frozenset({301, 302, 307, 308})
 _FORBIDDEN = 403
 _NOT_FOUND = 404
 _LOST = frozenset({409, 412})
@@ -135,7 +136,9 @@ class S3Store:
         """Turn whatever finally goes wrong with a call into an error that names the object."""
         try:
             yield
-        except CALL_ERRORS as error:
+        except ReyesError:
+            raise
+        except Exception as error:
             kind = UnreachableError if is_unreachable(error) else SourceError
             raise kind(
                 f"{self._where(key)}: {call} failed: {text_of(error)}", _hint(call, error)
@@ -160,9 +163,18 @@ def _status(error: ClientError) -> int:
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
+def _is_redirect(error: Exception) -> bool:
+    """Tell whether S3 sent us elsewhere; most kinds of it botocore answers by asking for ever."""
+    if isinstance(error, ClientError):
+        return _status(error) in _REDIRECTS
+    return isinstance(error, RecursionError)
+
+
 def _hint(call: str, error: Exception) -> str:
     if isinstance(error, NoCredentialsError):
         return "give this host an instance role that may use the bucket, or set AWS_PROFILE"
+    if _is_redirect(error):
+        return "S3 redirects, http to https perhaps: let AWS_ENDPOINT_URL_S3 say where it leads"
     if not isinstance(error, ClientError):
         return "does this host reach S3? The next run tries again"
     if code_of(error) == "NoSuchBucket":

@@ -16,6 +16,7 @@ class Answer:
 
     status: int
     body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Trick = Answer | Literal["drop", "cut", "forward"]
@@ -74,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.relay()
 
+    def do_HEAD(self) -> None:
+        self.relay()
+
     def do_PUT(self) -> None:
         self.relay()
 
@@ -82,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         trick = self.server.proxy.next_trick(self.command)
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         if isinstance(trick, Answer):
-            self.answer(trick.status, [], trick.body, len(trick.body))
+            self.answer(trick.status, [*trick.headers], trick.body, len(trick.body))
             return
         status, headers, reply = self.forward(body)
         self.close_connection = trick != "forward"

@@ -429,6 +429,34 @@ def test_a_reply_that_is_no_xml_is_a_failed_call(
         read()
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (301, "<html/>"),
+        (400, "<Response><Errors/></Response>"),
+        (500, "<Response><Errors><Error/></Errors></Response>"),
+    ],
+)
+@pytest.mark.parametrize("role", [None, ROLE])
+def test_a_reply_that_botocore_cannot_take_is_a_failed_call(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch, status: int, body: str, role: str | None
+) -> None:
+    monkeypatch.setattr(ec2, "reply", lambda _: (status, body))
+
+    call = rf"as {ROLE}: AssumeRole" if role else r"Describe\w+"
+    with pytest.raises(SourceError, match=rf"^us-west-2:? {call} failed: (301|\w+Error\()"):
+        read(SourceConfig(region="us-west-2", role_arn=role))
+
+
+def test_a_role_without_credentials_is_a_failed_call(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ec2, "reply", lambda _: (200, "<html/>"))
+
+    with pytest.raises(SourceError, match=f"as {ROLE}: AssumeRole failed: KeyError"):
+        read(SourceConfig(region="us-west-2", role_arn=ROLE))
+
+
 def test_an_endpoint_that_nobody_listens_on_is_a_failed_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

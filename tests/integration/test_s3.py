@@ -1,6 +1,7 @@
 """The store over HTTP: moto's S3, and a proxy before it for what goes wrong on the way."""
 
 import itertools
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 from botocore.config import Config as ClientSettings
 
+from reyes.adapters.deadline import DeadlineError, deadline
 from reyes.adapters.s3 import S3Store, make_s3_client
 from reyes.cli.rulesets import StoreSource
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
@@ -197,6 +199,55 @@ def test_one_failure_is_tried_again_and_two_are_unavailable(
 
     proxy.play("GET", trick, trick)
     with pytest.raises(SourceError, match="GetObject failed"):
+        store.fetch()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_store_that_redirects_is_unavailable(
+    store: S3Store, bucket: str, proxy: Proxy, status: int
+) -> None:
+    elsewhere = [Answer(status, headers=(("Location", "https://127.0.0.1/"),))] * 1000
+    for method in ("GET", "PUT", "HEAD"):
+        proxy.play(method, *elsewhere)
+
+    for call, what in (
+        ("GetObject", store.fetch),
+        ("GetObject", store.current),
+        ("PutObject", lambda: store.publish(Envelope(b"first"), None)),
+    ):
+        with pytest.raises(SourceError) as caught:
+            what()
+        said = caught.value.message
+        assert said.startswith(f"s3://{bucket}/{KEY}: {call} failed: ")
+        assert f"{status}: " in said or "RecursionError" in said
+        assert "redirects" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("status", [300, 304, 403, 404, 412, 500])
+def test_a_reply_that_botocore_cannot_take_is_unavailable(
+    store: S3Store, bucket: str, proxy: Proxy, status: int
+) -> None:
+    odd = Answer(status, headers=(("x-amz-checksum-crc32", "abc"),))
+    for read in (store.current, store.fetch):
+        proxy.play("GET", odd, odd)
+        with pytest.raises(
+            SourceError, match=f"^s3://{bucket}/{KEY}: GetObject failed: ."
+        ) as told:
+            read()
+        assert str(status) in told.value.message or "Error(" in told.value.message
+
+
+def test_a_deadline_and_own_errors_pass_through_a_call(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise ConfigError("no settings")
+
+    monkeypatch.setattr(store, "_get", lambda **_: signal.pause())
+    with pytest.raises(DeadlineError), deadline(0.01):
+        store.fetch()
+    monkeypatch.setattr(store, "_get", refuse)
+    with pytest.raises(ConfigError, match="no settings"):
         store.fetch()
 
 

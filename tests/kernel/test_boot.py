@@ -112,3 +112,11 @@ def test_connection_tracking_gets_its_room_at_boot(booting: FollowerHost) -> Non
     assert done.returncode == 0, done.stdout
     assert "cannot raise /proc/sys/net/netfilter/nf_conntrack_max to 2147483647" in done.stdout
     assert booting.in_force() == (1, 1)
+
+
+def test_a_dry_run_knows_who_it_is_without_a_metadata_service(host: FollowerHost) -> None:
+    host.apply(0)
+    remember(host, machine_id())
+    done = host.run("--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert f"taken as {INSTANCE}, as before" in done.stdout
