@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LONG_AGO = ("--faked-system-time", "20200101T000000!")
+FAR_AHEAD = ("--faked-system-time", "20900101T000000!")
 
 
 class GnupgHome:

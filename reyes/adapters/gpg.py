@@ -131,7 +131,10 @@ class Gpg:
         # A capital S: some part of the key can sign at this time.
         if "S" not in key["cap"]:
             state = {"e": "has expired", "r": "was revoked"}.get(key["trust"], "cannot sign")
-            raise ConfigError(f"the key {where} {state}", "`reyes keygen` makes a new one")
+            raise ConfigError(
+                f"the key {where} {state}",
+                "is the clock right? Else `reyes keygen` makes a new key",
+            )
         return frozenset({self._signing_key, *(subkey[2] for subkey in key["subkeys"])})
 
     def _public_keyring(self) -> Path:

@@ -16,7 +16,7 @@ from reyes.adapters.gpg import KEYRING_FILE, Gpg
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope, SignatureReport
 from reyes.errors import ConfigError, SignatureError
 from reyes.trust import authenticate
-from tests.gnupg_home import LONG_AGO, GnupgHome, gnupg_home
+from tests.gnupg_home import FAR_AHEAD, LONG_AGO, GnupgHome, gnupg_home
 from tests.worlds import document
 
 NOW = 1_795_000_000
@@ -39,6 +39,7 @@ class Workshop:
     locked: str
     rsa: str
     dying: str
+    unborn: str
 
     def gpg(self, key: str) -> Gpg:
         return Gpg(self.home.path, key)
@@ -70,6 +71,7 @@ def workshop() -> Iterator[Workshop]:
             locked=home.generate("Locked", passphrase="secret"),
             rsa=home.generate("Rsa", algorithm="rsa2048"),
             dying=home.generate("Dying", expire="30d"),
+            unborn=home.generate("Unborn", *FAR_AHEAD),
         )
         ring = [v for k, v in vars(shop).items() if k not in ("home", "outsider", "subkey")]
         before = home.sign(PAYLOAD, shop.revoked)
@@ -133,6 +135,7 @@ def test_expiry_of_the_signing_key_is_reported(workshop: Workshop) -> None:
         ("revoked", "was revoked"),
         ("locked", "no pinentry"),
         ("subkey", "there is no secret key"),
+        ("unborn", "cannot sign"),
     ],
 )
 def test_key_that_cannot_sign_is_named_with_the_reason(
@@ -143,6 +146,14 @@ def test_key_that_cannot_sign_is_named_with_the_reason(
         workshop.gpg(fingerprint).sign(PAYLOAD)
     assert fingerprint in caught.value.message
     assert caught.value.hint
+
+
+def test_who_signs_before_the_key_was_made_is_told_to_look_at_the_clock(
+    workshop: Workshop,
+) -> None:
+    with pytest.raises(ConfigError, match="cannot sign") as caught:
+        workshop.gpg(workshop.unborn).sign(PAYLOAD)
+    assert "clock" in (caught.value.hint or "")
 
 
 def test_unknown_key_is_never_replaced_by_another(workshop: Workshop) -> None:
@@ -260,6 +271,20 @@ def test_no_change_of_a_message_makes_another_text_good(workshop: Workshop) -> N
 def test_sha1_signature(workshop: Workshop) -> None:
     blob = workshop.home.sign(PAYLOAD, workshop.rsa, "--digest-algo", "SHA1")
     assert "signature refused" in workshop.refuse(blob)
+
+
+def test_signature_that_is_older_than_its_key(workshop: Workshop) -> None:
+    blob = workshop.home.sign(PAYLOAD, workshop.leader, *LONG_AGO, "--ignore-time-conflict")
+    assert "signature refused: gpg says 'signature error'" in workshop.refuse(blob)
+
+
+def test_who_verifies_before_the_key_was_made_is_told_to_look_at_the_clock(
+    workshop: Workshop,
+) -> None:
+    report = workshop.inspect(workshop.home.sign(PAYLOAD, workshop.unborn, *FAR_AHEAD))
+    with pytest.raises(SignatureError, match="signature refused") as caught:
+        authenticate(report, frozenset({workshop.unborn}))
+    assert "clock" in (caught.value.hint or "")
 
 
 def test_literal_without_signature(workshop: Workshop) -> None:
