@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from reyes.host import InterfaceScope, IpsecScope, Scope, VpcScope
 from reyes.matching import GroupKey, GroupMatching
+from reyes.members import network_of
 from reyes.net import Address, canonical, family_of, parse_network, service_text
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
@@ -199,7 +200,7 @@ def _holds(peer: Peer, address: Address) -> bool:
 
 
 def _carried(interface: Interface, address: Address) -> str | None:
-    return next((a for a in interface.addresses if address in parse_network(a)), None)
+    return next((a for a in interface.addresses if address in network_of(a)), None)
 
 
 class Use(Struct, frozen=True, kw_only=True):

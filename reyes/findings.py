@@ -12,12 +12,17 @@ from typing import Literal
 
 from msgspec import Struct
 
+from reyes.host import IpsecScope, VpcScope
 from reyes.matching import GroupMatching
-from reyes.net import Everything, Network, Ports, canonical, contains, parse_network, service_text
+from reyes.members import JudgedSenders, network_of
+from reyes.net import Everything, Network, Ports, canonical, contains, service_text, span
 from reyes.policy import inexpressible, stands_for_nobody
 from reyes.ruleset import Content, Ingress, Region, SecurityGroup
 
-_EXCLUDE = "if this is the group that opens hosts to the VPN, name it in excluded_group_names"
+_EXCLUDE = (
+    "if this is the group that opens hosts to the VPN, name it in excluded_group_names,"
+    " else narrow the rule"
+)
 
 Severity = Literal["critical", "warning", "note"]
 
@@ -32,14 +37,18 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Finding, ...]:
-    """Look for doubtful things; `filtered` are the networks that hosts judge, None if all."""
+    """Look for doubtful things; `filtered` are the networks that hosts judge, None if all.
+
+    Raises:
+        SignatureError: one of the networks is none.
+    """
     order = ("critical", "warning", "note")
-    found = [*_vpc_findings(content, filtered), *_matched_findings(content)]
-    matching, carried = GroupMatching(content), _carried(content)
+    world = _World(content, filtered)
+    found = [*_vpc_findings(world), *_matched_findings(content, world.matching)]
     for region in content.regions:
-        finder = _RuleFinder(content, region, matching, carried, filtered)
+        finder = _RuleFinder(region, world)
         for group in region.groups:
-            if not matching.is_excluded(group):
+            if not world.matching.is_excluded(group):
                 for number, ingress in enumerate(group.ingress, start=1):
                     found += finder.findings(group, number, ingress)
     return tuple(
@@ -47,12 +56,35 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
     )
 
 
-def _vpc_findings(content: Content, filtered: tuple[Network, ...] | None) -> Iterator[Finding]:
+class _World:
+    """What is the same for the rules of all regions."""
+
+    def __init__(self, content: Content, filtered: tuple[Network, ...] | None) -> None:
+        self.matching = GroupMatching(content)
+        self.carried = _carried(content)
+        # Many rules name the same networks.
+        self.network = cache(network_of)
+        self.span = cache(lambda cidr: span(canonical(self.network(cidr))))
+        self.senders = cache(self._senders)
+        self.filtered = filtered
+        self.vpcs = {
+            (region.name, vpc.id): [self.network(cidr) for cidr in vpc.cidrs]
+            for region in content.regions
+            for vpc in region.vpcs
+        }
+
+    def _senders(self, region: str, vpc: str) -> JudgedSenders:
+        """Return the senders that hosts of a VPC judge; all if no networks are filtered."""
+        scope = IpsecScope() if self.filtered is None else VpcScope(self.filtered)
+        return JudgedSenders(self.vpcs.get((region, vpc), ()), scope)
+
+
+def _vpc_findings(world: _World) -> Iterator[Finding]:
+    filtered = world.filtered
     networks = [
-        (f"{vpc.id} in {region.name}", parse_network(cidr))
-        for region in content.regions
-        for vpc in region.vpcs
-        for cidr in vpc.cidrs
+        (f"{vpc} in {region}", network)
+        for (region, vpc), networks in world.vpcs.items()
+        for network in networks
     ]
     for (one, first), (other, second) in combinations(networks, 2):
         if one != other and first.version == second.version and first.overlaps(second):
@@ -74,8 +106,7 @@ def _vpc_findings(content: Content, filtered: tuple[Network, ...] | None) -> Ite
             )
 
 
-def _matched_findings(content: Content) -> Iterator[Finding]:
-    matching = GroupMatching(content)
+def _matched_findings(content: Content, matching: GroupMatching) -> Iterator[Finding]:
     for region in content.regions:
         for group in region.groups:
             meant = matching.meant_by(region.name, group)
@@ -106,28 +137,11 @@ def _carried(content: Content) -> frozenset[tuple[str, str]]:
 class _RuleFinder:
     """Findings about single rules of one region."""
 
-    def __init__(
-        self,
-        content: Content,
-        region: Region,
-        matching: GroupMatching,
-        carried: frozenset[tuple[str, str]],
-        filtered: tuple[Network, ...] | None,
-    ) -> None:
+    def __init__(self, region: Region, world: _World) -> None:
         self._region = region
-        self._matching = matching
-        self._filtered = filtered
+        self._world = world
         self._groups = {group.id: group for group in region.groups}
         self._prefix_lists = {entry.id: entry.cidrs for entry in region.prefix_lists}
-        self._own = {vpc.id: tuple(map(parse_network, vpc.cidrs)) for vpc in region.vpcs}
-        self._vpcs = [
-            (vpc.id, parse_network(cidr))
-            for r in content.regions
-            for vpc in r.vpcs
-            for cidr in vpc.cidrs
-        ]
-        self._carried = carried
-        self._parsed = cache(parse_network)  # many rules name the same networks
 
     def findings(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Finding]:
         for severity, kind, message in (
@@ -151,11 +165,11 @@ class _RuleFinder:
                 yield "warning", "unreadable prefix list", f"{prefix_list} stands for nobody"
         for reference in ingress.groups:
             named = self._groups.get(reference.id)
-            nobody = stands_for_nobody(reference, named, self._matching, self._region.name)
+            nobody = stands_for_nobody(reference, named, self._world.matching, self._region.name)
             if nobody:
                 yield "warning", "reference to nobody", f"{reference.id}: {nobody}"
-            elif named and self._carried.isdisjoint(
-                self._matching.meant_by(self._region.name, named)
+            elif named and self._world.carried.isdisjoint(
+                self._world.matching.meant_by(self._region.name, named)
             ):
                 yield "note", "group without members", f"{reference.id} ({named.name}) is empty"
 
@@ -165,8 +179,11 @@ class _RuleFinder:
                 pass
             case _:
                 return
-        foreign = (*(self._filtered or ()), *(n for vpc, n in self._vpcs if vpc != group.vpc))
-        for cidr in self._networks(ingress):
+        foreign = [
+            *(self._world.filtered or ()),
+            *(n for (_, vpc), own in self._world.vpcs.items() if vpc != group.vpc for n in own),
+        ]
+        for cidr in map(self._world.network, self._cidrs(ingress)):
             swallowed = [canonical(wide) for wide in foreign if contains(cidr, wide)]
             if swallowed:
                 yield (
@@ -177,23 +194,16 @@ class _RuleFinder:
 
     def _idle(self, group: SecurityGroup, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
         """Find rules that no judged packet can match: their sources are local or not judged."""
-        networks = self._networks(ingress)
-        if ingress.groups or not networks:
+        spans = [self._world.span(cidr) for cidr in self._cidrs(ingress)]
+        if ingress.groups or not spans:
             return
-        own = self._own.get(group.vpc, ())
-        if all(self._is_never_judged(network, own) for network in networks):
+        senders = self._world.senders(self._region.name, group.vpc)
+        if not any(map(senders.judges, spans)):
             yield "note", "rule that never matters", "no packet from its sources is judged"
 
-    def _is_never_judged(self, network: Network, own: tuple[Network, ...]) -> bool:
-        if self._filtered is None:
-            return False
-        return _inside(network, own) or not any(
-            network.version == f.version and network.overlaps(f) for f in self._filtered
-        )
-
-    def _networks(self, ingress: Ingress) -> list[Network]:
+    def _cidrs(self, ingress: Ingress) -> list[str]:
         listed = (cidr for p in ingress.prefix_lists for cidr in self._prefix_lists.get(p, ()))
-        return [self._parsed(cidr) for cidr in (*ingress.cidrs, *listed)]
+        return [*ingress.cidrs, *listed]
 
 
 def _inside(network: Network, outer: tuple[Network, ...]) -> bool:

@@ -10,7 +10,7 @@ from operator import itemgetter
 from reyes.errors import SignatureError
 from reyes.host import Scope, VpcScope
 from reyes.matching import GroupKey
-from reyes.net import Network, canonical, check_networks, is_within, span
+from reyes.net import Network, Span, canonical, check_networks, is_within, parse_network, span
 from reyes.ruleset import Content, Region, Vpc
 
 _Lists = list[list[str]]
@@ -28,16 +28,15 @@ class JudgedSenders:
             else None
         )
 
-    def hold(self, address: str) -> bool:
+    def judges(self, member: Span) -> bool:
         """Tell whether packets from a member can be judged at all."""
         if self._filtered is None:
             return True
-        member = span(address)
         if any(is_within(member, own) for own in self._own):
             return False
         return any(is_within(member, f) or is_within(f, member) for f in self._filtered)
 
-    def hold_all(self, vpc: Vpc) -> bool:
+    def judges_all(self, vpc: Vpc) -> bool:
         """Tell whether packets from all of a VPC are judged; its members need no look then."""
         if self._filtered is None:
             return True
@@ -82,7 +81,7 @@ def _entries(
     region: Region, lists: Mapping[str, _Lists], judged: JudgedSenders
 ) -> Iterator[tuple[str, _Lists]]:
     """Yield a region's judged addresses, each with the lists of the groups that carry it."""
-    whole = {vpc.id for vpc in region.vpcs if judged.hold_all(vpc)}
+    whole = {vpc.id for vpc in region.vpcs if judged.judges_all(vpc)}
     certain: list[tuple[str, _Lists]] = []
     doubtful: list[tuple[str, _Lists]] = []
     for interface in region.interfaces:
@@ -92,7 +91,13 @@ def _entries(
             found += [(address, own) for address in interface.addresses]
     check_addresses([address for address, _ in (*certain, *doubtful)])
     yield from certain
-    yield from (entry for entry in doubtful if judged.hold(entry[0]))
+    yield from (entry for entry in doubtful if judged.judges(span(entry[0])))
+
+
+def network_of(text: str) -> Network:
+    """Read a network that the ruleset holds; SignatureError if it is none."""
+    check_addresses((text,))
+    return parse_network(text)
 
 
 def check_addresses(texts: Sequence[str]) -> None:

@@ -17,14 +17,13 @@ from msgspec import Struct
 from reyes.errors import HostUnknownError
 from reyes.host import Host
 from reyes.matching import GroupKey, GroupMatching
-from reyes.members import JudgedSenders, check_addresses, members_of
+from reyes.members import JudgedSenders, check_addresses, members_of, network_of
 from reyes.net import (
     Icmp,
     Network,
     Ports,
     Protocol,
     Service,
-    parse_network,
     service_text,
 )
 from reyes.ruleset import (
@@ -71,6 +70,10 @@ class Omitted(Struct, frozen=True, kw_only=True):
     what: str
     reason: str
 
+    def __str__(self) -> str:
+        """Write it for people."""
+        return f"{self.group} rule {self.rule}: {self.what}: {self.reason}"
+
 
 class InterfacePolicy(Struct, frozen=True, kw_only=True):
     """What one interface of the host lets in."""
@@ -109,7 +112,7 @@ def suppose(content: Content, host: Host) -> HostPolicy:
     """
     region, interfaces = _own_interfaces(content, host)
     vpcs = tuple(_own_vpc(region, vpc) for vpc in sorted({i.vpc for i in interfaces}))
-    own_networks = tuple(_network(cidr) for vpc in vpcs for cidr in vpc.cidrs)
+    own_networks = tuple(network_of(cidr) for vpc in vpcs for cidr in vpc.cidrs)
     resolver = _Resolver(content, region, interfaces, host, own_networks)
     return HostPolicy(
         host=host,
@@ -148,11 +151,6 @@ def _own_vpc(region: Region, vpc_id: str) -> Vpc:
     )
 
 
-def _network(text: str) -> Network:
-    check_addresses((text,))
-    return parse_network(text)
-
-
 class _Resolver:
     """The look-ups of one resolution, each made once."""
 
@@ -186,7 +184,7 @@ class _Resolver:
                     allows += self._allows(group, number, ingress)
         return InterfacePolicy(
             id=interface.id,
-            addresses=tuple(_network(address) for address in interface.addresses),
+            addresses=tuple(network_of(address) for address in interface.addresses),
             groups=interface.groups,
             allows=tuple(allows),
         )

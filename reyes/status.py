@@ -132,7 +132,7 @@ def applied_dataplane(dataplane: Dataplane, *, at: int, seconds: float, enforced
     return Applied(
         at=at,
         seconds=seconds,
-        rules=sum(len(chain.rules) for table in dataplane.tables for chain in table.chains),
+        rules=dataplane.rules,
         sets=tuple(
             SetFill(name=entry.name, entries=len(entry.members), maximum=entry.maximum)
             for entry in dataplane.sets
@@ -176,8 +176,7 @@ def status_lines(status: Status, now: int) -> Iterator[str]:
     if status.applied:
         yield from _applied_lines(status.applied)
     for omitted in status.omitted:
-        where = f"{omitted.group} rule {omitted.rule}"
-        yield f"omitted       {where}: {omitted.what}: {omitted.reason}"
+        yield f"omitted       {omitted}"
     counters = status.counters
     refused = ", ".join(
         f"{number} {reason}" for reason, number in sorted(counters.refused.items())

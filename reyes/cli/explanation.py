@@ -62,7 +62,7 @@ def use_lines(use: GroupUse) -> Iterator[str]:
 def omitted_lines(omitted: tuple[Omitted, ...]) -> Iterator[str]:
     """Put into words what allows nothing here."""
     for one in omitted:
-        yield f"  omitted      {one.group} rule {one.rule}: {one.what}: {one.reason}"
+        yield f"  omitted      {one}"
 
 
 def packet_text(packet: Packet) -> str:

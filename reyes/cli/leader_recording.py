@@ -1,4 +1,4 @@
-"""What a leader's pass leaves behind: a log line of findings, and metrics for Prometheus.
+"""What a leader's pass leaves behind: log lines of findings, and metrics for Prometheus.
 
 A leader has no state directory: what a failed pass does not know stays in the metrics file as the
 pass before wrote it.
@@ -23,6 +23,9 @@ from reyes.status import Run
 
 if TYPE_CHECKING:
     from reyes.leader import Outcome
+
+NAMED = 3
+"""Critical findings that the log names: a missing name in the configuration makes one per VPC."""
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ def leader_recording(config: Config, *, leaves_traces: bool) -> Iterator[LeaderR
     content = record.outcome.ruleset.content
     findings = find(content, filtered_networks(config.follower))
     if record.outcome.status != "superseded":
+        for one in [one for one in findings if one.severity == "critical"][:NAMED]:
+            log.error("critical: %s: %s: %s", one.kind, one.where, one.message)
         log.info("findings: %s", _counts_text(findings))
     if leaves_traces:
         published = record.outcome.status == "published"

@@ -219,16 +219,9 @@ class FollowerPass:
             yield stack.enter_context(recording(settings, self._memory, force=self._options.force))
 
     def _known_host(self) -> Host:
-        """Ask who this host is, once; a metadata service that is silent now has told it before."""
+        """Ask who this host is, once."""
         if self._host is None:
-            try:
-                host = this_host(self._config)
-            except SourceError as error:
-                identity = self._memory.looking().load().identity
-                if identity is None:
-                    raise
-                host = remembered_host(self._config, identity)
-                log.warning("%s: taken as %s, as before", error.message, host.instance_id)
+            host = _known_host(self._config, self._memory.looking())
             self._host = _with_logging(host, self._options)
         return self._host
 
@@ -251,7 +244,7 @@ def dry_run(config: Config, options: Options) -> None:
     """Do all but remember and commit, as far as this user's rights go."""
     memory = DryMemory(Path(config.follower.state_directory))
     with deadline(config.follower.deadline):
-        host = _with_logging(this_host(config), options)
+        host = _with_logging(_known_host(config, memory), options)
         source = FileSource(options.ruleset) if options.ruleset else StoreSource(config)
         follower = _follower(config, memory, source)
         verified = follower.obtain(follower.ask(), force=options.force, remember=False)
@@ -259,9 +252,7 @@ def dry_run(config: Config, options: Options) -> None:
         prepared = follower.prepare(verified, host, live)
     click.echo(payload_text(prepared, config.follower.filter_table))
     for omitted in prepared.policy.omitted:
-        click.echo(
-            f"# omitted: {omitted.group} rule {omitted.rule}: {omitted.what}: {omitted.reason}"
-        )
+        click.echo(f"# omitted: {omitted}")
     _echo_changes(prepared, members, config.follower)
 
 
@@ -280,6 +271,19 @@ def remove(settings: FollowerConfig) -> None:
         click.echo(
             f"the next run applies it again, unless {settings.disable_file} exists", err=True
         )
+
+
+def _known_host(config: Config, memory: Memory) -> Host:
+    """Say who this host is; a metadata service that is silent now has told it before."""
+    try:
+        return this_host(config)
+    except SourceError as error:
+        identity = memory.load().identity
+        if identity is None:
+            raise
+        host = remembered_host(config, identity)
+        log.warning("%s: taken as %s, as before", error.message, host.instance_id)
+        return host
 
 
 def _with_logging(host: Host, options: Options) -> Host:
@@ -352,19 +356,13 @@ def _raise_conntrack_max(config: FollowerConfig) -> None:
 def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
     dataplane = prepared.dataplane
     for omitted in prepared.policy.omitted:
-        log.debug(
-            "omitted %s rule %d: %s: %s",
-            omitted.group,
-            omitted.rule,
-            omitted.what,
-            omitted.reason,
-        )
+        log.debug("omitted %s", omitted)
     log.log(
         logging.WARNING if outcome in ("repaired", "held") else logging.INFO,
         "%s serial=%d rules=%d sets=%d members=%d omitted=%d seconds=%.2f",
         outcome,
         prepared.verified.ruleset.header.serial,
-        sum(len(chain.rules) for table in dataplane.tables for chain in table.chains),
+        dataplane.rules,
         len(dataplane.sets),
         sum(len(entry.members) for entry in dataplane.sets),
         len(prepared.policy.omitted),

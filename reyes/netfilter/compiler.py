@@ -83,6 +83,11 @@ class Dataplane(Struct, frozen=True):
     sets: tuple[IPSet, ...]
     tables: tuple[Table, ...]
 
+    @property
+    def rules(self) -> int:
+        """The number of rules of both families."""
+        return sum(len(chain.rules) for table in self.tables for chain in table.chains)
+
 
 def compile_policy(policy: HostPolicy) -> Dataplane:
     """Say a host's policy in the kernel's terms."""

@@ -9,8 +9,8 @@ Order, with reasons (docs/design.md):
 5. Sets that nothing needs are destroyed, except those that the rules before the commit named:
    they are the way back.
 
-A plan is data. `--dry-run` prints it; `reyes.adapters.kernel` executes it and, if a step fails,
-undoes the steps before it.
+A plan is data: `reyes.adapters.kernel` executes it and, if a step fails, undoes the steps before
+it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

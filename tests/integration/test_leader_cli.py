@@ -360,10 +360,9 @@ def test_a_configuration_without_leader_is_refused(leader: Leader, ec2: Ec2Serve
     assert ec2.asked == []
 
 
-def open_wide(ec2: Ec2Server) -> None:
-    """One group that lets in all of a tunnel, and names a group that nobody knows."""
+def open_wide(ec2: Ec2Server, groups: int = 1) -> None:
+    """Groups that let in all of a tunnel, and name a group that nobody knows."""
     group = {
-        "groupId": "sg-0000000a",
         "groupName": "web",
         "ownerId": OWNER,
         "vpcId": "vpc-0a1b2c3d",
@@ -375,7 +374,8 @@ def open_wide(ec2: Ec2Server) -> None:
             }
         ],
     }
-    ec2.say("us-west-2", "DescribeSecurityGroups", [group])
+    named = [{**group, "groupId": f"sg-0000000{number}"} for number in "abcde"[:groups]]
+    ec2.say("us-west-2", "DescribeSecurityGroups", named)
 
 
 def test_what_is_doubtful_is_counted_in_the_log(leader: Leader, ec2: Ec2Server) -> None:
@@ -387,6 +387,37 @@ def test_what_is_doubtful_is_counted_in_the_log(leader: Leader, ec2: Ec2Server) 
     assert result.stderr.splitlines()[-1] == (
         "INFO findings: 1 critical, 1 warning; see reyes check-ruleset"
     )
+
+
+def test_a_typo_in_the_excluded_names_is_an_error_that_names_the_group(
+    leader: Leader, ec2: Ec2Server
+) -> None:
+    fill(ec2, 1)
+    open_wide(ec2)
+    leader.configure(excluded_group_names=["wed"])
+
+    result = leader.run()
+
+    (error,) = (line for line in result.stderr.splitlines() if line.startswith("ERROR "))
+    assert "open to whole networks: sg-0000000a (web) in us-west-2, rule 1: " in error
+    assert "name it in excluded_group_names" in error
+    assert (result.exit_code, leader.published() is None) == (0, False)
+
+    leader.configure(excluded_group_names=["web"])
+    assert "ERROR" not in leader.run("--dry-run").stderr
+
+
+def test_of_many_critical_findings_the_first_three_are_named(
+    leader: Leader, ec2: Ec2Server
+) -> None:
+    fill(ec2, 1)
+    open_wide(ec2, groups=5)
+
+    lines = leader.run("--dry-run").stderr.splitlines()
+
+    named = [line.partition(" (")[0] for line in lines if line.startswith("ERROR ")]
+    assert [line.rpartition(" ")[2] for line in named] == [f"sg-0000000{n}" for n in "abc"]
+    assert lines[-1].startswith("INFO findings: 5 critical, ")
 
 
 def test_metrics_tell_of_each_pass(leader: Leader, ec2: Ec2Server, tmp_path: Path) -> None:

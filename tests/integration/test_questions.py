@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.desk import Desk
-from tests.worlds import document
+from tests.worlds import allow, document, small_world, tcp
 
 DB, WEB = "i-0000000b", "10.2.0.10"
 
@@ -101,6 +102,35 @@ def test_an_expired_ruleset_is_explained_with_a_note(desk: Desk) -> None:
     result = desk.run("explain", "--ruleset", path, "--group", "web")
     assert result.exit_code == 0
     assert "note: ruleset expired" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check-ruleset",),
+        ("explain", "--from", WEB, "--port", "22", "--instance", DB, "--ruleset"),
+    ],
+)
+def test_a_bad_address_far_from_the_question_refuses_the_ruleset(
+    desk: Desk, command: tuple[str, ...]
+) -> None:
+    content = small_world()
+    regions = [
+        replace(
+            region,
+            groups=tuple(replace(one, ingress=(allow(tcp(22), "10.9"),)) for one in region.groups),
+            interfaces=tuple(
+                replace(one, addresses=("10.9",), groups=()) for one in region.interfaces
+            ),
+        )
+        if region.name == "eu-west-1"
+        else region
+        for region in content.regions
+    ]
+    path = desk.file(desk.signed(document(desk.now, replace(content, regions=tuple(regions)))))
+    result = desk.run(*command, path)
+    assert (result.exit_code, result.stdout) == (21, ""), result.exception
+    assert "the ruleset holds a bad address: '10.9'" in result.stderr
 
 
 def test_findings_are_told_with_their_weight(desk: Desk) -> None:

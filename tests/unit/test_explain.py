@@ -4,8 +4,10 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from reyes.config import FailsafeConfig, FollowerConfig
+from reyes.errors import SignatureError
 from reyes.explain import Explanation, explain, group_uses, may_reach, members_at
 from reyes.host import configured_host
 from reyes.net import Everything
@@ -161,6 +163,16 @@ def test_what_is_left_out_is_told() -> None:
         (5, "sg-00000002"),
         (5, "sg-0000dead"),
     ]
+
+
+@pytest.mark.parametrize("bad", ["10.3.0.7/24", "10.3", "web"])
+def test_an_address_elsewhere_that_is_none_refuses_the_ruleset(bad: str) -> None:
+    content = two_vpcs()
+    stranger = interface("00000003", bad, "sg-00000009", vpc="vpc-0000000b")
+    east = content.regions[0]
+    east = replace(east, interfaces=(*east.interfaces, stranger))
+    with pytest.raises(SignatureError, match=f"bad address: '?{bad}"):
+        ask(replace(content, regions=(east, content.regions[1])), "10.9.9.9", 22)
 
 
 def test_all_that_may_reach_an_instance_is_listed_by_service() -> None:

@@ -3,10 +3,12 @@
 from ipaddress import ip_network
 
 import pytest
+from msgspec.structs import replace
 
+from reyes.errors import SignatureError
 from reyes.findings import Finding, find
 from reyes.net import Everything, Network
-from reyes.ruleset import Content, GroupReference, Region
+from reyes.ruleset import Content, GroupReference, PrefixList, Region
 from tests.worlds import allow, group, icmp, interface, tcp, vpc, world
 
 FILTERED: tuple[Network, ...] = (ip_network("10.0.0.0/8"),)
@@ -94,6 +96,25 @@ def test_vpcs_that_overlap_or_are_not_judged_are_found() -> None:
     outside = world(east("172.20.0.0/16"), west())
     assert kinds(outside) == ["warning: VPC outside filtered_cidrs"]
     assert kinds(outside, None) == []
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        west(allow(tcp(22), "10.2.0.0/33")),
+        west(allow(Everything(), "10.2.0.7/24")),
+        replace(
+            west(allow(tcp(22), "pl-1")), prefix_lists=(PrefixList(id="pl-1", cidrs=("web",)),)
+        ),
+        replace(west(), vpcs=(vpc("vpc-0000000c", "10.2"),)),
+    ],
+)
+@pytest.mark.parametrize("filtered", [FILTERED, None])
+def test_what_is_no_network_refuses_the_ruleset(
+    region: Region, filtered: tuple[Network, ...] | None
+) -> None:
+    with pytest.raises(SignatureError, match="bad address"):
+        find(world(east(), region), filtered)
 
 
 def test_findings_come_worst_first() -> None:
