@@ -6,7 +6,7 @@ Rules it keeps:
   of the groups that count as the same one in other VPCs (`group_matching`).
 * Who cannot be told (an unknown, stale or excluded group, an unknown prefix list) is nobody, and
   a value with a reason: `Omitted`.
-* An address that is none refuses the ruleset, if it may reach a payload (`members`).
+* Addresses are checked where they are used, and one that is none refuses the ruleset (`members`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -217,13 +217,15 @@ class _Resolver:
                 yield self._group_peer(reference.id)
 
     def _prefix_list_peer(self, prefix_list: PrefixList) -> Peer:
-        check_addresses(prefix_list.cidrs)
-        return Peer(
-            kind="prefix list",
-            name=prefix_list.id,
-            label=prefix_list.id,
-            addresses=prefix_list.cidrs,
-        )
+        if prefix_list.id not in self._peers:
+            check_addresses(prefix_list.cidrs)
+            self._peers[prefix_list.id] = Peer(
+                kind="prefix list",
+                name=prefix_list.id,
+                label=prefix_list.id,
+                addresses=prefix_list.cidrs,
+            )
+        return self._peers[prefix_list.id]
 
     def _group_peer(self, group_id: str) -> Peer:
         if group_id not in self._peers:

@@ -26,7 +26,7 @@ The order matters: an old ruleset that somebody serves again is usually expired 
 be called a replay (look who does this), not an expiry (look why the leader is silent).
 
 Not here: size of the object (adapters.s3), size of what gpg prints, armor and the rights of the
-keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (policy),
+keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (members),
 keeping what was accepted (follower), the finer guard against shrinking (leader).
 """
 
