@@ -12,7 +12,7 @@ The world is reached through the protocols of `reyes.world`; `reyes.cli.passes` 
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -24,18 +24,13 @@ from reyes.cutover import UnhealthyError, changes_rules, cut_over
 from reyes.envelope import Envelope
 from reyes.errors import ConfigError, ExpiredError, ImplausibleError, SignatureError, SourceError
 from reyes.host import Host
-from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
-from reyes.netfilter.ipset import create_text
-from reyes.netfilter.live import Generation, LiveKernel, LiveTable
+from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import (
     CommitPlan,
     DestroySets,
-    FilterTable,
     drifted_sets,
-    payload,
     plan_commit,
-    plan_removal,
 )
 from reyes.netfilter.settled import settle
 from reyes.policy import HostPolicy, resolve
@@ -345,40 +340,6 @@ class Follower(Struct, frozen=True, kw_only=True):
         believed = (config.environment, *sorted(config.signing.pins))
         origin = (reyes.__version__, digest, host, config.follower.filter_table, believed)
         return hashlib.sha256(repr(origin).encode()).hexdigest()
-
-
-def remove(memory: Memory, kernel: Kernel) -> CommitPlan:
-    """Take all of Reyes out of the kernel; return what was done.
-
-    A memory that cannot be used does not keep anybody from that.
-    """
-    plan = plan_removal(kernel.read(refuse_split=False))
-    kernel.execute(plan)
-    try:
-        state = memory.load()
-        if state.applied is not None:
-            memory.save(replace(state, applied=None))
-    except ConfigError as error:
-        log.warning("all is removed, but that is not remembered: %s", error.message)
-    return plan
-
-
-def nothing_live(families: Iterable[Family]) -> LiveKernel:
-    """Stand in for a kernel that may not be read: empty tables, no sets."""
-    return LiveKernel(tuple(LiveTable(family) for family in families))
-
-
-def payload_text(prepared: Prepared, filter_table: FilterTable) -> str:
-    """Write all that belongs into this host's kernel: sets, and each family's rules."""
-    by_family = {table.family: table for table in prepared.live.tables}
-    parts = ["# ipset restore\n" + create_text(prepared.dataplane.sets)]
-    parts += [
-        f"# {'iptables' if table.family is Family.V4 else 'ip6tables'}-restore\n"
-        + payload(table, by_family[table.family], filter_table)
-        for table in prepared.dataplane.tables
-        if table.family in by_family
-    ]
-    return "\n".join(parts)
 
 
 def _names_idle_sets(dataplane: Dataplane, live: LiveKernel) -> bool:

@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from reyes.cli import passes
+from reyes.cli.dry_run import dry_run
 from reyes.cli.options import config_option, load_config
+from reyes.cli.removal import take_out
 from reyes.cli.resident import ResidentPass, run_resident
 from reyes.config import FollowerConfig
 from reyes.errors import ConfigError
@@ -63,11 +65,11 @@ def command(
         run_resident(lambda: _resident_pass(config_path, options), interval)
         return
     if remove:
-        passes.remove(_settings(config_path))
+        take_out(_settings(config_path))
         return
     config = load_config(config_path)
     if options.dry_run:
-        passes.dry_run(config, options)
+        dry_run(config, options)
     elif boot:
         passes.FollowerPass(config, options).boot()
     else:

@@ -1,11 +1,15 @@
 """Who the host is that a command is about: configuration first, then the metadata service."""
 
+import logging
 from pathlib import Path
 
 from reyes.config import Config
-from reyes.errors import ConfigError
+from reyes.errors import ConfigError, SourceError
 from reyes.host import Host, configured_host
 from reyes.state import Identity
+from reyes.world import Memory
+
+log = logging.getLogger(__name__)
 
 
 def this_host(config: Config, instance_id: str | None = None) -> Host:
@@ -23,6 +27,19 @@ def this_host(config: Config, instance_id: str | None = None) -> Host:
 
     identity = instance_identity()
     return configured_host(follower, identity.instance_id, follower.region or identity.region)
+
+
+def known_host(config: Config, memory: Memory) -> Host:
+    """Say who this host is; a metadata service that is silent now has told it before."""
+    try:
+        return this_host(config)
+    except SourceError as error:
+        identity = memory.load().identity
+        if identity is None:
+            raise
+        host = remembered_host(config, identity)
+        log.warning("%s: taken as %s, as before", error.message, host.instance_id)
+        return host
 
 
 def remembered_host(config: Config, identity: Identity | None) -> Host:

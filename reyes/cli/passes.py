@@ -1,4 +1,4 @@
-"""A follower's passes, with all their adapters: apply, try dry, remove."""
+"""A follower's passes, with all their adapters."""
 
 import hashlib
 import logging
@@ -17,17 +17,15 @@ from reyes.adapters import clock
 from reyes.adapters.deadline import deadline
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
-from reyes.adapters.kernel import COMMAND_SECONDS, Kernel, families, raise_conntrack_max
+from reyes.adapters.kernel import COMMAND_SECONDS, Kernel, raise_conntrack_max
 from reyes.adapters.state import StateDirectory
 from reyes.adapters.threads import side_by_side
-from reyes.cli.dry_memory import DryMemory
-from reyes.cli.identity import machine_id, remembered_host, this_host
+from reyes.cli.identity import known_host, machine_id, remembered_host
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
-from reyes.errors import ConfigError, KernelError, ReyesError, SourceError
-from reyes.follower import Follower, Outcome, Prepared, nothing_live, payload_text
-from reyes.follower import remove as take_out
+from reyes.errors import ConfigError, KernelError, ReyesError
+from reyes.follower import Follower, Outcome, Prepared
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
@@ -65,7 +63,7 @@ class FollowerPass:
         self._memory = StateDirectory(Path(config.follower.state_directory))
         self._store = StoreSource(config)
         source = FileSource(options.ruleset) if options.ruleset else self._store
-        self._follower = _follower(config, self._memory, source)
+        self._follower = follower_of(config, self._memory, source)
         self._host: Host | None = None
 
     def __call__(self) -> None:
@@ -173,7 +171,7 @@ class FollowerPass:
             with self._recorded():
                 raise
         if prepared.plan.steps:
-            _echo_changes(prepared, follower.kernel.read_members(), settings)
+            echo_changes(prepared, follower.kernel.read_members(), settings)
             click.confirm("Commit this?", abort=True, err=True)
         return prepared.plan
 
@@ -186,7 +184,7 @@ class FollowerPass:
         with self._recorded() as record:
             verified = record.verified = follower.last_good()
             remembered = remembered_host(self._config, self._memory.load().identity)
-            host = record.host = _with_logging(remembered, self._options)
+            host = record.host = with_logging(remembered, self._options)
             not_after = verified.ruleset.header.not_after
             if not_after < clock.now():
                 log.warning(
@@ -221,8 +219,8 @@ class FollowerPass:
     def _known_host(self) -> Host:
         """Ask who this host is, once."""
         if self._host is None:
-            host = _known_host(self._config, self._memory.looking())
-            self._host = _with_logging(host, self._options)
+            host = known_host(self._config, self._memory.looking())
+            self._host = with_logging(host, self._options)
         return self._host
 
     def _guard(self) -> CommitGuard:
@@ -240,53 +238,8 @@ def longest_pass(settings: FollowerConfig) -> int:
     return 2 * settings.deadline + settings.confirm_timeout + COMMAND_SECONDS
 
 
-def dry_run(config: Config, options: Options) -> None:
-    """Do all but remember and commit, as far as this user's rights go."""
-    memory = DryMemory(Path(config.follower.state_directory))
-    with deadline(config.follower.deadline):
-        host = _with_logging(_known_host(config, memory), options)
-        source = FileSource(options.ruleset) if options.ruleset else StoreSource(config)
-        follower = _follower(config, memory, source)
-        verified = follower.obtain(follower.ask(), force=options.force, remember=False)
-        live, members = _readable_kernel(follower)
-        prepared = follower.prepare(verified, host, live)
-    click.echo(payload_text(prepared, config.follower.filter_table))
-    for omitted in prepared.policy.omitted:
-        click.echo(f"# omitted: {omitted}")
-    _echo_changes(prepared, members, config.follower)
-
-
-def remove(settings: FollowerConfig) -> None:
-    """Take all of Reyes out of the kernel, also where the state directory cannot be used."""
-    memory = StateDirectory(Path(settings.state_directory))
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(memory.lock())
-        except ConfigError as error:
-            log.warning("%s", error.message)
-        plan = take_out(memory, Kernel())
-        record_outcome(settings, memory, "removed")
-    click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
-    if not is_disabled(settings):
-        click.echo(
-            f"the next run applies it again, unless {settings.disable_file} exists", err=True
-        )
-
-
-def _known_host(config: Config, memory: Memory) -> Host:
-    """Say who this host is; a metadata service that is silent now has told it before."""
-    try:
-        return this_host(config)
-    except SourceError as error:
-        identity = memory.load().identity
-        if identity is None:
-            raise
-        host = remembered_host(config, identity)
-        log.warning("%s: taken as %s, as before", error.message, host.instance_id)
-        return host
-
-
-def _with_logging(host: Host, options: Options) -> Host:
+def with_logging(host: Host, options: Options) -> Host:
+    """Let a host log what the command line asks for besides."""
     return replace(
         host,
         log_accept=host.log_accept or options.log_accept,
@@ -298,7 +251,8 @@ def _identity(host: Host) -> Identity:
     return Identity(instance_id=host.instance_id, region=host.region, machine=machine_id())
 
 
-def _follower(config: Config, memory: Memory, source: Source) -> Follower:
+def follower_of(config: Config, memory: Memory, source: Source) -> Follower:
+    """Wire a follower with this host's kernel and keyring."""
     return Follower(
         config=config,
         source=source,
@@ -307,18 +261,6 @@ def _follower(config: Config, memory: Memory, source: Source) -> Follower:
         kernel=Kernel(),
         now=clock.now,
     )
-
-
-def _readable_kernel(follower: Follower) -> tuple[LiveKernel, Mapping[str, tuple[str, ...]]]:
-    try:
-        return follower.kernel.read(), follower.kernel.read_members()
-    except ConfigError as error:
-        click.echo(
-            f"note: the live kernel cannot be read, so the difference is to an empty one"
-            f" ({error.message})",
-            err=True,
-        )
-        return nothing_live(families()), {}
 
 
 def _wait_for_turn(instance_id: str, splay: int) -> None:
@@ -332,9 +274,10 @@ def is_disabled(config: FollowerConfig) -> bool:
     return os.path.lexists(config.disable_file)
 
 
-def _echo_changes(
+def echo_changes(
     prepared: Prepared, members: Mapping[str, tuple[str, ...]], config: FollowerConfig
 ) -> None:
+    """Print how what is prepared differs from the live kernel."""
     changes = describe_changes(prepared.dataplane, prepared.live, members, config.filter_table)
     click.echo("# difference to the live kernel")
     click.echo("\n".join(changes) if changes else "none")

@@ -1,7 +1,7 @@
 """What the kernel holds now: the text of `iptables-save` and `ipset list` as values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct, field
 
@@ -115,6 +115,11 @@ class LiveKernel(Struct, frozen=True):
     def families(self) -> frozenset[Family]:
         """The families that this host's kernel filters."""
         return frozenset(table.family for table in self.tables)
+
+
+def nothing_live(families: Iterable[Family]) -> LiveKernel:
+    """Stand in for a kernel that may not be read: empty tables, no sets."""
+    return LiveKernel(tuple(LiveTable(family) for family in families))
 
 
 class Generation(Struct, frozen=True):

@@ -199,6 +199,19 @@ def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
     return _transaction(lines)
 
 
+def payload_text(dataplane: Dataplane, live: LiveKernel, filter_table: FilterTable) -> str:
+    """Write all that belongs into a host's kernel: sets, and the rules of the families it has."""
+    by_family = {table.family: table for table in live.tables}
+    parts = ["# ipset restore\n" + create_text(dataplane.sets)]
+    parts += [
+        f"# {'iptables' if table.family is Family.V4 else 'ip6tables'}-restore\n"
+        + payload(table, by_family[table.family], filter_table)
+        for table in dataplane.tables
+        if table.family in by_family
+    ]
+    return "\n".join(parts)
+
+
 def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
     """Write the restore text that puts all of a table in force over a live one."""
     if filter_table == "exclusive":

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from reyes.adapters.kernel import Kernel, families
 from reyes.demo.namespaces import Namespace
-from reyes.follower import nothing_live
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
+from reyes.netfilter.live import nothing_live
 from reyes.netfilter.plan import CommitPlan, RestoreSets, RestoreTable, plan_commit
 from tests.bench import processes
 from tests.bench.figures import Aim, Row, alternate

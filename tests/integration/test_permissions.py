@@ -21,9 +21,8 @@ from reyes.cli import main
 from reyes.cli.options import load_config
 from reyes.config import Config
 from reyes.errors import ConfigError, SignatureError
-from reyes.follower import nothing_live
 from reyes.net import Family
-from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.live import LiveKernel, nothing_live
 from reyes.netfilter.plan import CommitPlan
 from tests.fakes.ec2_server import ec2_server
 from tests.fakes.proxy import Answer, proxy_to
@@ -162,7 +161,8 @@ class Host:
 @pytest.fixture
 def host(keys: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A host whose kernel can only be looked at."""
-    monkeypatch.setattr("reyes.cli.passes.Kernel", EmptyKernel)
+    for module in ("passes", "removal"):
+        monkeypatch.setattr(f"reyes.cli.{module}.Kernel", EmptyKernel)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="reyes-") as directory:
         yield Host(Path(directory), keys)
 

@@ -20,13 +20,12 @@ from reyes.errors import (
 from reyes.follower import (
     IMPLAUSIBLE_PATIENCE,
     MEMBERS_CHECK_SECONDS,
-    nothing_live,
-    payload_text,
-    remove,
 )
 from reyes.host import configured_host
 from reyes.net import Family
-from reyes.netfilter.plan import DestroySets, RestoreTable
+from reyes.netfilter.live import nothing_live
+from reyes.netfilter.plan import DestroySets, RestoreTable, payload_text
+from reyes.removal import remove
 from reyes.ruleset import Content
 from tests.leaders import FOREIGN_KEY, signed
 from tests.machine import HOST, NOW, Machine
@@ -355,7 +354,7 @@ def test_the_whole_payload_is_shown_even_where_nothing_is_to_be_done() -> None:
     machine.run()
     prepared = machine.prepare()
     assert prepared.plan.steps == ()
-    shown = payload_text(prepared, "shared")
+    shown = payload_text(prepared.dataplane, prepared.live, "shared")
     assert shown.count("# ipset restore\ncreate r4:") == 1
     assert "# iptables-restore\n*filter\n:reyes-input" in shown
     assert "# ip6tables-restore\n*filter\n:reyes-input" in shown

@@ -1,0 +1,46 @@
+"""`reyes follower --dry-run`: print what would be done."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from reyes.adapters.deadline import deadline
+from reyes.adapters.kernel import families
+from reyes.cli.dry_memory import DryMemory
+from reyes.cli.identity import known_host
+from reyes.cli.passes import Options, echo_changes, follower_of, with_logging
+from reyes.cli.rulesets import FileSource, StoreSource
+from reyes.config import Config
+from reyes.errors import ConfigError
+from reyes.follower import Follower
+from reyes.netfilter.live import LiveKernel, nothing_live
+from reyes.netfilter.plan import payload_text
+
+
+def dry_run(config: Config, options: Options) -> None:
+    """Do all but remember and commit, as far as this user's rights go."""
+    memory = DryMemory(Path(config.follower.state_directory))
+    with deadline(config.follower.deadline):
+        host = with_logging(known_host(config, memory), options)
+        source = FileSource(options.ruleset) if options.ruleset else StoreSource(config)
+        follower = follower_of(config, memory, source)
+        verified = follower.obtain(follower.ask(), force=options.force, remember=False)
+        live, members = _readable_kernel(follower)
+        prepared = follower.prepare(verified, host, live)
+    click.echo(payload_text(prepared.dataplane, live, config.follower.filter_table))
+    for omitted in prepared.policy.omitted:
+        click.echo(f"# omitted: {omitted}")
+    echo_changes(prepared, members, config.follower)
+
+
+def _readable_kernel(follower: Follower) -> tuple[LiveKernel, Mapping[str, tuple[str, ...]]]:
+    try:
+        return follower.kernel.read(), follower.kernel.read_members()
+    except ConfigError as error:
+        click.echo(
+            f"note: the live kernel cannot be read, so the difference is to an empty one"
+            f" ({error.message})",
+            err=True,
+        )
+        return nothing_live(families()), {}

@@ -1,0 +1,34 @@
+"""`reyes follower --remove`: the way out."""
+
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from reyes.adapters.kernel import Kernel
+from reyes.adapters.state import StateDirectory
+from reyes.cli.passes import is_disabled
+from reyes.cli.recording import record_outcome
+from reyes.config import FollowerConfig
+from reyes.errors import ConfigError
+from reyes.removal import remove
+
+log = logging.getLogger(__name__)
+
+
+def take_out(settings: FollowerConfig) -> None:
+    """Take all of Reyes out of the kernel, also where the state directory cannot be used."""
+    memory = StateDirectory(Path(settings.state_directory))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(memory.lock())
+        except ConfigError as error:
+            log.warning("%s", error.message)
+        plan = remove(memory, Kernel())
+        record_outcome(settings, memory, "removed")
+    click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
+    if not is_disabled(settings):
+        click.echo(
+            f"the next run applies it again, unless {settings.disable_file} exists", err=True
+        )
