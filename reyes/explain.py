@@ -1,4 +1,4 @@
-"""Why a packet is let in or not, and who may reach an instance: read off the compiled chains.
+"""Why a packet is let in or not, and who may reach an instance.
 
 The verdict is that of `netfilter.evaluate`, which walks the values that are rendered for the
 kernel. Here it is only put into words: group, rule, source, member.
@@ -10,7 +10,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from reyes.host import InterfaceScope, IpsecScope, Scope, VpcScope
-from reyes.matching import GroupKey, GroupMatching
 from reyes.members import network_of
 from reyes.net import Address, canonical, family_of, parse_network, service_text
 from reyes.netfilter import names
@@ -18,7 +17,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Walk, is_service
 from reyes.netfilter.iptables import SourceSet
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted, Peer
-from reyes.ruleset import Content, Interface, Region, SecurityGroup
+from reyes.ruleset import Content, Interface, Region
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -97,7 +96,7 @@ def members_at(content: Content, address: Address) -> Iterator[Member]:
             if carried:
                 for group in interface.groups:
                     name = group_names.get(group, "not in the ruleset")
-                    yield _member(region, interface, carried, group, name)
+                    yield member_of(region, interface, carried, group, name)
 
 
 def may_reach(policy: HostPolicy) -> Iterator[tuple[InterfacePolicy, tuple[Grant, ...]]]:
@@ -203,89 +202,10 @@ def _carried(interface: Interface, address: Address) -> str | None:
     return next((a for a in interface.addresses if address in network_of(a)), None)
 
 
-class Use(Struct, frozen=True, kw_only=True):
-    """A rule that opens a service to the members of a group, and the id by which it names them."""
-
-    region: str
-    vpc: str
-    group: str
-    group_name: str
-    rule: int
-    service: str
-    reference: str
-
-
-class GroupUse(Struct, frozen=True, kw_only=True):
-    """Where a group is used: who carries it, what it means elsewhere, who lets it in."""
-
-    region: str
-    vpc: str
-    group: str
-    group_name: str
-    excluded: bool
-    members: tuple[Member, ...]
-    alike: tuple[str, ...]
-    let_in_by: tuple[Use, ...]
-
-
-def group_uses(content: Content, name: str) -> Iterator[GroupUse]:
-    """Describe every group of this name or id."""
-    matching = GroupMatching(content)
-    uses = _uses_by_group(content, matching)
-    for region in content.regions:
-        for group in region.groups:
-            if name in (group.name, group.id):
-                key = (region.name, group.id)
-                yield GroupUse(
-                    region=region.name,
-                    vpc=group.vpc,
-                    group=group.id,
-                    group_name=group.name,
-                    excluded=matching.is_excluded(group),
-                    members=tuple(_carriers(region, group)),
-                    alike=tuple(
-                        f"{other.id} in {other.vpc}, {where}"
-                        for (where, _), other in matching.meant_by(region.name, group).items()
-                        if other is not group
-                    ),
-                    let_in_by=tuple(uses.get(key, ())),
-                )
-
-
-def _uses_by_group(content: Content, matching: GroupMatching) -> dict[GroupKey, list[Use]]:
-    uses: dict[GroupKey, list[Use]] = {}
-    for region in content.regions:
-        groups = {group.id: group for group in region.groups}
-        for group in region.groups:
-            for number, ingress in enumerate(group.ingress, start=1):
-                for reference in ingress.groups:
-                    named = groups.get(reference.id)
-                    if named is None or reference.peering is not None:
-                        continue
-                    use = Use(
-                        region=region.name,
-                        vpc=group.vpc,
-                        group=group.id,
-                        group_name=group.name,
-                        rule=number,
-                        service=service_text(ingress.service),
-                        reference=reference.id,
-                    )
-                    for key in matching.meant_by(region.name, named):
-                        uses.setdefault(key, []).append(use)
-    return uses
-
-
-def _carriers(region: Region, group: SecurityGroup) -> Iterator[Member]:
-    for interface in region.interfaces:
-        if group.id in interface.groups:
-            for address in interface.addresses:
-                yield _member(region, interface, address, group.id, group.name)
-
-
-def _member(
+def member_of(
     region: Region, interface: Interface, address: str, group: str, group_name: str
 ) -> Member:
+    """Describe one address of an interface as a member of one of its groups."""
     return Member(
         address=address,
         interface=interface.id,

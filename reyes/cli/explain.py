@@ -12,9 +12,10 @@ from reyes.cli.identity import this_host
 from reyes.cli.options import config_option, json_option, load_config
 from reyes.cli.question import Question, asked_packet
 from reyes.cli.rulesets import believed_content
-from reyes.explain import explain, group_uses, may_reach
+from reyes.explain import explain, may_reach
 from reyes.netfilter.compiler import compile_policy
 from reyes.policy import HostPolicy, suppose
+from reyes.uses import group_uses
 
 DENIED = 1
 """The exit code of a packet that is denied."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from reyes.explain import Explanation, Grant, GroupUse, Member, Use
+from reyes.explain import Explanation, Grant, Member
 from reyes.net import PROTOCOL_NUMBERS
 from reyes.netfilter.evaluate import Packet
 from reyes.policy import InterfacePolicy, Omitted
+from reyes.uses import GroupUse, Use
 
 SHOWN = 8
 """So many addresses or members of one source are listed; --json lists all."""

@@ -5,16 +5,18 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from msgspec.structs import replace
 
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.errors import SignatureError
-from reyes.explain import Explanation, explain, group_uses, may_reach, members_at
+from reyes.explain import Explanation, explain, may_reach, members_at
 from reyes.host import configured_host
-from reyes.net import Everything
+from reyes.net import Everything, Protocol
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
 from reyes.policy import suppose
 from reyes.ruleset import Content, GroupReference, PrefixList, Region
+from reyes.uses import group_uses
 from tests.worlds import allow, group, icmp, interface, tcp, vpc, world
 
 HOST = "i-00000001"
@@ -199,6 +201,14 @@ def test_a_group_is_found_by_name_in_all_vpcs_with_its_uses() -> None:
     ]
     assert west.members == ()
     assert list(group_uses(two_vpcs(), "nobody")) == []
+
+
+def test_rules_that_let_nobody_in_are_no_use() -> None:
+    content = two_vpcs(allow(Protocol(number=0), "sg-00000002"))
+    _, west = group_uses(content, "app")
+    assert [use.rule for use in west.let_in_by] == [1]
+    _, excluded = group_uses(replace(content, excluded_group_names=("web",)), "app")
+    assert excluded.let_in_by == ()
 
 
 def test_an_address_in_a_delegated_prefix_belongs_to_its_interface() -> None:
