@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from msgspec.structs import replace
 
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.errors import SignatureError
