@@ -65,9 +65,9 @@ MUTANTS = (
     ),
     Mutant(
         "members of the wrong family",
-        COMPILER,
-        "wanted = self._family is Family.V6",
-        "wanted = self._family is Family.V4",
+        "reyes/net.py",
+        "wanted = family is Family.V6",
+        "wanted = family is Family.V4",
     ),
     Mutant(
         "icmp rules in the wrong family",
@@ -78,8 +78,8 @@ MUTANTS = (
     Mutant(
         "established connections are known only behind the drop",
         COMPILER,
-        "(*self._ingress_rules(primary, apart), *first.rules)",
-        "(*list(self._ingress_rules(primary, apart))[1:], *first.rules, _established_rule(host))",
+        "(*rules, *first.rules)",
+        "(*rules[1:], *first.rules, _established_rule(host))",
         (STATEFUL,),
     ),
     Mutant(
@@ -143,8 +143,8 @@ MUTANTS = (
     Mutant(
         "another interface's rules are the primary's",
         COMPILER,
-        'yield Rule((match,), chain, f"to {interface.id}")',
-        "yield from ()",
+        'rules += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]',
+        "rules += []",
     ),
     Mutant(
         "an address of two interfaces is not the first one's",
