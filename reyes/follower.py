@@ -29,6 +29,7 @@ from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import (
     CommitPlan,
     DestroySets,
+    FilterTable,
     drifted_sets,
     plan_commit,
 )
@@ -174,10 +175,12 @@ class Follower(Struct, frozen=True, kw_only=True):
         """
         policy = resolve(verified, host)
         dataplane = compile_policy(policy)
-        looked_at = self._members_due(live) or _names_idle_sets(dataplane, live)
+        filter_table, state = self.config.follower.filter_table, self.memory.load()
+        fingerprint = _fingerprint(dataplane, filter_table)
+        stays = fingerprint == state.unhealthy or self._is_held(state, verified)
+        looked_at = self._members_due(live) or (not stays and _names_idle_sets(dataplane, live))
         members = self.kernel.read_members() if looked_at else None
         drifted = drifted_sets({e.name: e.members for e in dataplane.sets}, members or {})
-        filter_table = self.config.follower.filter_table
         previous = self.memory.generation()
         # It stays the way back until this commit has proved healthy, and so do its sets.
         spared = previous.referenced_sets if previous else frozenset()
@@ -189,7 +192,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             live=live,
             plan=plan,
             members=members,
-            fingerprint=_fingerprint(dataplane),
+            fingerprint=fingerprint,
         )
 
     def uphold(self, host: Host, live: LiveKernel, guard: Guard) -> Outcome:
@@ -203,26 +206,33 @@ class Follower(Struct, frozen=True, kw_only=True):
             KernelError: the kernel refused, or the rules are blamed.
         """
         state, settled = self.memory.load(), self.memory.settled()
-        intact = settled and settled.shown_by(live, self.config.follower.filter_table)
-        if (intact and not state.hold) or self.memory.last_good() is None:
+        intact = (
+            settled is not None
+            and settled.shown_by(live, self.config.follower.filter_table)
+            and not self._members_due(live)
+        )
+        nothing_known = state.applied is None and not state.hold
+        if (intact and not state.hold) or nothing_known or self.memory.last_good() is None:
             return "unchanged"
         prepared = self.prepare(self.last_good(), host, live)
         known = (state.applied, state.unhealthy)
-        if prepared.fingerprint in known or is_held(
-            state.hold, prepared.verified.ruleset, self.now()
-        ):
+        if prepared.fingerprint in known or self._is_held(state, prepared.verified):
             return self.commit(prepared, guard)
         return "unchanged"
 
-    def commit(self, prepared: Prepared, guard: Guard, *, force: bool = False) -> Outcome:
+    def commit(
+        self, prepared: Prepared, guard: Guard, *, force: bool = False, asked: bool = False
+    ) -> Outcome:
         """Put a prepared dataplane in force, and say what that was.
+
+        A repair is on trial only if a person is `asked` what he thinks of it.
 
         Raises:
             KernelError: the kernel refused, or the host did not prove healthy; the rules before
                 are in force.
         """
         state = self.memory.load()
-        if not force and is_held(state.hold, prepared.verified.ruleset, self.now()):
+        if not force and self._is_held(state, prepared.verified):
             self._stay(prepared, state)
             return "held"
         if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
@@ -231,7 +241,13 @@ class Follower(Struct, frozen=True, kw_only=True):
                 "these rules cost the host its health before: they are not tried again",
                 "--force tries them all the same",
             )
-        self._cut_over(prepared, guard, state)
+        is_repair = state.applied == prepared.fingerprint
+        if changes_rules(prepared.plan) and (asked or not is_repair):
+            self._cut_over(prepared, guard, state)
+        else:
+            # Rules that have proved healthy here are not on trial again: the way back would lead
+            # to what somebody else has made of them.
+            self.kernel.execute(prepared.plan)
         try:
             self._conclude(prepared, state)
         except ConfigError as error:
@@ -239,14 +255,21 @@ class Follower(Struct, frozen=True, kw_only=True):
             log.warning("the rules are in force, but not remembered: %s", error.message)
         if not prepared.plan.steps:
             return "unchanged"
-        return "repaired" if state.applied == prepared.fingerprint else "applied"
+        return "repaired" if is_repair else "applied"
+
+    def _is_held(self, state: State, verified: VerifiedRuleset) -> bool:
+        return is_held(state.hold, verified.ruleset, self.now())
 
     def _stay(self, prepared: Prepared, state: State) -> None:
         """Look after the rules that are held instead."""
         filter_table = self.config.follower.filter_table
         stay(self.memory, self.kernel, filter_table, prepared.members)
-        if prepared.members is not None:
+        if prepared.members is None:
+            return
+        try:
             self.memory.save(replace(state, members_checked_at=int(self.now())))
+        except ConfigError as error:
+            log.warning("that members were read is not remembered: %s", error.message)
 
     def _conclude(self, prepared: Prepared, state: State) -> None:
         """Remember what is in force now, and destroy what nothing needs any more."""
@@ -261,13 +284,11 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before."""
-        if not changes_rules(prepared.plan) or state.applied == prepared.fingerprint:
-            # Rules that have proved healthy here are not on trial again when they are repaired:
-            # the way back would lead to what somebody else has made of them.
-            self.kernel.execute(prepared.plan)
-            return
         previous = self.memory.generation()
-        self.memory.keep_generation(Generation(prepared.live))
+        # What somebody else has made of our rules is nothing to go back to later on.
+        intact = state.applied is None or all(t.jumps_right for t in prepared.live.tables)
+        if intact:
+            self.memory.keep_generation(Generation(prepared.live))
         try:
             cut_over(
                 prepared.dataplane,
@@ -279,7 +300,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             )
         except BaseException as error:
             self.memory.keep_generation(previous)
-            if isinstance(error, UnhealthyError):
+            if isinstance(error, UnhealthyError) and intact:
                 # Whatever becomes of the kernel, these rules stay until better ones are there.
                 self.memory.hold_generation(remembered(prepared.live, self.kernel))
                 self.memory.save(replace(state, unhealthy=prepared.fingerprint))
@@ -348,8 +369,8 @@ def _names_idle_sets(dataplane: Dataplane, live: LiveKernel) -> bool:
     return any(one is not None and one.references == 0 for one in found)
 
 
-def _fingerprint(dataplane: Dataplane) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(dataplane: Dataplane, filter_table: FilterTable) -> str:
+    digest = hashlib.sha256(filter_table.encode())
     for entry in dataplane.sets:
         digest.update(entry.name.encode())
     for table in dataplane.tables:

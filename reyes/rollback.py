@@ -44,7 +44,9 @@ def roll_back(
         kernel.execute(_plan(before, now, filter_table))
         memory.hold_generation(remembered(before.kernel, kernel))
         memory.save(replace(state, hold=hold, applied=None))
-        memory.keep_generation(Generation(now))
+        # What somebody else has made of our rules is nothing to come back to.
+        if all(table.jumps_right for table in now.tables):
+            memory.keep_generation(Generation(now))
 
 
 def stay(

@@ -102,7 +102,10 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 class Pass(Struct, frozen=True, kw_only=True):
-    """What one pass found out, as far as it came; None is what it did not get to know."""
+    """What one pass found out, as far as it came; None is what it did not get to know.
+
+    `repaired` is also of a pass that failed, or that went on to new rules.
+    """
 
     run: Run
     instance: str | None = None
@@ -110,6 +113,7 @@ class Pass(Struct, frozen=True, kw_only=True):
     ruleset: AcceptedRuleset | None = None
     applied: Applied | None = None
     omitted: tuple[Omitted, ...] | None = None
+    repaired: bool = False
     rolled_back: bool = False
     hold: Hold | None = None
 
@@ -221,7 +225,7 @@ def _counted(before: Counters, done: Pass) -> Counters:
         refused[reason] = refused.get(reason, 0) + 1
     return Counters(
         refused=refused,
-        repaired=before.repaired + (done.run.outcome == "repaired"),
+        repaired=before.repaired + (done.repaired or done.run.outcome == "repaired"),
         rolled_back=before.rolled_back + done.rolled_back,
     )
 

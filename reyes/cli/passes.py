@@ -77,6 +77,7 @@ class FollowerPass:
                 host = self._known_host()
         except ReyesError:
             with self._recorded():
+                self._memory.load()  # nobody else sets a corrupt one aside
                 raise
         left = max(1, settings.deadline - (time.monotonic() - started))
         _wait_for_turn(host.instance_id, self._options.splay)
@@ -98,7 +99,7 @@ class FollowerPass:
                     prepared = self._prepare(record, host)
                     guard = self._guard() if prepared and prepared.plan.steps else None
             except ReyesError:
-                self._uphold(host)
+                self._uphold(record, host)
                 raise
             if prepared is None:
                 record.outcome = "unchanged"
@@ -112,8 +113,13 @@ class FollowerPass:
                 record.outcome = "disabled"
                 return
             outcome = self._follower.commit(
-                prepared, guard or CommitGuard(settings, None), force=self._options.force
+                prepared,
+                guard or CommitGuard(settings, None),
+                force=self._options.force,
+                asked=self._options.confirm is not None,
             )
+            if record.repaired and outcome == "unchanged":
+                outcome = "repaired"
             record.outcome = outcome
             self._memory.remember_identity(_identity(host))
         _raise_conntrack_max(settings)
@@ -133,15 +139,16 @@ class FollowerPass:
         if not self._options.force and follower.is_settled(answer, host, live):
             return None
         replaced = answer is not None and answer.blob != self._memory.last_good()
-        if replaced and self._uphold(host, live):
+        if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()
         record.verified = follower.obtain(answer, force=self._options.force)
         record.prepared = prepared = follower.prepare(record.verified, host, live)
         return prepared
 
-    def _uphold(self, host: Host, live: LiveKernel | None = None) -> bool:
-        """Repair what is in force; whether it was. What goes wrong with that is only told."""
-        if self._options.interactive or is_disabled(self._config.follower):
+    def _uphold(self, record: Record, host: Host, live: LiveKernel | None = None) -> bool:
+        """Repair what is in force; tell whether the kernel may have changed by that."""
+        asks_people = self._options.interactive or self._options.confirm is not None
+        if asks_people or is_disabled(self._config.follower):
             return False
         follower = self._follower
         guard = CommitGuard(replace(self._config.follower, probes=()), None)
@@ -152,10 +159,11 @@ class FollowerPass:
             outcome = follower.uphold(host, live, guard)
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)
-            return False
+            return True
         if outcome == "repaired":
+            record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
-        return outcome == "repaired"
+        return outcome != "unchanged"
 
     def _agreed(self, host: Host) -> CommitPlan:
         """Return what a person agreed to; nobody is kept out while he thinks."""

@@ -42,6 +42,7 @@ class Record:
     host: Host | None = None
     verified: VerifiedRuleset | None = None
     outcome: str = "failed"
+    repaired: bool = False
     started: float = field(default_factory=time.monotonic)
     _prepared: Prepared | None = None
     _prepared_at: float = 0
@@ -135,6 +136,7 @@ def _pass(
         ruleset=accepted_ruleset(verified) if verified else None,
         applied=record.applied(now),
         omitted=prepared.policy.omitted if prepared else None,
+        repaired=record.repaired,
         rolled_back=rolled_back,
         hold=_state(memory).hold,
     )

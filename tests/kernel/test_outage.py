@@ -1,5 +1,6 @@
 """Rules that somebody flushes while no new ruleset is to be had, or just before one arrives."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -60,3 +61,99 @@ def test_the_way_back_is_no_table_that_somebody_flushed(host: FollowerHost) -> N
     host.apply(1)
     assert host.run(command="rollback").returncode == 0
     assert host.in_force() == (0, 0)
+
+
+def members(host: FollowerHost) -> list[str]:
+    return sorted(line for line in host.ipset("save").splitlines() if line.startswith("add "))
+
+
+def flush(host: FollowerHost) -> None:
+    host.iptables("-F")
+    host.iptables("-F", version=6)
+
+
+def test_what_a_rollback_holds_is_repaired_before_the_next_ruleset(host: FollowerHost) -> None:
+    host.apply(0)
+    host.apply(1)
+    assert host.run(command="rollback").returncode == 0
+    flush(host)
+    host.apply(2)
+    assert host.run(command="rollback").returncode == 0
+    assert host.in_force() == (0, 0)
+
+
+def test_a_flushed_host_does_not_roll_back_to_that(host: FollowerHost) -> None:
+    host.apply(0)
+    host.apply(1)
+    flush(host)
+    for _ in range(2):
+        assert host.run(command="rollback").returncode == 0
+        assert host.in_force() == (0, 0)
+
+
+def test_who_is_asked_is_asked_about_a_repair_too(host: FollowerHost) -> None:
+    host.apply(0)
+    flush(host)
+    done = host.run("--confirm", "1")
+    assert done.returncode == 25, done.stdout
+    assert "nobody confirmed it" in done.stdout
+    assert host.run().returncode == 0
+    assert host.in_force() == (0, 0)
+
+
+def test_what_was_removed_stays_so_while_no_ruleset_is_to_be_had(host: FollowerHost) -> None:
+    host.apply(0)
+    assert host.run("--remove", file=False).returncode == 0
+    gone(host)
+    assert host.run().returncode == 78
+    assert host.sets() == set()
+
+
+def test_a_ruleset_that_was_never_in_force_repairs_nothing(host: FollowerHost) -> None:
+    host.apply(0)
+    host.wrap("unshare", "exit 1")
+    host.publish(1)
+    assert host.run().returncode == 78
+    flush(host)
+    gone(host)
+    before = host.kernel()
+    assert host.run().returncode == 78
+    assert host.kernel() == before
+
+
+def test_members_are_compared_while_no_ruleset_is_to_be_had(host: FollowerHost) -> None:
+    host.apply(0)
+    gone(host)
+    right = members(host)
+    (name,) = (one for one in host.sets() if one.startswith("r4:members"))
+    member = next(line for line in host.ipset("list", name).splitlines() if line[0].isdigit())
+    host.ipset("del", name, member)
+    host.ipset("add", name, "203.0.113.99")
+    state = json.loads((host.state / "state.json").read_bytes())
+    (host.state / "state.json").write_text(json.dumps({**state, "members_checked_at": 1}))
+    assert host.run().returncode == 78
+    assert members(host) == right
+
+
+def test_repairs_are_counted_whatever_else_a_pass_does(host: FollowerHost) -> None:
+    host.apply(0)
+    flush(host)
+    host.publish(0)
+    done = host.run()
+    assert "WARNING repaired serial=" in done.stdout
+    flush(host)
+    gone(host)
+    assert host.run().returncode == 78
+    assert json.loads((host.state / "status.json").read_bytes())["counters"]["repaired"] == 2
+
+
+def test_a_table_that_is_to_be_exclusive_is_no_repair(host: FollowerHost) -> None:
+    host.apply(0)
+    host.configure(filter_table="exclusive")
+    host.iptables("-A", "INPUT", "-s", "192.0.2.1", "-j", "ACCEPT")
+    gone(host)
+    assert host.run().returncode == 78
+    assert any("192.0.2.1" in rule for rule in host.saved(4))
+    host.publish(0)
+    assert "WARNING repaired" not in host.run().stdout
+    assert not any("192.0.2.1" in rule for rule in host.saved(4))
