@@ -177,13 +177,13 @@ class Follower(Struct, frozen=True, kw_only=True):
         dataplane = compile_policy(policy)
         filter_table, state = self.config.follower.filter_table, self.memory.load()
         fingerprint = _fingerprint(dataplane, filter_table)
-        stays = fingerprint == state.unhealthy or self._is_held(state, verified)
-        looked_at = self._members_due(live) or (not stays and _names_idle_sets(dataplane, live))
-        members = self.kernel.read_members() if looked_at else None
-        drifted = drifted_sets({e.name: e.members for e in dataplane.sets}, members or {})
         previous = self.memory.generation()
         # It stays the way back until this commit has proved healthy, and so do its sets.
         spared = previous.referenced_sets if previous else frozenset()
+        stays = fingerprint == state.unhealthy or self._is_held(state, verified)
+        strange = not stays and _names_strange_sets(dataplane, live, spared)
+        members = self.kernel.read_members() if strange or self._members_due(live) else None
+        drifted = drifted_sets({e.name: e.members for e in dataplane.sets}, members or {})
         plan = plan_commit(dataplane, live, filter_table, drifted, spared)
         return Prepared(
             verified=verified,
@@ -300,7 +300,10 @@ class Follower(Struct, frozen=True, kw_only=True):
             )
         except BaseException as error:
             self.memory.keep_generation(previous)
-            if isinstance(error, UnhealthyError) and intact:
+            if isinstance(error, UnhealthyError):
+                if not intact:
+                    hint = "nothing better is there to stay with: the next run tries again"
+                    raise UnhealthyError(error.message, hint) from error
                 # Whatever becomes of the kernel, these rules stay until better ones are there.
                 self.memory.hold_generation(remembered(prepared.live, self.kernel))
                 self.memory.save(replace(state, unhealthy=prepared.fingerprint))
@@ -363,9 +366,9 @@ class Follower(Struct, frozen=True, kw_only=True):
         return hashlib.sha256(repr(origin).encode()).hexdigest()
 
 
-def _names_idle_sets(dataplane: Dataplane, live: LiveKernel) -> bool:
+def _names_strange_sets(dataplane: Dataplane, live: LiveKernel, known: frozenset[str]) -> bool:
     """Tell whether sets are to be used that are there for no rule: who knows who filled them."""
-    found = (live.sets.get(entry.name) for entry in dataplane.sets)
+    found = (live.sets.get(entry.name) for entry in dataplane.sets if entry.name not in known)
     return any(one is not None and one.references == 0 for one in found)
 
 

@@ -97,6 +97,7 @@ def test_who_is_asked_is_asked_about_a_repair_too(host: FollowerHost) -> None:
     done = host.run("--confirm", "1")
     assert done.returncode == 25, done.stdout
     assert "nobody confirmed it" in done.stdout
+    assert "the next run tries again" in done.stdout
     assert host.run().returncode == 0
     assert host.in_force() == (0, 0)
 
