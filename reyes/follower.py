@@ -195,7 +195,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             fingerprint=fingerprint,
         )
 
-    def uphold(self, host: Host, live: LiveKernel, guard: Guard) -> Outcome:
+    def uphold(self, host: Host, live: LiveKernel) -> Outcome:
         """Repair the rules in force from what was accepted last; nothing new is put in force.
 
         For a pass that has nothing newer to go by, and for one that is about to replace rules that
@@ -214,18 +214,15 @@ class Follower(Struct, frozen=True, kw_only=True):
         nothing_known = state.applied is None and not state.hold
         if (intact and not state.hold) or nothing_known or self.memory.last_good() is None:
             return "unchanged"
-        prepared = self.prepare(self.last_good(), host, live)
-        known = (state.applied, state.unhealthy)
-        if prepared.fingerprint in known or self._is_held(state, prepared.verified):
-            return self.commit(prepared, guard)
-        return "unchanged"
+        return self.commit(self.prepare(self.last_good(), host, live), None)
 
     def commit(
-        self, prepared: Prepared, guard: Guard, *, force: bool = False, asked: bool = False
+        self, prepared: Prepared, guard: Guard | None, *, force: bool = False, asked: bool = False
     ) -> Outcome:
         """Put a prepared dataplane in force, and say what that was.
 
-        A repair is on trial only if a person is `asked` what he thinks of it.
+        Without a guard no new rules are: what is in force is repaired, and what is held. A repair
+        is on trial only if a person is `asked` what he thinks of it.
 
         Raises:
             KernelError: the kernel refused, or the host did not prove healthy; the rules before
@@ -243,6 +240,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             )
         is_repair = state.applied == prepared.fingerprint
         if changes_rules(prepared.plan) and (asked or not is_repair):
+            if guard is None:
+                return "unchanged"
             self._cut_over(prepared, guard, state)
         else:
             # Rules that have proved healthy here are not on trial again: the way back would lead
@@ -286,7 +285,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Cut over; a commit that fails does not cost the way back of the one before."""
         previous = self.memory.generation()
         # What somebody else has made of our rules is nothing to go back to later on.
-        intact = state.applied is None or all(t.jumps_right for t in prepared.live.tables)
+        intact = state.applied is None or prepared.live.jumps_right
         if intact:
             self.memory.keep_generation(Generation(prepared.live))
         try:

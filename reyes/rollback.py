@@ -45,7 +45,7 @@ def roll_back(
         memory.hold_generation(remembered(before.kernel, kernel))
         memory.save(replace(state, hold=hold, applied=None))
         # What somebody else has made of our rules is nothing to come back to.
-        if all(table.jumps_right for table in now.tables):
+        if now.jumps_right:
             memory.keep_generation(Generation(now))
 
 

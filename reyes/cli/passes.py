@@ -114,7 +114,7 @@ class FollowerPass:
                 return
             outcome = self._follower.commit(
                 prepared,
-                guard or CommitGuard(settings, None),
+                guard,
                 force=self._options.force,
                 asked=self._options.confirm is not None,
             )
@@ -151,12 +151,11 @@ class FollowerPass:
         if asks_people or is_disabled(self._config.follower):
             return False
         follower = self._follower
-        guard = CommitGuard(replace(self._config.follower, probes=()), None)
         try:
             if live is None:
                 with deadline(self._config.follower.deadline):
                     live = follower.kernel.read()
-            outcome = follower.uphold(host, live, guard)
+            outcome = follower.uphold(host, live)
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)
             return True

@@ -116,6 +116,11 @@ class LiveKernel(Struct, frozen=True):
         """The families that this host's kernel filters."""
         return frozenset(table.family for table in self.tables)
 
+    @property
+    def jumps_right(self) -> bool:
+        """Whether every table leads to our chains as it should."""
+        return all(table.jumps_right for table in self.tables)
+
 
 def nothing_live(families: Iterable[Family]) -> LiveKernel:
     """Stand in for a kernel that may not be read: empty tables, no sets."""

@@ -158,3 +158,13 @@ def test_a_table_that_is_to_be_exclusive_is_no_repair(host: FollowerHost) -> Non
     host.publish(0)
     assert "WARNING repaired" not in host.run().stdout
     assert not any("192.0.2.1" in rule for rule in host.saved(4))
+
+
+def test_a_host_that_is_disabled_while_it_waits_is_left_alone(host: FollowerHost) -> None:
+    host.apply(0)
+    flush(host)
+    gone(host)
+    host.wrap("ip6tables-save", 'touch "$REYES_TEST/disabled"; exec {real} "$@"')
+    before = host.kernel()
+    assert host.run().returncode == 78
+    assert host.kernel() == before

@@ -6,13 +6,14 @@ from msgspec.structs import replace
 from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
 from reyes.follower import MEMBERS_CHECK_SECONDS
+from reyes.host import configured_host
 from reyes.net import Family
 from reyes.netfilter.plan import RestoreTable
 from reyes.removal import remove
 from reyes.ruleset import Content, PrefixList
 from tests.commits import rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
-from tests.machine import NOW, Machine
+from tests.machine import HOST, NOW, Machine
 from tests.worlds import small_world
 
 
@@ -294,6 +295,63 @@ def test_what_a_dead_run_left_behind_is_destroyed_though_nothing_else_is_to_do()
     machine.kernel.ipset("create r4:left:0123456789abcdef hash:net family inet maxelem 1\n")
     assert machine.run() == "unchanged"
     assert sets_of(machine) == right
+
+
+def uphold(machine: Machine) -> str:
+    host = configured_host(machine.config.follower, HOST, "us-west-2")
+    return machine.follower.uphold(host, machine.kernel.read())
+
+
+def test_without_a_new_ruleset_what_is_in_force_is_repaired() -> None:
+    machine = Machine()
+    machine.run()
+    right = state(machine.kernel)
+    assert uphold(machine) == "unchanged"
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    machine.guard.asked.clear()
+    assert uphold(machine) == "repaired"
+    assert state(machine.kernel) == right
+    assert machine.guard.asked == []
+
+
+def test_without_a_new_ruleset_what_is_held_is_repaired() -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    assert uphold(machine) == "held"
+    assert state(machine.kernel)[0] == first
+
+
+def test_without_a_new_ruleset_blamed_rules_do_not_come_back() -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    machine.guard.finds = None
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        uphold(machine)
+    assert state(machine.kernel)[0] == first
+    remove(machine.notebook, machine.kernel)
+    assert uphold(machine) == "unchanged"
+    assert machine.kernel.sets == {}
+
+
+def test_what_was_accepted_and_never_in_force_repairs_nothing() -> None:
+    machine = Machine()
+    machine.run()
+    advanced(machine, "db")
+    machine.guard.refuses = True
+    with pytest.raises(KernelError):
+        machine.run()
+    machine.guard.refuses = False
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    before = state(machine.kernel)
+    assert uphold(machine) == "unchanged"
+    assert state(machine.kernel) == before
 
 
 def test_a_rollback_is_armed() -> None:
