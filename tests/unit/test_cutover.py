@@ -1,5 +1,7 @@
 """A commit that can go back: rehearsed, armed, confirmed, and rolled back on demand."""
 
+from copy import deepcopy
+
 import pytest
 from msgspec.structs import replace
 
@@ -318,6 +320,16 @@ def test_without_a_new_ruleset_what_is_held_is_repaired() -> None:
     machine, first = two_generations()
     machine.roll_back()
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    assert uphold(machine) == "held"
+    assert state(machine.kernel)[0] == first
+
+
+def test_rules_against_which_a_rollback_holds_are_no_good_sight() -> None:
+    machine, first = two_generations()
+    second = deepcopy(machine.kernel.tables)
+    machine.roll_back()
+    machine.kernel.tables = second
+    assert state(machine.kernel)[0] != first
     assert uphold(machine) == "held"
     assert state(machine.kernel)[0] == first
 

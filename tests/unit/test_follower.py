@@ -328,6 +328,22 @@ def test_a_set_that_somebody_left_in_our_place_gets_its_members() -> None:
     assert sorted(machine.kernel.ipset_save().split("\n")) == sorted(right.split("\n"))
 
 
+def test_members_of_a_set_that_comes_back_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()  # reads all members back for the first time
+
+    def read_members() -> dict[str, tuple[str, ...]]:
+        raise AssertionError
+
+    monkeypatch.setattr(machine.kernel, "read_members", read_members)
+    for minute, excluded in enumerate(("db", "nobody"), start=1):
+        machine.clock.time += 60
+        content = replace(small_world(), excluded_group_names=(excluded,))
+        machine.publish(NOW + 60 * minute, content)
+        assert machine.run() == "applied"
+
+
 def test_removal_takes_everything_back_and_forgets_that_it_was_applied() -> None:
     machine = Machine()
     empty = [machine.kernel.save(family) for family in Family]
