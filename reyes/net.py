@@ -202,12 +202,20 @@ class Everything(Struct, frozen=True, order=True, tag_field="kind", tag="all"):
 PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 """IANA's numbers of the protocols that have ports or types."""
 
+EXTENSION_HEADERS = frozenset({43, 44, 51, 60})
+"""IANA's numbers by which iptables tells no packets of IPv6, and warns of it.
+
+Those that are told are known by what follows these headers. Only nft tells 51 all the same.
+"""
+
 Service = Ports | Icmp | Protocol | Everything
 
 
 def service_families(service: Service) -> frozenset[Family]:
-    """Return the families in which a service can occur: ICMP is bound to one of them."""
+    """Return the families in which packets can be told to be of a service."""
     match service:
+        case Protocol(number) if number in EXTENSION_HEADERS:
+            return frozenset({Family.V4})
         case Icmp(protocol="icmp"):
             return frozenset({Family.V4})
         case Icmp():

@@ -19,11 +19,14 @@ from reyes.host import Host
 from reyes.matching import GroupKey, GroupMatching
 from reyes.members import JudgedSenders, check_addresses, members_of, network_of
 from reyes.net import (
+    Family,
     Icmp,
     Network,
     Ports,
     Protocol,
     Service,
+    of_family,
+    service_families,
     service_text,
 )
 from reyes.ruleset import (
@@ -195,7 +198,11 @@ class _Resolver:
         if reason:
             self._omit(group.id, number, service_text(service), reason)
             return
+        only_ipv4 = isinstance(service, Protocol) and Family.V6 not in service_families(service)
         for peer in self._peers_of(group, number, ingress):
+            if only_ipv4 and of_family(peer.addresses, Family.V6):
+                what = f"{service_text(service)} from {peer.name} over IPv6"
+                self._omit(group.id, number, what, "iptables tells none by an extension header")
             yield Allow(group=group, rule=number, service=service, peer=peer)
 
     def _peers_of(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Peer]:

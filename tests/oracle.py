@@ -4,8 +4,9 @@ It shares no thought with `reyes.policy` and `reyes.netfilter`: it takes the doc
 stands, forms no sets and no chains, and answers for the first packet of a flow. Where both
 readings agree on every packet, a mistake would have to be made twice.
 
-Two decisions are no reading but taken over (docs/ruleset-format.md): a rule for protocol 0 or for
-ICMP type 255 matches nothing, as iptables has no other word for them than the one for all.
+Three decisions are no reading but taken over (docs/ruleset-format.md): a rule for protocol 0 or for
+ICMP type 255 matches nothing, as iptables has no other word for them than the one for all, and one
+for an extension header nothing of IPv6.
 """
 
 from ipaddress import ip_network
@@ -78,7 +79,8 @@ def is_of(service: Service, packet: Packet) -> bool:
         case Everything():
             return True
         case Protocol(number):
-            return number != 0 and packet.protocol == number
+            lost = {0} if packet.source.version == 4 else {0, 43, 44, 51, 60}
+            return number not in lost and packet.protocol == number
         case Ports(protocol, first, last):
             return (
                 packet.protocol == {"tcp": 6, "udp": 17}[protocol]

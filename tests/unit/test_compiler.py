@@ -72,6 +72,7 @@ SERVICES: list[tuple[Service, str | None, str | None]] = [
     (icmpv6(), None, "-p icmpv6"),
     (Protocol(number=50), "-p 50", "-p 50"),
     (Protocol(number=47), "-p 47", "-p 47"),
+    (Protocol(number=51), "-p 51", None),
     (Protocol(number=255), "-p 255", "-p 255"),
     (Protocol(number=0), None, None),
     (Everything(), "", ""),

@@ -147,6 +147,7 @@ V4, V6 = Family.V4, Family.V6
         (icmpv6(), "icmpv6", {V6}),
         (icmpv6(128, 0), "icmpv6 128/0", {V6}),
         (Protocol(number=50), "protocol 50", {V4, V6}),
+        (Protocol(number=51), "protocol 51", {V4}),
         (Everything(), "all", {V4, V6}),
     ],
 )

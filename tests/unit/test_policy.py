@@ -270,6 +270,15 @@ def test_high_numbers_that_mean_themselves_are_allowed(service: Service) -> None
     assert peers(policy(content(allow(service, "fd00::/64")))) == [("fd00::/64",)]
 
 
+def test_what_iptables_tells_in_one_family_only_is_told() -> None:
+    ah = Protocol(number=51)
+    assert policy(content(allow(ah, "10.2.0.0/16"))).omitted == ()
+    found = policy(content(allow(ah, "10.2.0.0/16", "pl-0000000a")))
+    assert peers(found) == [("10.2.0.0/16",), ("10.20.0.0/16", "192.0.2.7", "fd00:20::/64")]
+    (omitted,) = found.omitted
+    assert omitted.what == "protocol 51 from pl-0000000a over IPv6"
+
+
 def test_one_bad_peer_does_not_spoil_the_others_of_its_rule() -> None:
     rule = allow(tcp(443), "10.2.0.0/16", "pl-0000dead", STALE, API)
     found = policy(content(rule))
