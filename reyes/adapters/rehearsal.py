@@ -32,6 +32,9 @@ class Act(Struct, frozen=True):
 _FIRST_ACT = 100
 """The exit code of the script if the first act is refused; the next act's is one more."""
 
+_NO_NAMESPACE = 1
+"""The exit code of `unshare` if it may not make one; the script has no such code."""
+
 _WAYS = (("unshare", "--net"), ("unshare", "--user", "--keep-caps", "--net"))
 """Root needs no user namespace, a service without CAP_SYS_ADMIN does.
 
@@ -61,21 +64,10 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
         for table, new in parts
         if new
     ]
-    _play(_way(), acts)
+    _play(acts)
 
 
-def _way() -> tuple[str, ...]:
-    """Find out how this process may make a network namespace."""
-    for way in _WAYS:
-        if _run((*way, "true")).returncode == 0:
-            return way
-    raise ConfigError(
-        "no rehearsal: this process may not make network namespaces",
-        "set follower.rehearsal: false where they are forbidden",
-    )
-
-
-def _play(way: tuple[str, ...], acts: Sequence[Act]) -> None:
+def _play(acts: Sequence[Act]) -> None:
     """Run the acts in one namespace, each fed from its own file; stop at the first refusal."""
     descriptors = [_file_of(act.text) for act in acts]
     try:
@@ -85,7 +77,7 @@ def _play(way: tuple[str, ...], acts: Sequence[Act]) -> None:
                 zip(acts, descriptors, strict=True), _FIRST_ACT
             )
         )
-        done = _run((*way, "sh", "-c", script), descriptors)
+        done = _run_apart(script, descriptors)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -96,6 +88,18 @@ def _play(way: tuple[str, ...], acts: Sequence[Act]) -> None:
         raise KernelError(f"in the rehearsal {error.message}", "the live kernel was not touched")
     if done.returncode != 0:
         raise KernelError(f"the rehearsal failed: {done.stderr.strip()}")
+
+
+def _run_apart(script: str, descriptors: Sequence[int]) -> CompletedProcess[str]:
+    """Run a script in a network namespace of its own, made in the first way that is allowed."""
+    for way in _WAYS:
+        done = _run((*way, "sh", "-c", script), descriptors)
+        if done.returncode != _NO_NAMESPACE:
+            return done
+    raise ConfigError(
+        "no rehearsal: this process may not make network namespaces",
+        "set follower.rehearsal: false where they are forbidden",
+    )
 
 
 def _command_line(argv: tuple[str, ...]) -> str:
