@@ -4,9 +4,9 @@ It shares no thought with `reyes.policy` and `reyes.netfilter`: it takes the doc
 stands, forms no sets and no chains, and answers for the first packet of a flow. Where both
 readings agree on every packet, a mistake would have to be made twice.
 
-Three decisions are no reading but taken over (docs/ruleset-format.md): a rule for protocol 0 or for
-ICMP type 255 matches nothing, as iptables has no other word for them than the one for all, and one
-for an extension header nothing of IPv6.
+Three decisions are no reading but taken over (docs/ruleset-format.md): a rule for protocol 0 or
+for ICMP type 255 matches nothing, as iptables has no other word for them than the one for all, and
+one for an extension header nothing of IPv6.
 """
 
 from ipaddress import ip_network

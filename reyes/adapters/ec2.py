@@ -242,10 +242,17 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
         for page in pages:
             if self.stop.is_set():
                 raise _StoppedError
-            items = page.get(CALLS[call].member) or []
+            items = _items(page, CALLS[call].member)
             count += len(items)
             self.progress(source_name(self.source), call, count)
             yield items
+
+
+def _items(page: dict[str, Any], member: str) -> list[Any]:
+    """Return what a page holds; ValueError if another server wrote it, which would be no items."""
+    if member not in page and "RequestId" not in page["ResponseMetadata"]:
+        raise ValueError("the reply is none of EC2's: is there a proxy, or AWS_ENDPOINT_URL?")
+    return page.get(member) or []
 
 
 @contextmanager

@@ -429,6 +429,16 @@ def test_a_reply_that_is_no_xml_is_a_failed_call(
         read()
 
 
+@pytest.mark.parametrize("body", ["<html/>", "<html><body><p>log in</p></body></html>"])
+def test_a_reply_of_another_server_is_no_empty_world(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(ec2, "reply", lambda _: (200, body))
+
+    with pytest.raises(SourceError, match=r"^us-west-2: Describe\w+ failed: .*none of EC2's"):
+        read()
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [
