@@ -78,7 +78,7 @@ def status_problems(status: Status | None, now: int, limits: Limits) -> Iterator
         yield from _failure(status, now, limits)
     if status.disabled:
         yield Problem(severity="warning", message="disabled: nothing is touched")
-    elif status.hold:
+    elif status.hold and not 0 < status.hold.until <= now:
         yield Problem(severity="warning", message=hold_text(status.hold))
     if status.applied and not status.applied.enforced:
         message = "audit mode: what would be denied is let through"
@@ -115,10 +115,8 @@ def jump_problems(live: LiveKernel) -> Iterator[Problem]:
     """Find families in which packets do not come to our chains first."""
     for table in live.tables:
         if not table.jumps_right:
-            message = (
-                f"the jump to {names.INPUT} is not the first rule of INPUT"
-                f" (IPv{table.family.value})"
-            )
+            wrong = "is there twice" if len(table.jumps) > 1 else "is not the first rule of INPUT"
+            message = f"the jump to {names.INPUT} {wrong} (IPv{table.family.value})"
             yield Problem(severity="critical", message=message)
 
 

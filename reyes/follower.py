@@ -22,9 +22,17 @@ import reyes
 from reyes.config import Config
 from reyes.cutover import UnhealthyError, changes_rules, cut_over
 from reyes.envelope import Envelope
-from reyes.errors import ConfigError, ExpiredError, ImplausibleError, SignatureError, SourceError
+from reyes.errors import (
+    ConfigError,
+    ExpiredError,
+    ImplausibleError,
+    ReyesError,
+    SignatureError,
+    SourceError,
+)
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
+from reyes.netfilter.iptables import Log
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import (
     CommitPlan,
@@ -183,7 +191,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         stays = fingerprint == state.unhealthy or self._is_held(state, verified)
         strange = not stays and _names_strange_sets(dataplane, live, spared)
         members = self.kernel.read_members() if strange or self._members_due(live) else None
-        drifted = drifted_sets({e.name: e.members for e in dataplane.sets}, members or {})
+        drifted = drifted_sets(members or {})
         plan = plan_commit(dataplane, live, filter_table, drifted, spared)
         return Prepared(
             verified=verified,
@@ -205,12 +213,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             SignatureError, ReplayError: what is kept is not what was accepted.
             KernelError: the kernel refused, or the rules are blamed.
         """
-        state, settled = self.memory.load(), self.memory.settled()
-        intact = (
-            settled is not None
-            and settled.shown_by(live, self.config.follower.filter_table)
-            and not self._members_due(live)
-        )
+        state = self.memory.load()
+        intact = self._shows_settled(live) and not self._members_due(live)
         nothing_known = state.applied is None and not state.hold
         if (intact and not state.hold) or nothing_known or self.memory.last_good() is None:
             return "unchanged"
@@ -235,26 +239,29 @@ class Follower(Struct, frozen=True, kw_only=True):
         if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
             self._stay(prepared, state)
             raise UnhealthyError(
-                "these rules cost the host its health before: they are not tried again",
+                "these rules cost the host its health before, or were not agreed to:"
+                " they are not tried again",
                 "--force tries them all the same",
             )
         is_repair = state.applied == prepared.fingerprint
+        # Nobody has changed anything where other rules mean the same: more or less is logged.
+        logs = is_repair and changes_rules(prepared.plan) and self._shows_settled(prepared.live)
         if changes_rules(prepared.plan) and (asked or not is_repair):
             if guard is None:
                 return "unchanged"
-            self._cut_over(prepared, guard, state)
+            self._cut_over(prepared, guard, state, asked=asked)
         else:
             # Rules that have proved healthy here are not on trial again: the way back would lead
             # to what somebody else has made of them.
             self.kernel.execute(prepared.plan)
         try:
-            self._conclude(prepared, state)
+            self._conclude(prepared)
         except ConfigError as error:
             # The rules are in force: a disk that is full now must not make that a failure.
             log.warning("the rules are in force, but not remembered: %s", error.message)
         if not prepared.plan.steps:
             return "unchanged"
-        return "repaired" if is_repair else "applied"
+        return "repaired" if is_repair and not logs else "applied"
 
     def _is_held(self, state: State, verified: VerifiedRuleset) -> bool:
         return is_held(state.hold, verified.ruleset, self.now())
@@ -262,7 +269,8 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _stay(self, prepared: Prepared, state: State) -> None:
         """Look after the rules that are held instead."""
         filter_table = self.config.follower.filter_table
-        stay(self.memory, self.kernel, filter_table, prepared.members)
+        drifted = drifted_sets(prepared.members or {})
+        stay(self.memory, self.kernel, filter_table, drifted, prepared.dataplane.sets)
         if prepared.members is None:
             return
         try:
@@ -270,8 +278,9 @@ class Follower(Struct, frozen=True, kw_only=True):
         except ConfigError as error:
             log.warning("that members were read is not remembered: %s", error.message)
 
-    def _conclude(self, prepared: Prepared, state: State) -> None:
+    def _conclude(self, prepared: Prepared) -> None:
         """Remember what is in force now, and destroy what nothing needs any more."""
+        state = self.memory.load()
         after = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
         if prepared.members is not None:
             after = replace(after, members_checked_at=int(self.now()))
@@ -281,13 +290,16 @@ class Follower(Struct, frozen=True, kw_only=True):
         key = self._key(prepared.verified.digest, prepared.policy.host)
         self.memory.keep_settled(settle(prepared.dataplane, key))
 
-    def _cut_over(self, prepared: Prepared, guard: Guard, state: State) -> None:
+    def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, asked: bool) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before."""
         previous = self.memory.generation()
         # What somebody else has made of our rules is nothing to go back to later on.
-        intact = state.applied is None or prepared.live.jumps_right
+        nothing_of_ours = state.applied is None and state.hold is None
+        intact = nothing_of_ours or prepared.live.jumps_right
         if intact:
             self.memory.keep_generation(Generation(prepared.live))
+        if intact and asked:
+            self._blame(prepared, state)  # whatever cuts the question off is a no
         try:
             cut_over(
                 prepared.dataplane,
@@ -303,10 +315,15 @@ class Follower(Struct, frozen=True, kw_only=True):
                 if not intact:
                     hint = "nothing better is there to stay with: the next run tries again"
                     raise UnhealthyError(error.message, hint) from error
-                # Whatever becomes of the kernel, these rules stay until better ones are there.
-                self.memory.hold_generation(remembered(prepared.live, self.kernel))
-                self.memory.save(replace(state, unhealthy=prepared.fingerprint))
+                self._blame(prepared, state)
+            elif asked and isinstance(error, ReyesError):
+                self.memory.save(state)
             raise
+
+    def _blame(self, prepared: Prepared, state: State) -> None:
+        """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
+        self.memory.hold_generation(remembered(prepared.live, self.kernel))
+        self.memory.save(replace(state, unhealthy=prepared.fingerprint))
 
     def _tidy(self, prepared: Prepared) -> None:
         """Destroy the sets that neither these rules nor the way back need."""
@@ -352,6 +369,11 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _authenticate(self, envelope: Envelope) -> Genuine:
         return authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
 
+    def _shows_settled(self, live: LiveKernel) -> bool:
+        """Tell whether a kernel shows what the last good pass left."""
+        settled = self.memory.settled()
+        return settled is not None and settled.shown_by(live, self.config.follower.filter_table)
+
     def _members_due(self, live: LiveKernel) -> bool:
         """Tell whether it is time to read all members back."""
         since = abs(self.now() - self.memory.load().members_checked_at)
@@ -372,10 +394,13 @@ def _names_strange_sets(dataplane: Dataplane, live: LiveKernel, known: frozenset
 
 
 def _fingerprint(dataplane: Dataplane, filter_table: FilterTable) -> str:
+    """Stand for what becomes of packets; how much of it is logged does not count."""
     digest = hashlib.sha256(filter_table.encode())
     for entry in dataplane.sets:
         digest.update(entry.name.encode())
     for table in dataplane.tables:
-        for identities in table.identities.values():
-            digest.update("".join(identities).encode())
+        for chain in table.chains:
+            for rule, identity in zip(chain.rules, table.identities[chain.name], strict=True):
+                if not isinstance(rule.target, Log):
+                    digest.update(identity.encode())
     return digest.hexdigest()

@@ -1,15 +1,19 @@
 """Going back to the generation before, and staying there against what is published."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
 from reyes.errors import ConfigError, KernelError
+from reyes.netfilter.ipset import IPSet
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable, drifted_sets, plan_return
 from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
+
+log = logging.getLogger(__name__)
 
 
 def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
@@ -21,8 +25,8 @@ def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
 
 def roll_back(
     memory: Memory, kernel: Kernel, guard: Guard, filter_table: FilterTable, until: int
-) -> None:
-    """Bring the generation before back and stay there; `until` is a time, 0 for no end.
+) -> LiveKernel:
+    """Bring the generation before back, return it and stay there until a time; 0 for no end.
 
     A second rollback brings back what the first one left. One that is cut short leaves things as
     they were, or has the next pass finish it.
@@ -43,21 +47,25 @@ def roll_back(
     with guard.armed(lambda: kernel.revert(now, filter_table)):
         kernel.execute(_plan(before, now, filter_table))
         memory.hold_generation(remembered(before.kernel, kernel))
-        memory.save(replace(state, hold=hold, applied=None))
+        # Its sets may have been changed since: the next pass looks at their members.
+        memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         # What somebody else has made of our rules is nothing to come back to.
         if now.jumps_right:
             memory.keep_generation(Generation(now))
+    return before.kernel
 
 
 def stay(
     memory: Memory,
     kernel: Kernel,
     filter_table: FilterTable,
-    members: Mapping[str, tuple[str, ...]] | None,
+    drifted: frozenset[str],
+    known: Iterable[IPSet],
 ) -> None:
     """Repair what is held: what a rollback brought back, or the rules before blamed ones.
 
-    `members` are those of all sets, if it was time to read them.
+    `drifted` is as for `plan_commit`, and `known` are sets whose members are certain: those of
+    the ruleset that is not put in force, which differ little from what is held.
 
     Raises:
         ConfigError: nobody remembers what is held.
@@ -69,15 +77,19 @@ def stay(
             "the rules that should be held are not remembered any more",
             "those in force stay as they are until another ruleset or `reyes rollback` ends that",
         )
-    drifted = drifted_sets(held.members, members or {})
+    members = {**{entry.name: entry.members for entry in known}, **held.members}
+    lost = sorted(held.referenced_sets.intersection(drifted).difference(members))
+    if lost:
+        log.warning("nobody remembers the members of %s, which are wrong", ", ".join(lost))
+    held = replace(held, members=members)
     kernel.execute(_plan(held, kernel.read(), filter_table, drifted))
 
 
 def remembered(rules: LiveKernel, kernel: Kernel) -> Generation:
-    """Return rules with the members of their sets, as the kernel holds them now."""
+    """Return rules with the members of their sets, where those that the kernel holds are right."""
     members = kernel.read_members()
-    named = Generation(rules).referenced_sets
-    return Generation(rules, {name: members[name] for name in named if name in members})
+    right = Generation(rules).referenced_sets.intersection(members) - drifted_sets(members)
+    return Generation(rules, {name: members[name] for name in right})
 
 
 def _plan(
@@ -90,5 +102,6 @@ def _plan(
         return plan_return(generation, live, filter_table, drifted)
     except KeyError as error:
         raise KernelError(
-            f"the set {error.args[0]} of that generation is gone", "only a new ruleset helps"
+            f"the set {error.args[0]} of that generation is gone",
+            "`reyes follower` puts the newest ruleset in force",
         ) from error

@@ -27,6 +27,7 @@ from reyes.cli.options import config_option, json_option, load_config
 from reyes.cli.passes import is_disabled
 from reyes.cli.rulesets import StoreSource
 from reyes.config import Config
+from reyes.cutover import changes_rules
 from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
 from reyes.host import Host
@@ -117,8 +118,6 @@ def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
                 break
         except ConfigError as error:
             return [Problem(severity="unknown", message=error.message)]
-        except HostUnknownError as error:
-            return [Problem(severity="warning", message=error.message)]
         except ReyesError as error:
             return [Problem(severity="critical", message=error.message)]
     return problems
@@ -139,19 +138,24 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
     if is_held(state.hold, verified.ruleset, now()):
         yield from _held_differences(kernel, memory.held_generation(), live, settings.filter_table)
         return
-    if state.applied is None:
+    if state.applied is None and not state.hold:
         yield Problem(severity="critical", message="no ruleset is in force")
         return
     host = remembered_host(config, state.identity)
-    prepared = _applied(follower, verified, host, live, state.applied)
-    if prepared is None:
-        # Rules of another ruleset or configuration; the next pass tries these, or the last failed.
+    try:
+        prepared = _prepared(follower, verified, host, live)
+    except HostUnknownError as error:
+        yield Problem(severity="warning", message=error.message)
+        yield from jump_problems(live)
+        return
+    if prepared.fingerprint != state.applied:
+        # Rules of another ruleset or configuration, or of a rollback that holds no longer; the
+        # next pass tries these, or the last failed.
         yield from jump_problems(live)
         return
     members = kernel.read_members()
     dataplane = prepared.dataplane
-    expected = {entry.name: entry.members for entry in dataplane.sets}
-    if prepared.plan.steps or drifted_sets(expected, members):
+    if prepared.plan.steps or not drifted_sets(members).isdisjoint(e.name for e in dataplane.sets):
         yield from drift_problems(dataplane, live, members, settings.filter_table)
 
 
@@ -161,19 +165,24 @@ def _held_differences(
     if held is None:
         yield Problem(severity="critical", message="what the rollback brought back is forgotten")
         return
-    drifted = drifted_sets(held.members, kernel.read_members())
-    if plan_return(held, live, filter_table, drifted).steps:
+    if not held.kernel.judges:
+        message = "the rollback brought back a time without rules of Reyes"
+        yield Problem(severity="critical", message=message)
+    drifted = held.referenced_sets & drifted_sets(kernel.read_members())
+    if drifted or plan_return(held, live, filter_table).steps:
         message = "drift: the kernel's rules are not those that the rollback brought back"
         yield Problem(severity="critical", message=message)
 
 
-def _applied(
-    follower: Follower, verified: VerifiedRuleset, host: Host, live: LiveKernel, applied: str
-) -> Prepared | None:
-    """Compile the ruleset as it was applied: that follower may have been told to log more."""
+def _prepared(
+    follower: Follower, verified: VerifiedRuleset, host: Host, live: LiveKernel
+) -> Prepared:
+    """Compile the ruleset as it is in force: that follower may have been told to log more."""
+    prepared = follower.prepare(verified, host, live)
     for log_drop, log_accept in product({host.log_drop, True}, {host.log_accept, True}):
+        if not changes_rules(prepared.plan):
+            break
         variant = replace(host, log_drop=log_drop, log_accept=log_accept)
-        prepared = follower.prepare(verified, variant, live)
-        if prepared.fingerprint == applied:
-            return prepared
-    return None
+        other = follower.prepare(verified, variant, live)
+        prepared = prepared if changes_rules(other.plan) else other
+    return prepared

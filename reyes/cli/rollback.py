@@ -37,10 +37,12 @@ def command(config_path: Path, until: str | None) -> None:
     memory = StateDirectory(Path(config.follower.state_directory))
     with memory.lock():
         guard = CommitGuard(replace(config.follower, probes=()), None)
-        roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
+        rules = roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
         record_outcome(config.follower, memory, "rolled back")
     limit = f" or {moment_text(end)}" if end else ""
     click.echo(f"rolled back; this holds until a ruleset with other content{limit}")
+    if not rules.judges:
+        click.echo("there were no rules of Reyes before: nothing is judged now", err=True)
 
 
 def _moment(text: str, now: int) -> int:

@@ -117,6 +117,11 @@ class LiveKernel(Struct, frozen=True):
         return frozenset(table.family for table in self.tables)
 
     @property
+    def judges(self) -> bool:
+        """Whether packets of any family come to our chains."""
+        return any(table.jumps for table in self.tables)
+
+    @property
     def jumps_right(self) -> bool:
         """Whether every table leads to our chains as it should."""
         return all(table.jumps_right for table in self.tables)

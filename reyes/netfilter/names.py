@@ -42,9 +42,12 @@ def interface_chain(interface_id: str) -> str:
 
 def set_name(family: Family, label: str, members: Iterable[str]) -> str:
     """Name a set after its members, which must be canonical and sorted."""
-    text = "\n".join((str(family.value), SET_TYPE, *members))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
-    return f"r{family.value}:{_plain(label)}:{digest}"
+    return f"r{family.value}:{_plain(label)}:{_digest(family, members)}"
+
+
+def vouches_for(name: str, members: Iterable[str]) -> bool:
+    """Tell whether one of our sets is named after these members, canonical and sorted."""
+    return name.endswith(_digest(set_family(name), members))
 
 
 def set_label(name: str) -> str:
@@ -55,6 +58,11 @@ def set_label(name: str) -> str:
 def set_family(name: str) -> Family:
     """Return the family of one of our sets."""
     return Family(int(name[1]))
+
+
+def _digest(family: Family, members: Iterable[str]) -> str:
+    text = "\n".join((str(family.value), SET_TYPE, *members))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _plain(label: str) -> str:

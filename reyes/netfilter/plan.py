@@ -23,7 +23,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import IPSet, create_text, repair_text
 from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, Generation, LiveKernel, LiveTable
-from reyes.netfilter.names import set_family
+from reyes.netfilter.names import set_family, vouches_for
 
 FilterTable = Literal["shared", "exclusive"]
 
@@ -148,11 +148,9 @@ def plan_return(
     return CommitPlan(tuple(steps))
 
 
-def drifted_sets(
-    sets: Mapping[str, tuple[str, ...]], members: Mapping[str, tuple[str, ...]]
-) -> frozenset[str]:
-    """Return the names of sets whose members, as they were read, are not those they should be."""
-    return frozenset(name for name, own in sets.items() if members.get(name, own) != own)
+def drifted_sets(members: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    """Return the names of our sets that do not vouch for the members that were read."""
+    return frozenset(name for name, own in members.items() if not vouches_for(name, own))
 
 
 def _fill(sets: Sequence[IPSet], live: LiveKernel, drifted: frozenset[str]) -> list[Step]:

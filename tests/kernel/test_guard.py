@@ -241,6 +241,20 @@ def test_a_signal_while_the_rules_are_on_trial_ends_in_the_old_ones(
         assert running.wait(timeout=30) != 0
         host.settle()
         assert host.in_force() == (0, 0)
+        done = host.run()
+        assert done.returncode == 25
+        assert "or were not agreed to: they are not tried again" in done.stdout
+        assert host.in_force() == (0, 0)
+
+
+def test_a_no_is_one_to_the_same_rules_with_less_logging(host: FollowerHost) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "60", "--log-accept", "--log-drop") as running:
+        running.communicate("no\n", timeout=30)
+    assert host.run().returncode == 25
+    assert host.in_force() == (0, 0)
+    assert host.run("--force").returncode == 0
+    assert host.in_force() == (1, 1)
 
 
 ANSWERS = {

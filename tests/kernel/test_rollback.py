@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.kernel.followers import FollowerHost, wait_for
+from tests.kernel.generations import NETWORK, UNFILTERED
 from tests.kernel.killing import honest_run, kill, make_killers
 
 pytestmark = pytest.mark.kernel
@@ -122,6 +123,53 @@ def test_without_a_generation_there_is_no_way_back(host: FollowerHost) -> None:
     done = host.run(command="rollback")
     assert done.returncode == 78
     assert "there is no generation to go back to" in done.stdout
+
+
+def test_a_rollback_to_before_the_first_rules_says_what_that_means(host: FollowerHost) -> None:
+    host.apply(0)
+    assert "nothing is judged now" in roll_back(host)
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
+    done = host.run(command="check")
+    assert done.returncode == 2
+    assert "the rollback brought back a time without rules of Reyes" in done.stdout
+
+
+def test_a_table_that_was_flushed_during_a_hold_is_no_generation(third: FollowerHost) -> None:
+    roll_back(third)
+    third.iptables("-F")
+    third.iptables("-X")
+    assert third.run("--force").returncode == 0
+    assert third.in_force() == (2, 2)
+    roll_back(third)
+    assert UNFILTERED not in third.in_force()
+
+
+def test_more_logging_for_a_while_does_not_cost_the_way_back(third: FollowerHost) -> None:
+    for flags in (("--log-drop", "--log-accept"), ()):
+        assert "INFO applied serial=" in third.run(*flags).stdout
+    roll_back(third)
+    assert third.in_force() == (1, 1)
+
+
+def test_a_member_that_somebody_added_does_not_come_back_with_a_rollback(
+    third: FollowerHost,
+) -> None:
+    (staff,) = (name for name in third.sets() if name.startswith("r4:staff:"))
+    third.ipset("del", staff, f"{NETWORK[4]}99")
+    third.ipset("add", staff, f"{NETWORK[4]}66")
+    roll_back(third)
+    assert "drift" in third.run(command="check").stdout
+    assert held(third)
+    assert f"add {staff} {NETWORK[4]}99\n" in third.ipset("save")
+    assert f"{NETWORK[4]}66" not in third.ipset("save")
+    assert "drift" not in third.run(command="check").stdout
+
+
+def test_the_end_of_a_hold_is_no_drift_until_the_next_pass(third: FollowerHost) -> None:
+    roll_back(third, "--until", "1s")
+    wait_for(lambda: time.time() > third.remembered()["hold"]["until"], "the time is over")
+    assert third.run(command="check").returncode == 0
+    assert not held(third)
 
 
 def test_a_commit_that_failed_is_no_generation(host: FollowerHost) -> None:

@@ -7,12 +7,13 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from reyes.adapters.state import StateDirectory
 from reyes.net import Family
 from reyes.status import Status
 from tests.kernel.followers import FollowerHost, Keys
-from tests.kernel.generations import HERE, PACKETS
+from tests.kernel.generations import HERE, PACKETS, policy
 
 pytestmark = pytest.mark.kernel
 
@@ -133,6 +134,21 @@ def test_a_rule_before_the_jump_is_critical(host: FollowerHost, version: int) ->
         2,
         f"CRITICAL: the jump to reyes-input is not the first rule of INPUT (IPv{version})\n",
     )
+
+
+def test_a_host_that_the_ruleset_has_lost_is_critical_only_if_its_jump_is_gone(
+    host: FollowerHost,
+) -> None:
+    host.apply(0)
+    lost = policy(0)
+    west = replace(lost.regions[1], interfaces=())
+    host.publish(0, replace(lost, regions=(lost.regions[0], west)))
+    assert host.run().returncode == 23
+    assert check(host)[0] == 1
+    host.iptables("-F")
+    code, said = check(host)
+    assert code == 2
+    assert "is not the first rule of INPUT (IPv4)" in said
 
 
 def test_what_a_flag_of_the_follower_added_is_no_drift(host: FollowerHost) -> None:

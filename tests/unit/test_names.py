@@ -48,6 +48,15 @@ def test_other_members_make_another_name(
         assert held.setdefault(name, (family, members)) == (family, members)
 
 
+@given(st.sampled_from(Family), ANY_NAME, MEMBERS, MEMBERS)
+def test_a_name_vouches_for_its_own_members_alone(
+    family: Family, label: str, members: tuple[str, ...], others: tuple[str, ...]
+) -> None:
+    assert names.vouches_for(names.set_name(family, label, members), members)
+    named_after_others = names.set_name(family, label, others)
+    assert names.vouches_for(named_after_others, members) is (members == others)
+
+
 def test_ten_thousand_sets_that_differ_in_one_member_have_names_of_their_own() -> None:
     members = [(f"10.{i // 250}.{i % 250}.1", "10.250.0.1") for i in range(10_000)]
     assert len({names.set_name(Family.V4, "web", some) for some in members}) == 10_000
