@@ -78,7 +78,8 @@ def _keyring(config: Config) -> str:
     if missing:
         raise ConfigError(
             f"the keyring does not hold {', '.join(sorted(missing))}",
-            f"copy the follower directory of `reyes keygen` to {config.signing.keyring_directory}",
+            f"append the trusted.gpg that `reyes keygen` made to the one in"
+            f" {config.signing.keyring_directory}: `cat` does it",
         )
     return f"the keyring holds {', '.join(sorted(config.signing.pins))}"
 

@@ -6,7 +6,7 @@ import click
 
 from reyes.cli import passes
 from reyes.cli.dry_run import dry_run
-from reyes.cli.options import config_option, load_config
+from reyes.cli.options import config_option, interval_option, load_config
 from reyes.cli.removal import take_out
 from reyes.cli.resident import ResidentPass, run_resident
 from reyes.config import FollowerConfig
@@ -43,16 +43,11 @@ from reyes.errors import ConfigError
     default=0,
     help="Wait up to so long first; always the same time on one host.",
 )
-@click.option(
-    "--interval",
-    type=click.FloatRange(1, 86_400),
-    metavar="SECONDS",
-    help="Stay, and do this again and again.",
-)
+@interval_option
 @click.option("--boot", is_flag=True, help="Use what was accepted last, before the network is up.")
 @click.option("--remove", is_flag=True, help="Take all of Reyes out of the kernel, and end.")
 def command(
-    config_path: Path, *, interval: float | None, boot: bool, remove: bool, **flags: object
+    config_path: Path, *, interval: int | None, boot: bool, remove: bool, **flags: object
 ) -> None:
     """Enforce the published ruleset on this host.
 
@@ -91,7 +86,7 @@ def _resident_pass(config_path: Path, options: passes.Options) -> ResidentPass:
 
 
 def _refuse_contradictions(
-    options: passes.Options, *, interval: float | None, boot: bool, remove: bool
+    options: passes.Options, *, interval: int | None, boot: bool, remove: bool
 ) -> None:
     ways = {
         "--interval": interval is not None,

@@ -1,5 +1,6 @@
 """`reyes leader`: read EC2, sign what it means, publish it."""
 
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import click
 import msgspec
 
 import reyes
-from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.options import config_option, interval_option, json_option, load_config
 from reyes.difference import Difference
+from reyes.errors import ConfigError
 from reyes.ruleset import Counts, Header
 
 if TYPE_CHECKING:
@@ -29,12 +31,7 @@ if TYPE_CHECKING:
     help="Also write the signed ruleset to this file.",
 )
 @click.option("--force", is_flag=True, help="Publish no matter how much vanished.")
-@click.option(
-    "--interval",
-    type=click.FloatRange(1, 86_400),
-    metavar="SECONDS",
-    help="Stay, and do this again and again.",
-)
+@interval_option
 @json_option("what was done and what changed")
 def command(
     config_path: Path,
@@ -42,7 +39,7 @@ def command(
     dry_run: bool,
     output: Path | None,
     force: bool,
-    interval: float | None,
+    interval: int | None,
     as_json: bool,
 ) -> None:
     """Read the security groups of all sources, and publish them as one signed ruleset.
@@ -79,6 +76,9 @@ def _publish(
     from reyes.cli.leader_recording import leader_recording
     from reyes.leader import Request
 
+    if output and not os.access(output.parent, os.W_OK | os.X_OK):
+        hint = f"{output.parent} must be a writable directory"
+        raise ConfigError(f"cannot write {output}", hint)
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
     request = Request(now=now(), generator=generator, dry_run=dry_run, force=force)
     with leader_recording(config, leaves_traces=not dry_run) as record:

@@ -27,6 +27,14 @@ config_option = click.option(
 )
 
 
+interval_option = click.option(
+    "--interval",
+    type=click.IntRange(1, 86_400),
+    metavar="SECONDS",
+    help="Stay, and do this again and again.",
+)
+
+
 def json_option(what: str) -> Callable[[Decorated], Decorated]:
     """Make the `--json` flag of a command that prints `what`."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")

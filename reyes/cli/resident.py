@@ -35,7 +35,7 @@ class ResidentPass(NamedTuple):
     longest: float = 0
 
 
-def run_resident(make_pass: Callable[[], ResidentPass], interval: float) -> None:
+def run_resident(make_pass: Callable[[], ResidentPass], interval: int) -> None:
     """Run a pass, pause for `interval` seconds, and so on until SIGTERM or SIGINT.
 
     `make_pass` reads the configuration: it is called at the start and at SIGHUP. A new one that
@@ -101,7 +101,7 @@ def _listening() -> Iterator[Listen]:
         there.close()
 
 
-def _pauses(interval: float) -> Iterator[float]:
+def _pauses(interval: int) -> Iterator[float]:
     """Yield the pause before each pass: none, any, then about `interval`: a fleet spreads."""
     yield 0
     yield random.uniform(0, interval)
@@ -154,7 +154,8 @@ def _tell(text: str) -> None:
 
 def _watchdog_seconds() -> float:
     """Return how long systemd bears silence by its unit; endless if it does not watch."""
-    return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 or float("inf")
+    said = os.environ.get("WATCHDOG_USEC", "")
+    return int(said) / 1e6 if said.isdecimal() and int(said) else float("inf")
 
 
 def _expect(one_pass: ResidentPass) -> None:

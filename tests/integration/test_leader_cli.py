@@ -348,6 +348,18 @@ def test_long_reads_leave_log_lines(leader: Leader, ec2: Ec2Server) -> None:
     ]
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_published(
+    leader: Leader, ec2: Ec2Server, tmp_path: Path
+) -> None:
+    fill(ec2, 0)
+
+    result = leader.run("--output", str(tmp_path / "nowhere" / "ruleset.gpg"))
+
+    assert result.exit_code == 78
+    assert "nowhere must be a writable directory" in result.stderr
+    assert ec2.asked == []
+
+
 def test_a_configuration_without_leader_is_refused(leader: Leader, ec2: Ec2Server) -> None:
     text = yaml.safe_load(leader.config.read_text())
     del text["leader"]

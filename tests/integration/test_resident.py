@@ -331,7 +331,8 @@ def test_without_a_manager_that_listens_it_runs_all_the_same(host: Host, nobody:
     [
         ("leader --interval 5 --dry-run", "--dry-run is for a single pass"),
         ("leader --interval 5 --force", "--force is for a single pass"),
-        ("leader --interval 0.5", "0.5 is not in the range"),
+        ("leader --interval 0", "0 is not in the range"),
+        ("follower --interval nan", "'nan' is not a valid integer"),
         ("follower --interval 5 --force", "--force is for a single pass"),
         ("follower --interval 5 --dry-run", "--interval and --dry-run exclude each other"),
         ("follower --interval 5 --boot", "--interval and --boot exclude each other"),

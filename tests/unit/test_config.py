@@ -161,6 +161,10 @@ def test_a_key_twice_is_refused(text: str) -> None:
         "environment: a\n---\nenvironment: b",
         "environment: \x07",
         "environment: *nowhere",
+        "environment: 022",
+        "follower: {failsafe: [{cidr: 10.9.0.0/24, protocol: tcp, port: 022}]}",
+        "follower: {deadline: 22:30}",
+        "follower: {deadline: 0x16}",
     ],
 )
 def test_what_is_not_yaml_is_refused_without_a_traceback(text: str) -> None:
