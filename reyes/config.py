@@ -26,7 +26,7 @@ MAX_CONFIG_CHARACTERS = 256 * 1024
 """Thirty sources with two hundred VPCs each fit."""
 
 _MAX_DEPTH = 12
-"""Levels of YAML; the deepest option needs four."""
+"""Levels of YAML; the deepest option, an entry of `vpcs`, needs six."""
 
 _MAX_PROBLEMS = 20
 _MAX_SHOWN = 100
@@ -64,6 +64,8 @@ def _check_probe(text: str) -> None:
     host, _, port = text.rpartition(":")
     if host.startswith("["):
         parse_address(host[1:-1])
+    else:
+        host.encode("idna")  # or getaddrinfo does, and ends in a traceback
     if int(port) not in range(1, 65536):
         raise ValueError(f"there is no port {port}")
 

@@ -124,19 +124,9 @@ def _judged_by(policy: HostPolicy, walk: Walk) -> InterfacePolicy | None:
 def _reason(policy: HostPolicy, walk: Walk) -> str:
     if not walk.visits:
         return f"not judged: {_outside(policy.host.scope)}"
-    deciding = walk.visits[-1]
-    if walk.decision == "not judged" or deciding.chain not in (names.ACCEPT, names.DROP):
-        return deciding.rule.comment
-    return walk.visits[_last_goto(walk)].rule.comment
-
-
-def _last_goto(walk: Walk) -> int:
-    """Return the position of the rule that led to the accept or drop chain."""
-    return max(
-        number
-        for number, visit in enumerate(walk.visits)
-        if visit.chain not in (names.ACCEPT, names.DROP)
-    )
+    # The accept and drop chains say only that, not why.
+    reasons = [v.rule.comment for v in walk.visits if v.chain not in (names.ACCEPT, names.DROP)]
+    return reasons[-1]
 
 
 def _outside(scope: Scope) -> str:

@@ -7,7 +7,6 @@ note      worth knowing
 
 from collections.abc import Iterator
 from functools import cache
-from itertools import combinations
 from typing import Literal
 
 from msgspec import Struct
@@ -15,7 +14,16 @@ from msgspec import Struct
 from reyes.host import IpsecScope, VpcScope
 from reyes.matching import GroupMatching
 from reyes.members import JudgedSenders, network_of
-from reyes.net import Everything, Network, Ports, canonical, contains, service_text, span
+from reyes.net import (
+    Everything,
+    Network,
+    Ports,
+    canonical,
+    contains,
+    network_order,
+    service_text,
+    span,
+)
 from reyes.policy import inexpressible, stands_for_nobody
 from reyes.ruleset import Content, Ingress, Region, SecurityGroup
 
@@ -25,6 +33,7 @@ _EXCLUDE = (
 )
 
 Severity = Literal["critical", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -42,7 +51,6 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
     Raises:
         SignatureError: one of the networks is none.
     """
-    order = ("critical", "warning", "note")
     world = _World(content, filtered)
     found = [*_vpc_findings(world), *_matched_findings(content, world.matching)]
     for region in content.regions:
@@ -52,7 +60,7 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
                 for number, ingress in enumerate(group.ingress, start=1):
                     found += finder.findings(group, number, ingress)
     return tuple(
-        sorted(found, key=lambda f: (order.index(f.severity), f.kind, f.where, f.message))
+        sorted(found, key=lambda f: (SEVERITIES.index(f.severity), f.kind, f.where, f.message))
     )
 
 
@@ -86,15 +94,20 @@ def _vpc_findings(world: _World) -> Iterator[Finding]:
         for (region, vpc), networks in world.vpcs.items()
         for network in networks
     ]
-    for (one, first), (other, second) in combinations(networks, 2):
-        if one != other and first.version == second.version and first.overlaps(second):
-            yield Finding(
-                severity="warning",
-                kind="overlapping VPCs",
-                where=one,
-                message=f"{first} overlaps {second} of {other}: hosts of either take the"
-                " other's packets for their own VPC's, and do not judge them",
-            )
+    networks.sort(key=lambda named: network_order(named[1]))
+    for number, (one, wide) in enumerate(networks, start=1):
+        # Networks that overlap are nested, hence neighbours: not all pairs are looked at.
+        for other, inner in networks[number:]:
+            if not contains(wide, inner):
+                break
+            if one != other:
+                yield Finding(
+                    severity="warning",
+                    kind="overlapping VPCs",
+                    where=one,
+                    message=f"{wide} overlaps {inner} of {other}: hosts of either take the"
+                    " other's packets for their own VPC's, and do not judge them",
+                )
     for where, network in networks:
         # IPv6 is judged only where it is listed: a choice, not a doubt.
         if filtered is not None and network.version == 4 and not _inside(network, filtered):  # noqa: PLR2004 - IP's version

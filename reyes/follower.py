@@ -149,7 +149,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         after = replace(
             state,
             accepted=Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts),
-            content=genuine.ruleset.content_sha256,
+            content_sha256=genuine.ruleset.content_sha256,
             etag=envelope.etag,
             not_after=header.not_after,
             implausible=(),
@@ -270,7 +270,9 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Look after the rules that are held instead."""
         filter_table = self.config.follower.filter_table
         drifted = drifted_sets(prepared.members or {})
-        stay(self.memory, self.kernel, filter_table, drifted, prepared.dataplane.sets)
+        known = prepared.dataplane.sets
+        for name in stay(self.memory, self.kernel, filter_table, drifted, known):
+            log.warning("the members of the set %s are wrong, and nobody remembers them", name)
         if prepared.members is None:
             return
         try:
@@ -344,7 +346,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             log.warning("the last good ruleset is damaged: fetching it anew")
             answer = self._fetch(state, None)
         if answer is None:
-            raise SourceError("the store says `unchanged` where nothing is known to it")
+            raise SourceError("the store says `unchanged`, and was told of no version")
         return answer, self._authenticate(answer)
 
     def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:

@@ -9,15 +9,11 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from reyes.findings import Finding, Severity
+from reyes.findings import SEVERITIES, Finding
 from reyes.net import Family
 from reyes.netfilter.counters import Packets
 from reyes.ruleset import Header
 from reyes.status import REASONS, AcceptedRuleset, Applied, Run, Status
-
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
-
-Kind = Literal["gauge", "counter"]
 
 
 class Sample(Struct, frozen=True):
@@ -35,7 +31,7 @@ class Metric(Struct, frozen=True):
     samples: tuple[Sample, ...]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> Literal["gauge", "counter"]:
         """What Prometheus calls its type."""
         return "counter" if self.name.endswith("_total") else "gauge"
 

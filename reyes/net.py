@@ -35,13 +35,7 @@ class Family(Enum):
     @property
     def everywhere(self) -> Network:
         """The network that holds every address of the family."""
-        return _EVERYWHERE[self]
-
-
-_EVERYWHERE: dict[Family, Network] = {
-    Family.V4: IPv4Network("0.0.0.0/0"),
-    Family.V6: IPv6Network("::/0"),
-}
+        return ip_network("0.0.0.0/0" if self is Family.V4 else "::/0")
 
 
 def family_of(value: Network | Address) -> Family:

@@ -1,6 +1,5 @@
 """Going back to the generation before, and staying there against what is published."""
 
-import logging
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -13,14 +12,12 @@ from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
 
-log = logging.getLogger(__name__)
-
 
 def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
     """Tell whether a rollback still holds against a ruleset."""
     if hold is None or 0 < hold.until <= now:
         return False
-    return ruleset.header.serial <= hold.serial or ruleset.content_sha256 == hold.content
+    return ruleset.header.serial <= hold.serial or ruleset.content_sha256 == hold.content_sha256
 
 
 def roll_back(
@@ -42,8 +39,8 @@ def roll_back(
             "there is no generation to go back to",
             "one is kept at each commit that changes rules",
         )
-    now = kernel.read(refuse_split=False)
-    hold = Hold(serial=state.accepted.serial, content=state.content, until=until)
+    now = kernel.read(strict=False)
+    hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
         kernel.execute(_plan(before, now, filter_table))
         memory.hold_generation(remembered(before.kernel, kernel))
@@ -61,8 +58,10 @@ def stay(
     filter_table: FilterTable,
     drifted: frozenset[str],
     known: Iterable[IPSet],
-) -> None:
+) -> tuple[str, ...]:
     """Repair what is held: what a rollback brought back, or the rules before blamed ones.
+
+    Returns the names of sets whose members are wrong, and that nobody remembers.
 
     `drifted` is as for `plan_commit`, and `known` are sets whose members are certain: those of
     the ruleset that is not put in force, which differ little from what is held.
@@ -78,11 +77,9 @@ def stay(
             "those in force stay as they are until another ruleset or `reyes rollback` ends that",
         )
     members = {**{entry.name: entry.members for entry in known}, **held.members}
-    lost = sorted(held.referenced_sets.intersection(drifted).difference(members))
-    if lost:
-        log.warning("nobody remembers the members of %s, which are wrong", ", ".join(lost))
     held = replace(held, members=members)
     kernel.execute(_plan(held, kernel.read(), filter_table, drifted))
+    return tuple(sorted(held.referenced_sets.intersection(drifted).difference(members)))
 
 
 def remembered(rules: LiveKernel, kernel: Kernel) -> Generation:

@@ -13,7 +13,7 @@ Whether an address is one is found when it is used, in `members`: a host uses fe
 """
 
 import hashlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -41,8 +41,8 @@ InstanceId = Annotated[
 PrefixListId = Annotated[str, Meta(pattern=r"^pl-[0-9a-f]{8,17}\Z")]
 Moment = Annotated[int, Meta(ge=0, le=2**62)]
 
-
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on text that is not what it should be."""
 
 
 class DocumentError(ValueError):
@@ -212,7 +212,7 @@ def decode(text: bytes) -> Ruleset:
         document = msgspec.json.decode(text, type=_Document)
         content = msgspec.json.decode(document.content, type=Content)
         _check_interfaces([i for region in content.regions for i in region.interfaces])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DocumentError(_other_version(text) or f"not a ruleset: {error}") from error
     if document.format_version != FORMAT_VERSION:
         raise DocumentError(_other_version(text))
@@ -237,7 +237,7 @@ def _other_version(text: bytes) -> str:
     """Say that a text is of another version, nothing if it is not or cannot be told."""
     try:
         version = msgspec.json.decode(text, type=_Version).format_version
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
     if version == FORMAT_VERSION:
         return ""
@@ -276,8 +276,8 @@ def _check_unique(content: Content) -> None:
         _unique("prefix list", (prefix_list.id for prefix_list in region.prefix_lists))
 
 
-def _unique(what: str, identifiers: Iterable[Hashable]) -> None:
-    seen: set[Hashable] = set()
+def _unique(what: str, identifiers: Iterable[str]) -> None:
+    seen: set[str] = set()
     for identifier in identifiers:
         if identifier in seen:
             raise DocumentError(f"not a ruleset: {what} {identifier} is there twice")

@@ -13,7 +13,7 @@ class Hold(Struct, frozen=True, kw_only=True):
     """
 
     serial: int
-    content: str
+    content_sha256: str
     until: int
 
 
@@ -32,14 +32,14 @@ class Identity(Struct, frozen=True, kw_only=True):
 class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a follower remembers: `accepted` is about trust, `applied` about the kernel.
 
-    `content` is the `content_sha256` of what was accepted, `etag` the store's tag of it.
+    `content_sha256` and `etag` (the store's tag) are those of what was accepted.
     `applied` is the digest of the dataplane that was put in force, `unhealthy` that of one that
     cost the host its health. `implausible` are the serials that were refused as such. Times are
     in seconds since the epoch.
     """
 
     accepted: Accepted | None = None
-    content: str = ""
+    content_sha256: str = ""
     etag: str | None = None
     not_after: int = 0
     implausible: tuple[int, ...] = ()

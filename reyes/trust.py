@@ -25,8 +25,8 @@ message that must be refused:
 The order matters: an old ruleset that somebody serves again is usually expired as well, and must
 be called a replay (look who does this), not an expiry (look why the leader is silent).
 
-Not here: size of the object (adapters.s3), size of what gpg prints, armor and the rights of the
-keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (members),
+Not here: size of the object, size of what gpg prints, armor and the rights of the keyring
+(adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (members),
 keeping what was accepted (follower), the finer guard against shrinking (leader).
 """
 
@@ -34,6 +34,7 @@ import hashlib
 from datetime import UTC, datetime
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from reyes.config import MAX_VALIDITY
 from reyes.envelope import MAX_PAYLOAD_BYTES, SignatureReport
@@ -76,13 +77,8 @@ class Expectation(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
-class VerifiedRuleset(Struct, frozen=True, kw_only=True):
+class VerifiedRuleset(Genuine, frozen=True, kw_only=True):
     """A ruleset to act on. Only `admit` and `readmit` make one."""
-
-    ruleset: Ruleset
-    digest: str
-    signer: str
-    key_expires_at: int | None
 
 
 def authenticate(report: SignatureReport, pins: frozenset[str]) -> Genuine:
@@ -132,7 +128,7 @@ def admit(genuine: Genuine, expectation: Expectation) -> VerifiedRuleset:
     known = accepted is not None and accepted.digest == genuine.digest
     if not expectation.force and not known:
         _check_plausible(header.counts, accepted)
-    return _verified(genuine)
+    return VerifiedRuleset(**asdict(genuine))
 
 
 def refuse_expired(not_after: int, now: int) -> None:
@@ -159,7 +155,7 @@ def readmit(genuine: Genuine, environment: str, accepted: Accepted | None) -> Ve
             "the kept ruleset is not the one that was accepted last",
             "the next run fetches it anew",
         )
-    return _verified(genuine)
+    return VerifiedRuleset(**asdict(genuine))
 
 
 def moment_text(seconds: int) -> str:
@@ -168,15 +164,6 @@ def moment_text(seconds: int) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
         return str(seconds)
-
-
-def _verified(genuine: Genuine) -> VerifiedRuleset:
-    return VerifiedRuleset(
-        ruleset=genuine.ruleset,
-        digest=genuine.digest,
-        signer=genuine.signer,
-        key_expires_at=genuine.key_expires_at,
-    )
 
 
 def span_text(seconds: int) -> str:

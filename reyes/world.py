@@ -63,7 +63,7 @@ class Memory(Protocol):
 class Kernel(Protocol):
     """The packet filter of this host."""
 
-    def read(self, *, refuse_split: bool = True) -> LiveKernel:
+    def read(self, *, strict: bool = True) -> LiveKernel:
         """Return what is in force; a way out does not ask whether other tables are in order."""
 
     def read_members(self) -> Mapping[str, tuple[str, ...]]:

@@ -6,12 +6,12 @@ Facts only: whether a report is good enough is decided in `trust`.
 import functools
 import logging
 import os
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from reyes.adapters.files import check_private
+from reyes.adapters.programs import find_program
 from reyes.envelope import MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Envelope, SignatureReport
 from reyes.errors import ConfigError, SignatureError
 
@@ -154,9 +154,9 @@ class Gpg:
 
 
 @functools.cache
-def find_program(name: str) -> str:
-    """Return the absolute path of gpg or gpgconf; cron's PATH may lack /usr/bin."""
-    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/bin")
+def gnupg_program(name: str) -> str:
+    """Return the absolute path of gpg or gpgconf."""
+    found = find_program(name)
     if found is None:
         raise ConfigError(f"{name} is not installed", "install the package gnupg")
     return found
@@ -177,7 +177,7 @@ def open_gpg(home: Path, options: tuple[str, ...], keyring: Path | None = None) 
 
     # At debug level it logs whole documents.
     logging.getLogger("gnupg").setLevel(logging.WARNING)
-    program = find_program("gpg")
+    program = gnupg_program("gpg")
     try:
         return gnupg.GPG(
             gpgbinary=program,

@@ -1,19 +1,18 @@
 """The kernel's packet filter, through ipset and iptables: read it, and execute a plan.
 
-Commands are looked for in PATH and in the directories that cron's PATH lacks. All of them are
-bounded in time and wait for the xtables lock.
+Commands are bounded in time and wait for the xtables lock.
 """
 
 import functools
 import logging
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 from reyes.netfilter.counters import Packets, parse_packets
@@ -40,6 +39,8 @@ from reyes.netfilter.plan import (
     revert,
 )
 
+Backend = Literal["nft", "legacy"]
+
 LOCK_WAIT_SECONDS = 10
 COMMAND_SECONDS = 60
 """Longer than any honest command takes: 200,000 set members need a second."""
@@ -47,8 +48,8 @@ COMMAND_SECONDS = 60
 COMMANDS = ("ipset", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
 
 _ATTEMPTS = 5
-_EXTRA_PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
-_PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
+PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
+_OTHER: dict[Backend, Backend] = {"nft": "legacy", "legacy": "nft"}
 _LINE = re.compile(r"line:? (\d+)")
 _INCOMPATIBLE = re.compile(r"^# Table .* is incompatible", re.MULTILINE)
 _CONTEXT_LINES = 5
@@ -67,10 +68,25 @@ def families() -> tuple[Family, ...]:
 
 
 class Kernel:
-    """This network namespace's filter tables and sets."""
+    """This network namespace's filter tables and sets.
 
-    def read(self, *, refuse_split: bool = True) -> LiveKernel:
+    The tables are those of one of iptables' backends, by default the one that this host uses.
+    """
+
+    def __init__(self, backend: Backend | None = None) -> None:
+        self._of = f"-{backend}" if backend else ""
+
+    @staticmethod
+    def elsewhere() -> "list[Kernel]":
+        """Return the tables of the backend that this host does not use, if it holds rules."""
+        others = {_other_backend(f) for f in families() if _holds_rules(f, _other_backend(f))}
+        return [Kernel(backend) for backend in others]
+
+    def read(self, *, strict: bool = True) -> LiveKernel:
         """Read our sets' headers and both filter tables.
+
+        Unless `strict`, what should keep nobody from the way out is let be: tables that are split
+        between backends, and an ipset that is missing.
 
         Raises:
             ConfigError: a command is missing or the user has no right to read.
@@ -78,8 +94,11 @@ class Kernel:
                 command says what cannot be understood.
         """
         tables = tuple(self._read_table(family) for family in families())
-        if refuse_split:
+        if strict:
             self._refuse_split()
+        elif find_program("ipset") is None:
+            log.warning("cannot find the command ipset: the sets stay")
+            return LiveKernel(tables)
         return LiveKernel(tables, self._read_sets())
 
     def read_members(self) -> dict[str, tuple[str, ...]]:
@@ -89,7 +108,7 @@ class Kernel:
     def read_packets(self) -> dict[Family, Packets]:
         """Read how many new packets our last chains have accepted and denied."""
         return {
-            family: _read((f"{_PREFIX[family]}-save", "-c", "-t", "filter"), parse_packets)
+            family: _read((f"{PREFIX[family]}-save", "-c", "-t", "filter"), parse_packets)
             for family in families()
         }
 
@@ -129,7 +148,7 @@ class Kernel:
             case CountSets(entries):
                 self._count(entries)
             case RestoreTable(family, text, flush=flush):
-                _feed(restore_command(family, flush=flush), text)
+                _feed(restore_command(f"{PREFIX[family]}{self._of}", flush=flush), text)
             case ReadTables(tables):
                 self._check_rules(tables)
             case DestroySets(names):
@@ -151,7 +170,8 @@ class Kernel:
             if text is None:
                 return
             try:
-                _feed(restore_command(before.family, flush=flush), text)
+                prefix = f"{PREFIX[before.family]}{self._of}"
+                _feed(restore_command(prefix, flush=flush), text)
             except KernelError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -172,7 +192,7 @@ class Kernel:
         for table in tables:
             if not in_force(table, self._read_table(table.family)):
                 raise KernelError(
-                    f"the rules that {_PREFIX[table.family]}-restore took are not in force",
+                    f"the rules that {PREFIX[table.family]}-restore took are not in force",
                     "another program may be changing the filter table at the same time",
                 )
 
@@ -186,13 +206,13 @@ class Kernel:
             log.warning("left sets for the next run: %s", error.message)
 
     def _read_table(self, family: Family) -> LiveTable:
-        command = (f"{_PREFIX[family]}-save", "-t", "filter")
+        command = (f"{PREFIX[family]}{self._of}-save", "-t", "filter")
         return _read(command, lambda text: self._parse_table(text, family))
 
     def _parse_table(self, text: str, family: Family) -> LiveTable:
         if _INCOMPATIBLE.search(text) and _INCOMPATIBLE.search(in_one_line_each(text)):
             raise KernelError(
-                f"{_PREFIX[family]}-save cannot read the whole filter table",
+                f"{PREFIX[family]}-save cannot read the whole filter table",
                 "another program made rules with `nft` in the tables of iptables: "
                 "move them to a table of their own",
             )
@@ -204,13 +224,11 @@ class Kernel:
     def _refuse_split(self) -> None:
         """Refuse to work if nft and legacy iptables both hold rules: each sees only its own."""
         for family in families():
-            prefix = _PREFIX[family]
-            ours = _backend(f"{prefix}-restore")
-            other = "legacy" if ours == "nft" else "nft"
+            prefix, other = PREFIX[family], _other_backend(family)
             if _holds_rules(family, other):
                 raise KernelError(
-                    f"the tables of {prefix} are split: this host's {prefix} uses {ours}, "
-                    f"but there are rules in {other}",
+                    f"the tables of {prefix} are split: this host's {prefix} uses"
+                    f" {_OTHER[other]}, but there are rules in {other}",
                     f"move them, or choose one backend with update-alternatives --config {prefix}"
                     f" ({prefix}-{other}-save shows them)",
                 )
@@ -236,19 +254,20 @@ def raise_conntrack_max(wanted: int) -> int | None:
     return before
 
 
-def _backend(command: str) -> str:
-    """Tell which backend a command uses: asked once of the program that it stands for now."""
-    path = find_command(command)
-    return _backend_of(command, os.path.realpath(path) if path else "")
+def _other_backend(family: Family) -> Backend:
+    """Tell which backend is not used: asked once of the program that a command stands for now."""
+    command = f"{PREFIX[family]}-restore"
+    path = find_program(command)
+    return _OTHER[_backend_of(command, os.path.realpath(path) if path else "")]
 
 
 @functools.lru_cache(maxsize=2 * len(Family))
-def _backend_of(command: str, _program: str) -> str:
+def _backend_of(command: str, _program: str) -> Backend:
     return "nft" if "nf_tables" in _run((command, "--version")) else "legacy"
 
 
-def _holds_rules(family: Family, backend: str) -> bool:
-    prefix = _PREFIX[family]
+def _holds_rules(family: Family, backend: Backend) -> bool:
+    prefix = PREFIX[family]
     if backend == "legacy":
         # iptables-legacy-save would load the tables that it is asked about.
         loaded = Path(f"/proc/thread-self/net/{prefix.replace('tables', '_tables')}_names")
@@ -258,7 +277,7 @@ def _holds_rules(family: Family, backend: str) -> bool:
         except OSError:
             return False
     command = f"{prefix}-{backend}-save"
-    if find_command(command) is None:
+    if find_program(command) is None:
         return False
     try:
         rules = _run((command,))
@@ -269,15 +288,10 @@ def _holds_rules(family: Family, backend: str) -> bool:
     return any(line.startswith("-A ") for line in rules.splitlines())
 
 
-def restore_command(family: Family, *, flush: bool) -> tuple[str, ...]:
+def restore_command(prefix: str, *, flush: bool) -> tuple[str, ...]:
     """Return the command that puts a table in force, over all others' rules only if `flush`."""
-    command = (f"{_PREFIX[family]}-restore", "-w", str(LOCK_WAIT_SECONDS))
+    command = (f"{prefix}-restore", "-w", str(LOCK_WAIT_SECONDS))
     return command if flush else (*command, "--noflush")
-
-
-def find_command(command: str) -> str | None:
-    """Return the absolute path of a command; cron's PATH lacks the directories of these."""
-    return shutil.which(command, path=f"{os.environ.get('PATH', '')}:{_EXTRA_PATH}")
 
 
 def _read(argv: tuple[str, ...], parse: Callable[[str], Parsed]) -> Parsed:
@@ -289,7 +303,7 @@ def _read(argv: tuple[str, ...], parse: Callable[[str], Parsed]) -> Parsed:
 
 
 def _run(argv: tuple[str, ...], stdin: str = "") -> str:
-    executable = find_command(argv[0])
+    executable = find_program(argv[0])
     if executable is None:
         raise ConfigError(f"cannot find the command {argv[0]}", "install ipset and iptables")
     try:

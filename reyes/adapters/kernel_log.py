@@ -6,11 +6,11 @@ Each line begins with the seconds since the epoch.
 import errno
 import os
 import select
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 
+from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError
 
 _KERNEL_LOG = "/dev/kmsg"
@@ -61,7 +61,7 @@ def _line(record: bytes) -> str:
 
 
 def _journal_lines(reason: str, *, follow: bool) -> Iterator[str]:
-    executable = shutil.which("journalctl")
+    executable = find_program("journalctl")
     if executable is None:
         raise _no_log(f"{_KERNEL_LOG}: {reason}; and there is no journalctl")
     wish = ("--follow", "--lines=all") if follow else ()

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from reyes.adapters.files import make_private_directory, write_atomically
-from reyes.adapters.gpg import KEYRING_FILE, check_home, find_program
+from reyes.adapters.gpg import KEYRING_FILE, check_home, gnupg_program
 from reyes.errors import ConfigError
 
 PARTS = (("follower", 0o755), ("leader", 0o700))
@@ -75,7 +75,7 @@ def _generate(home: Path, name: str, expire: str) -> str:
 
 def _run(program: str, home: Path, *arguments: str) -> bytes:
     done = subprocess.run(
-        [find_program(program), "--homedir", str(home), *arguments],
+        [gnupg_program(program), "--homedir", str(home), *arguments],
         capture_output=True,
         check=False,
     )

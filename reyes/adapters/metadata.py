@@ -7,7 +7,6 @@ from typing import Any
 
 import urllib3
 from ec2_metadata import EC2Metadata
-from msgspec import Struct
 
 from reyes.errors import SourceError
 
@@ -16,13 +15,6 @@ MAX_REPLY_BYTES = 64 * 1024
 
 _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
-
-
-class Identity(Struct, frozen=True):
-    """An instance and its region."""
-
-    instance_id: str
-    region: str
 
 
 class _Link(urllib3.PoolManager):
@@ -47,7 +39,7 @@ class _Link(urllib3.PoolManager):
         return urllib3.HTTPResponse(BytesIO(body), status=reply.status)
 
 
-def instance_identity() -> Identity:
+def instance_and_region() -> tuple[str, str]:
     """Ask for this instance's identity document: two requests of at most 5 s and 1 s.
 
     `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another endpoint, as for the AWS tools.
@@ -62,16 +54,16 @@ def instance_identity() -> Identity:
         metadata.dynamic_url = f"{metadata.service_url}dynamic/"
     try:
         document = metadata.instance_identity_document
-        identity = Identity(document["instanceId"], document["region"])
+        instance_id, region = document["instanceId"], document["region"]
     except (
         *(urllib3.exceptions.HTTPError, OSError),
         *(ValueError, KeyError, TypeError, RecursionError),  # no such document
     ) as error:
         raise _unavailable(_shortened(f"{error}" or type(error).__name__)) from error
-    if not (_matches(_INSTANCE_ID, identity.instance_id) and _matches(_REGION, identity.region)):
-        claim = _shortened(f"{identity.instance_id!r} in {identity.region!r}")
+    if not (_matches(_INSTANCE_ID, instance_id) and _matches(_REGION, region)):
+        claim = _shortened(f"{instance_id!r} in {region!r}")
         raise _unavailable(f"it calls this host {claim}")
-    return identity
+    return instance_id, region
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

@@ -13,13 +13,14 @@ from subprocess import CompletedProcess
 
 from msgspec import Struct
 
-from reyes.adapters.kernel import COMMAND_SECONDS, find_command, refusal, restore_command
+from reyes.adapters.kernel import COMMAND_SECONDS, PREFIX, refusal, restore_command
+from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import create_text
 from reyes.netfilter.iptables import referenced_sets
 from reyes.netfilter.live import LiveKernel
-from reyes.netfilter.plan import differing, rehearsal
+from reyes.netfilter.plan import differing, paired, rehearsal
 
 
 class Act(Struct, frozen=True):
@@ -50,9 +51,7 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
         KernelError: the kernel refuses it.
         ConfigError: this process may not make network namespaces.
     """
-    before = {table.family: table for table in live.tables}
-    tables = [table for table in dataplane.tables if table.family in before]
-    parts = [(table, differing(table, before[table.family])) for table in tables]
+    parts = [(table, differing(table, now)) for table, now in paired(dataplane, live)]
     chains = [chain for table, new in parts for chain in table.chains if chain.name in new]
     if not chains:
         return
@@ -60,7 +59,7 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
     sets = create_text((s for s in dataplane.sets if s.name in named), with_members=False)
     acts = [Act(("ipset", "restore"), sets)] if sets else []
     acts += [
-        Act(restore_command(table.family, flush=False), rehearsal(table, new))
+        Act(restore_command(PREFIX[table.family], flush=False), rehearsal(table, new))
         for table, new in parts
         if new
     ]
@@ -93,7 +92,7 @@ def _play(acts: Sequence[Act]) -> None:
 def _run_apart(script: str, descriptors: Sequence[int]) -> CompletedProcess[str]:
     """Run a script in a network namespace of its own, made in the first way that is allowed."""
     for way in _WAYS:
-        done = _run((*way, "sh", "-c", script), descriptors)
+        done = _run((*way, "/bin/sh", "-c", script), descriptors)
         if done.returncode != _NO_NAMESPACE:
             return done
     raise ConfigError(
@@ -103,7 +102,7 @@ def _run_apart(script: str, descriptors: Sequence[int]) -> CompletedProcess[str]
 
 
 def _command_line(argv: tuple[str, ...]) -> str:
-    return shlex.join((find_command(argv[0]) or argv[0], *argv[1:]))
+    return shlex.join((find_program(argv[0]) or argv[0], *argv[1:]))
 
 
 def _file_of(text: str) -> int:
@@ -118,7 +117,7 @@ def _file_of(text: str) -> int:
 def _run(argv: tuple[str, ...], descriptors: Sequence[int] = ()) -> CompletedProcess[str]:
     try:
         return subprocess.run(
-            argv,
+            (find_program(argv[0]) or argv[0], *argv[1:]),
             capture_output=True,
             check=False,
             text=True,

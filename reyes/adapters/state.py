@@ -25,20 +25,17 @@ from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
 from reyes.netfilter.live import Generation
 from reyes.netfilter.settled import Settled
+from reyes.ruleset import UNREADABLE
 from reyes.state import Identity, State
 from reyes.status import Status
 
 LAST_GOOD = "last-good.gpg"
 
-_NO_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises on text that is not what it should be."""
-
-
 Decoded = TypeVar("Decoded")
 
 
 class StateDirectory:
-    """A follower's state directory; who only looks leaves corrupt files where they are."""
+    """A follower's state directory; who only looks changes nothing, not even what is corrupt."""
 
     def __init__(self, directory: Path, *, only_looks: bool = False) -> None:
         self._directory = directory
@@ -88,7 +85,7 @@ class StateDirectory:
 
     def save(self, state: State) -> None:
         """Remember a state."""
-        write_atomically(self._state, msgspec.json.encode(state), 0o600)
+        self._write(self._state, msgspec.json.encode(state))
 
     def remember_identity(self, identity: Identity) -> None:
         """Remember who this host is, for the time before its network is up."""
@@ -103,7 +100,7 @@ class StateDirectory:
 
     def keep(self, blob: bytes) -> None:
         """Keep a signed object as the last good one."""
-        write_atomically(self._last_good, blob, 0o600)
+        self._write(self._last_good, blob)
 
     def generation(self) -> Generation | None:
         """Return the rules that were in force before the last commit that changed them."""
@@ -111,10 +108,7 @@ class StateDirectory:
 
     def keep_generation(self, generation: Generation | None) -> None:
         """Keep the rules that are in force before a commit changes them; None: there are none."""
-        if generation:
-            write_atomically(self._previous, msgspec.json.encode(generation), 0o600)
-        else:
-            self._previous.unlink(missing_ok=True)
+        self._write(self._previous, msgspec.json.encode(generation) if generation else None)
 
     def held_generation(self) -> Generation | None:
         """Return the rules that stay, after a rollback or instead of blamed ones."""
@@ -122,21 +116,21 @@ class StateDirectory:
 
     def hold_generation(self, generation: Generation) -> None:
         """Keep the rules that are to stay, with their sets' members."""
-        write_atomically(self._held, msgspec.json.encode(generation), 0o600)
+        self._write(self._held, msgspec.json.encode(generation))
 
     def settled(self) -> Settled | None:
         """Return what the kernel showed after the last good run; None if that is not known."""
         text = self._read(self._settled)
         try:
             return None if text is None else msgspec.json.decode(text, type=Settled)
-        except _NO_JSON:
+        except UNREADABLE:
             return None
 
     def keep_settled(self, settled: Settled) -> None:
         """Keep what the kernel shows after a good run."""
         text = msgspec.json.encode(settled)
         if text != self._read(self._settled):
-            write_atomically(self._settled, text, 0o600, durable=False)
+            self._write(self._settled, text, durable=False)
 
     def status(self) -> Status | None:
         """Return what the last run left behind; None if there is nothing that can be understood.
@@ -146,7 +140,7 @@ class StateDirectory:
         """
         try:
             return msgspec.json.decode(self._status.read_bytes(), type=Status)
-        except (FileNotFoundError, *_NO_JSON):
+        except (FileNotFoundError, *UNREADABLE):
             return None
         except OSError as error:
             raise ConfigError(
@@ -164,7 +158,7 @@ class StateDirectory:
             self._make()
         except OSError as error:
             raise ConfigError(f"cannot make {self._directory}: {error.strerror}") from error
-        write_atomically(self._status, msgspec.json.encode(status), 0o644, durable=False)
+        self._write(self._status, msgspec.json.encode(status), 0o644, durable=False)
 
     def _seize(self, descriptor: int) -> None:
         try:
@@ -183,12 +177,22 @@ class StateDirectory:
         text = self._read(path)
         try:
             return None if text is None else msgspec.json.decode(text, type=kind)
-        except _NO_JSON as error:
+        except UNREADABLE as error:
             if self._only_looks:
                 raise ConfigError(
                     f"{path} is corrupt: {error}", "the next run of the follower sets it aside"
                 ) from error
             raise _set_aside(path, error) from error
+
+    def _write(
+        self, path: Path, data: bytes | None, mode: int = 0o600, *, durable: bool = True
+    ) -> None:
+        if self._only_looks:
+            raise AssertionError(f"who only looks writes {path}")
+        if data is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, data, mode, durable=durable)
 
     def _read(self, path: Path) -> bytes | None:
         if not os.path.lexists(path):

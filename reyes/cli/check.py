@@ -5,12 +5,9 @@ from itertools import product
 from pathlib import Path
 
 import click
-import msgspec
 from msgspec.structs import replace
 
 from reyes.adapters.clock import now
-from reyes.adapters.gpg import Gpg
-from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.check import (
     EXIT_CODES,
@@ -23,8 +20,8 @@ from reyes.check import (
     verdict_line,
 )
 from reyes.cli.identity import remembered_host
-from reyes.cli.options import config_option, json_option, load_config
-from reyes.cli.passes import is_disabled
+from reyes.cli.options import config_option, echo_json, json_option, load_config
+from reyes.cli.passes import follower_of, is_disabled
 from reyes.cli.rulesets import StoreSource
 from reyes.config import Config
 from reyes.cutover import changes_rules
@@ -37,6 +34,7 @@ from reyes.rollback import is_held
 from reyes.state import State
 from reyes.status import Status
 from reyes.trust import VerifiedRuleset
+from reyes.world import Kernel
 
 LOOKS = 3
 """A pass may end while we look: then we look again, so often at most."""
@@ -80,8 +78,7 @@ def command(
         problems = [Problem(severity="unknown", message=error.message)]
     found = verdict(problems)
     if as_json:
-        report = {"verdict": found, "problems": problems, "status": status}
-        click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        echo_json({"verdict": found, "problems": problems, "status": status})
     else:
         click.echo(" ".join(verdict_line(problems, status, moment).split()))
     context.exit(EXIT_CODES[found])
@@ -124,16 +121,9 @@ def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
 
 
 def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterator[Problem]:
-    kernel, settings = Kernel(), config.follower
+    follower, settings = follower_of(config, memory, StoreSource(config)), config.follower
+    kernel = follower.kernel
     live = kernel.read()
-    follower = Follower(
-        config=config,
-        source=StoreSource(config),
-        verifier=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
-        memory=memory,
-        kernel=kernel,
-        now=now,
-    )
     verified = follower.last_good()
     if is_held(state.hold, verified.ruleset, now()):
         yield from _held_differences(kernel, memory.held_generation(), live, settings.filter_table)

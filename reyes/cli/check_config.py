@@ -9,10 +9,12 @@ import click
 
 from reyes.adapters.files import check_private
 from reyes.adapters.gpg import Gpg
-from reyes.adapters.kernel import COMMANDS, find_command
+from reyes.adapters.kernel import COMMANDS
+from reyes.adapters.programs import find_program
 from reyes.cli.options import config_option, load_config
 from reyes.config import Config
 from reyes.errors import ConfigError
+from reyes.leader import leader_config
 
 Check = Callable[[], str]
 
@@ -56,9 +58,7 @@ def _follower_checks(config: Config) -> Iterator[Check]:
 
 
 def _sections(config: Config) -> str:
-    if config.leader is None:
-        raise ConfigError("there is no `leader:` section", "examples/config.yaml has one")
-    return f"leader.sources names {len(config.leader.sources)} sources"
+    return f"leader.sources names {len(leader_config(config).sources)} sources"
 
 
 def _can_sign(config: Config) -> str:
@@ -93,7 +93,7 @@ def _state_directory(directory: Path) -> str:
 
 
 def _installed(name: str) -> str:
-    path = find_command(name)
+    path = find_program(name)
     if path is None:
         raise ConfigError(f"the command {name} is missing", "install ipset and iptables")
     return path

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import click
-import msgspec
 
-from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import believed_content
 from reyes.findings import find
 from reyes.host import filtered_networks
@@ -40,7 +39,7 @@ def command(
     content = believed_content(config, file, unverified=unverified)
     findings = find(content, filtered_networks(config.follower))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
+        echo_json(findings)
     else:
         for one in findings:
             click.echo(f"{one.severity:8}  {one.kind}: {one.where}: {one.message}")

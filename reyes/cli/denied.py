@@ -11,7 +11,7 @@ from msgspec import Struct
 from reyes.adapters.kernel_log import kernel_lines
 from reyes.cli.explanation import packet_text, rule_text, source_text
 from reyes.cli.identity import this_host
-from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import believed_content
 from reyes.config import Config
 from reyes.denied import Denial, Tally, explain_denial
@@ -50,8 +50,7 @@ def command(config_path: Path, follow: bool, as_json: bool, lines: str | None) -
         tally.add(one)
     denials = list(tally.newest_first())
     if as_json:
-        reports = [_report(denial, explainer(denial)) for denial in denials]
-        click.echo(msgspec.json.format(msgspec.json.encode(reports)).decode())
+        echo_json([_report(denial, explainer(denial)) for denial in denials])
     else:
         for denial in denials:
             click.echo(f"{_title(denial)}\n" + "\n".join(_lines(denial, explainer(denial))))

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
-import msgspec
 
 from reyes.cli.explanation import explanation_lines, omitted_lines, reach_lines, use_lines
 from reyes.cli.identity import this_host
-from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.question import Question, asked_packet
 from reyes.cli.rulesets import believed_content
 from reyes.explain import explain, may_reach
@@ -85,8 +83,8 @@ def _print_reach(asked: Question, policy: HostPolicy) -> None:
     _print(asked, as_data, (*lines, *omitted_lines(policy.omitted)))
 
 
-def _print(asked: Question, value: Any, lines: Iterator[str] | tuple[str, ...]) -> None:
+def _print(asked: Question, value: object, lines: Iterator[str] | tuple[str, ...]) -> None:
     if asked.as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+        echo_json(value)
     else:
         click.echo("\n".join(lines))

@@ -23,10 +23,10 @@ def this_host(config: Config, instance_id: str | None = None) -> Host:
         return configured_host(follower, instance_id, None)
     if follower.instance_id is not None:
         return configured_host(follower, follower.instance_id, follower.region)
-    from reyes.adapters.metadata import instance_identity
+    from reyes.adapters.metadata import instance_and_region
 
-    identity = instance_identity()
-    return configured_host(follower, identity.instance_id, follower.region or identity.region)
+    instance_id, region = instance_and_region()
+    return configured_host(follower, instance_id, follower.region or region)
 
 
 def known_host(config: Config, memory: Memory) -> Host:

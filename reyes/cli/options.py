@@ -1,4 +1,4 @@
-"""Options that several commands share, and the configuration they lead to."""
+"""What several commands share: options, and what they lead to."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from reyes.adapters.files import check_private
 from reyes.config import MAX_CONFIG_CHARACTERS, Config, parse_config
@@ -38,6 +39,11 @@ interval_option = click.option(
 def json_option(what: str) -> Callable[[Decorated], Decorated]:
     """Make the `--json` flag of a command that prints `what`."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
+
+
+def echo_json(value: object) -> None:
+    """Print a value as `--json` does."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value)))
 
 
 def load_config(path: Path) -> Config:

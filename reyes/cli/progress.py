@@ -4,20 +4,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from reyes.adapters.ec2 import Progress
 
 log = logging.getLogger(__name__)
 
 
-class Progress(Protocol):
-    """Takes note of how many items a call has returned so far, after each page."""
-
-    def __call__(self, source: str, call: str, items: int) -> None:
-        """Take note; called from many threads."""
-
-
 @contextmanager
-def progress_to(stream: TextIO) -> Iterator[Progress]:
+def progress_to(stream: TextIO) -> Iterator["Progress"]:
     """Show progress on a terminal, and clear its line at the end; log it where there is none."""
     if not stream.isatty():
         yield _PageLog()

@@ -1,6 +1,5 @@
 """The packet that a command line asks about."""
 
-from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -68,7 +67,7 @@ def _own_address(policy: HostPolicy, family: Family) -> Address:
         for network in interface.addresses:
             if family_of(network) is family:
                 return network.network_address
-    return ip_address("0.0.0.0" if family is Family.V4 else "::")  # noqa: S104 - nothing is bound
+    return family.everywhere.network_address
 
 
 def _interface(host: Host) -> str:

@@ -106,13 +106,12 @@ def _leave(
     rolled_back: bool,
 ) -> None:
     done = _pass(memory, record, error, rolled_back=rolled_back)
-    before: Status | None = None
+    status = after_pass(None, done)
     try:
-        before = memory.status()
-        memory.save_status(after_pass(before, done))
+        status = after_pass(memory.status(), done)
+        memory.save_status(status)
     except ReyesError as problem:
         log.warning("the status of this pass is not written: %s", problem.message)
-    status = after_pass(before, done)
     if config.metrics_file is not None:
         _write_metrics(Path(config.metrics_file), status)
 

@@ -25,9 +25,10 @@ def take_out(settings: FollowerConfig) -> None:
             stack.enter_context(memory.lock())
         except ConfigError as error:
             log.warning("%s", error.message)
-        plan = remove(memory, Kernel())
+        # Sets go last, once no rule of any backend names them.
+        found = remove(memory, *Kernel.elsewhere(), Kernel())
         record_outcome(settings, memory, "removed")
-    click.echo("removed all of Reyes" if plan.steps else "there was nothing of Reyes")
+    click.echo("removed all of Reyes" if found else "there was nothing of Reyes")
     if not is_disabled(settings):
         click.echo(
             f"the next run applies it again, unless {settings.disable_file} exists", err=True

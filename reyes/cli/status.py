@@ -3,15 +3,14 @@
 from pathlib import Path
 
 import click
-import msgspec
 from msgspec.structs import replace
 
 from reyes.adapters.clock import now
 from reyes.adapters.state import StateDirectory
-from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.passes import is_disabled
 from reyes.errors import ConfigError
-from reyes.status import Status, status_lines
+from reyes.status import status_lines
 
 
 @click.command("status")
@@ -31,10 +30,6 @@ def command(config_path: Path, as_json: bool) -> None:
         )
     status = replace(status, disabled=is_disabled(config.follower))
     if as_json:
-        click.echo(_json(status))
+        echo_json(status)
     else:
         click.echo("\n".join(status_lines(status, int(now()))))
-
-
-def _json(status: Status) -> str:
-    return msgspec.json.format(msgspec.json.encode(status)).decode()

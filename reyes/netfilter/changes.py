@@ -11,7 +11,7 @@ from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import LiveKernel, LiveTable, comment_of
-from reyes.netfilter.plan import FilterTable
+from reyes.netfilter.plan import FilterTable, paired
 
 
 def describe_changes(
@@ -21,11 +21,9 @@ def describe_changes(
     filter_table: FilterTable,
 ) -> tuple[str, ...]:
     """List what a commit adds (`+`) and removes (`-`); `members` are those of the live sets."""
-    by_family = {table.family: table for table in live.tables}
     lines: list[str] = []
-    for table in dataplane.tables:
-        if table.family in by_family:
-            lines += _table_changes(table, by_family[table.family], filter_table)
+    for table, now in paired(dataplane, live):
+        lines += _table_changes(table, now, filter_table)
     return (*lines, *_member_changes(dataplane, live, members))
 
 

@@ -240,11 +240,11 @@ def _accept_rules(host: Host) -> Iterable[Rule]:
 
 def _drop_rules(host: Host) -> Iterable[Rule]:
     if not host.enforce:
-        yield Rule((RateLimit(),), Log("reyes-audit:"), "audit: log")
+        yield Rule((RateLimit(),), Log(names.AUDIT_LOG), "audit: log")
         yield Rule((), Verdict.RETURN, "audit: would be denied, and is let through")
         return
     if host.log_drop:
-        yield Rule((RateLimit(),), Log("reyes-drop:"), "log_drop")
+        yield Rule((RateLimit(),), Log(names.DROP_LOG), "log_drop")
     target = Verdict.DROP if host.denied == "drop" else Reject()
     yield Rule((), target, "denied")
 

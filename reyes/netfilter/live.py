@@ -35,7 +35,7 @@ class LiveTable(Struct, frozen=True):
         return tuple(name for name in self.policies if names.owns_chain(name))
 
     def identities(self, chain: str) -> tuple[str, ...]:
-        """Return what a chain's rules are known by; nothing, if one is somebody else's."""
+        """Return what each rule of a chain is known by, an empty text where it is none of ours."""
         lines = self.rules.get(chain, ())
         found = ((_RULE_ID.search(line), line) for line in lines)
         return tuple(match[1] if match else way_id(line) for match, line in found)

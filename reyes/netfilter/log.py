@@ -10,12 +10,10 @@ import re
 from msgspec import Struct
 
 from reyes.net import PROTOCOL_NUMBERS, parse_address
+from reyes.netfilter import names
 from reyes.netfilter.evaluate import Packet
 
-DROP_PREFIX = "reyes-drop:"
-AUDIT_PREFIX = "reyes-audit:"
-
-_START = re.compile(rf"(?:^|\s)({DROP_PREFIX}|{AUDIT_PREFIX}) (?=IN=)")
+_START = re.compile(rf"(?:^|\s)({names.DROP_LOG}|{names.AUDIT_LOG}) (?=IN=)")
 _MOMENT = re.compile(r"^\d{1,11}\.\d{1,9}(?= )")
 _FIELD = re.compile(r"(?<!\S)([A-Z]+)=(\S*)")
 _NUMBERS = {name.upper(): number for name, number in PROTOCOL_NUMBERS.items()}
@@ -45,7 +43,7 @@ def parse_line(line: str) -> LoggedPacket | None:
     except (KeyError, ValueError):
         return None
     moment = _MOMENT.match(line)
-    return LoggedPacket(packet, start[1] == AUDIT_PREFIX, float(moment[0]) if moment else None)
+    return LoggedPacket(packet, start[1] == names.AUDIT_LOG, float(moment[0]) if moment else None)
 
 
 def _packet(fields: dict[str, str]) -> Packet:

@@ -17,6 +17,10 @@ INGRESS = "reyes-ingress"
 ACCEPT = "reyes-accept"
 DROP = "reyes-drop"
 
+DROP_LOG = "reyes-drop:"
+AUDIT_LOG = "reyes-audit:"
+"""What the kernel's log says before a packet that was denied, or would have been."""
+
 SET_TYPE = "hash:net"
 MAX_CHAIN_LENGTH = 28
 MAX_SET_LENGTH = 31

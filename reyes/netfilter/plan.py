@@ -87,16 +87,14 @@ def plan_commit(
     number of entries is seen here. `spared` names sets that stay though nothing refers to them.
     """
     steps = _fill([e for e in dataplane.sets if e.family in live.families], live, drifted)
-    by_family = {table.family: table for table in live.tables}
     changed = [
-        table
-        for table in dataplane.tables
-        if table.family in by_family
-        and not is_right(table.identities, by_family[table.family], filter_table)
+        (table, now)
+        for table, now in paired(dataplane, live)
+        if not is_right(table.identities, now, filter_table)
     ]
     if changed:
-        steps += [_restore(table, by_family[table.family], filter_table) for table in changed]
-        steps.append(ReadTables(tuple(changed)))
+        steps += [_restore(table, now, filter_table) for table, now in changed]
+        steps.append(ReadTables(tuple(table for table, _ in changed)))
     needed = spared.union(entry.name for entry in dataplane.sets)
     unneeded = _unneeded(live, needed) if steps else ()
     if unneeded:
@@ -197,15 +195,20 @@ def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
     return _transaction(lines)
 
 
+def paired(dataplane: Dataplane, live: LiveKernel) -> list[tuple[Table, LiveTable]]:
+    """Return the tables of the families that a host has, each with the live one."""
+    by_family = {table.family: table for table in live.tables}
+    wanted = (table for table in dataplane.tables if table.family in by_family)
+    return [(table, by_family[table.family]) for table in wanted]
+
+
 def payload_text(dataplane: Dataplane, live: LiveKernel, filter_table: FilterTable) -> str:
     """Write all that belongs into a host's kernel: sets, and the rules of the families it has."""
-    by_family = {table.family: table for table in live.tables}
     parts = ["# ipset restore\n" + create_text(dataplane.sets)]
     parts += [
         f"# {'iptables' if table.family is Family.V4 else 'ip6tables'}-restore\n"
-        + payload(table, by_family[table.family], filter_table)
-        for table in dataplane.tables
-        if table.family in by_family
+        + payload(table, now, filter_table)
+        for table, now in paired(dataplane, live)
     ]
     return "\n".join(parts)
 

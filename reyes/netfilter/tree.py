@@ -76,7 +76,7 @@ MakeSet = Callable[[str, Sequence[str]], Match]
 
 def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> tuple[Rule, ...]:
     """Write one rule a source, in the order of the groups' rules; many of one service unite."""
-    by_service = _grouped(sources, _service)
+    by_service = _grouped(sources, lambda source: source.allow.service)
     rules: list[Rule] = []
     for source in sources:
         same = by_service[source.allow.service]
@@ -115,7 +115,7 @@ class TreeCompiler:
         self._make_set = make_set
         own = {source.match: len(source.members) for source in sources}
         self._most = max(UNION_FACTOR * sum(own.values()), UNION_LEAST)
-        self._by_service = _grouped(sources, _service)
+        self._by_service = _grouped(sources, lambda source: source.allow.service)
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
     def chains(self, name: str) -> list[Chain]:
@@ -136,7 +136,7 @@ class TreeCompiler:
         """
         self._sparing, self._room = sparing, self._most
         self._unions: dict[frozenset[Match | None], Match] = {}
-        entered = sorted(self._port_branches(), key=_size)
+        entered = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
         branches = [*entered[:-1], *self._icmp_branches()]
         led_on = {PROTOCOL_NUMBERS[protocol] for protocol, _ in (*entered, *branches)}
         before: list[Rule] = []
@@ -147,13 +147,13 @@ class TreeCompiler:
             elif isinstance(service, Everything | Protocol):
                 before += self._accept(sources, service)
         after, below = self._walk(apart, f"{self._prefix}protocols")
-        ways = [_protocol_way(protocol, root.name) for protocol, (root, *_) in branches]
+        ways = [_way(_whole(protocol), root.name) for protocol, (root, *_) in branches]
         below += [chain for _, chains in branches for chain in chains]
         for protocol, (root, *chains) in entered[-1:]:
             ways += root.rules[:-1]
             below += chains
             if after:
-                ways.append(_denied_protocol(protocol, self._denied))
+                ways.append(Rule((_whole(protocol),), self._denied.target, self._denied.comment))
         return [Chain(name, (*before, *ways, *after, self._denied)), *below]
 
     def _port_branches(self) -> Iterator[tuple[str, list[Chain]]]:
@@ -279,7 +279,7 @@ class TreeCompiler:
         everybody = tuple(source for source in sources if source.match is None)
         if everybody:
             return [_rule(everybody, service, implied=implied)]
-        by_match = _grouped(sources, _match)
+        by_match = _grouped(sources, lambda source: source.match)
         if len(by_match) > (LOOKUPS if self._sparing and not implied else 1):
             united = self._united(sources)
             if united:
@@ -311,14 +311,6 @@ _LAST_PORT = 65535
 _PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
 
 
-def _service(source: Source) -> Service:
-    return source.allow.service
-
-
-def _match(source: Source) -> Match | None:
-    return source.match
-
-
 def _grouped(sources: Iterable[Source], key: Callable[[Source], Key]) -> dict[Key, list[Source]]:
     found: dict[Key, list[Source]] = {}
     for source in sources:
@@ -338,16 +330,8 @@ def _weight(stretch: _Stretch) -> int:
     return 1 if stretch.ports.first == stretch.ports.last else 2
 
 
-def _size(branch: tuple[str, list[Chain]]) -> int:
-    return len(branch[1])
-
-
-def _denied_protocol(protocol: str, denied: Rule) -> Rule:
-    return Rule((Protocol(number=PROTOCOL_NUMBERS[protocol]),), denied.target, denied.comment)
-
-
-def _protocol_way(protocol: str, chain: str) -> Rule:
-    return _way(Protocol(number=PROTOCOL_NUMBERS[protocol]), chain)
+def _whole(protocol: str) -> Protocol:
+    return Protocol(number=PROTOCOL_NUMBERS[protocol])
 
 
 def _way(service: Service, chain: str) -> Rule:

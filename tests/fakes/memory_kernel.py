@@ -67,7 +67,7 @@ class MemoryKernel:
         self.executed: list[CommitPlan] = []
         self.refuses: Callable[[Step], bool] = lambda _: False
 
-    def read(self, *, refuse_split: bool = True) -> LiveKernel:  # noqa: ARG002 - it has one backend
+    def read(self, *, strict: bool = True) -> LiveKernel:  # noqa: ARG002 - it has one backend
         tables = tuple(parse_table(self.save(family), family) for family in self.tables)
         return LiveKernel(tables, parse_set_headers(self.ipset_list()))
 

@@ -347,7 +347,7 @@ def test_report_that_cannot_be_understood_is_refused(
         " *) cat >/dev/null; echo '[GNUPG:] GOODSIG' >&2;; esac\n"
     )
     fake.chmod(0o755)
-    monkeypatch.setattr(gpg_adapter, "find_program", lambda _: str(fake))
+    monkeypatch.setattr(gpg_adapter, "gnupg_program", lambda _: str(fake))
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     assert "cannot be understood" in workshop.refuse(b"\x90")
 
@@ -364,7 +364,7 @@ def test_verifying_needs_nothing_and_leaves_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("HOME", "GNUPGHOME", "PATH", "LANG"):
         monkeypatch.delenv(name, raising=False)
-    gpg_adapter.find_program.cache_clear()
+    gpg_adapter.gnupg_program.cache_clear()
     before = contents(tmp_path)
     assert Gpg(tmp_path, workshop.leader).inspect(Envelope(blob)).valid
     assert contents(tmp_path) == before
@@ -464,15 +464,15 @@ def test_secret_home_with_a_long_path_is_refused(workshop: Workshop, tmp_path: P
 
 def test_missing_gpg_is_said(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    gpg_adapter.find_program.cache_clear()
+    gpg_adapter.gnupg_program.cache_clear()
     with pytest.raises(ConfigError, match="gpg is not installed"):
         workshop.inspect(b"\x90")
 
 
 def test_gpg_is_found_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    gpg_adapter.find_program.cache_clear()
-    assert Path(gpg_adapter.find_program("gpg")).is_absolute()
+    gpg_adapter.gnupg_program.cache_clear()
+    assert Path(gpg_adapter.gnupg_program("gpg")).is_absolute()
 
 
 def test_the_specifications_commands_verify_a_ruleset(workshop: Workshop, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reyes.adapters.kernel import Kernel
+from reyes.adapters.kernel import COMMANDS, Kernel
+from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 
@@ -104,3 +105,17 @@ def test_a_member_that_is_no_network_is_refused(commands: Commands) -> None:
     commands.say("ipset", f"add {SET} 1.2.3.4:x\n".encode())
     with pytest.raises(KernelError, match="ipset says what cannot be understood"):
         Kernel().read_members()
+
+
+@pytest.mark.parametrize("path", [None, "", ":", ".:/nowhere"])
+def test_no_command_comes_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if path is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
+    for name in COMMANDS:
+        (tmp_path / name).touch(mode=0o755)
+        assert find_program(name) == f"/usr/sbin/{name}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from reyes.adapters.deadline import deadline
-from reyes.adapters.metadata import MAX_REPLY_BYTES, Identity, instance_identity
+from reyes.adapters.metadata import MAX_REPLY_BYTES, instance_and_region
 from reyes.errors import SourceError
 from tests.fakes.metadata_server import (
     DOCUMENT,
@@ -35,14 +35,14 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetadataService]:
 
 def refused() -> str:
     with pytest.raises(SourceError) as caught:
-        instance_identity()
+        instance_and_region()
     assert "follower.instance_id" in (caught.value.hint or "")
     assert len(caught.value.message) < 500
     return caught.value.message
 
 
 def test_it_is_asked_with_a_token(service: MetadataService) -> None:
-    assert instance_identity() == Identity("i-0a1b2c3d", "us-west-2")
+    assert instance_and_region() == ("i-0a1b2c3d", "us-west-2")
     assert service.asked == [("PUT", "/latest/api/token", None), ("GET", DOCUMENT, TOKEN)]
 
 
@@ -175,5 +175,5 @@ def test_silence_ends_by_itself(service: MetadataService) -> None:
 def test_a_drip_ends_with_the_run(service: MetadataService, request_: str) -> None:
     setattr(service, request_, endless(b" ", pause=0.1))
     with pytest.raises(SourceError, match="within"), deadline(0.5):
-        instance_identity()
+        instance_and_region()
     assert service.sent > 1

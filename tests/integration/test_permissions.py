@@ -95,8 +95,12 @@ def keys() -> Iterator[tuple[Path, str]]:
 class EmptyKernel:
     """A kernel to look at: whoever tells it to do something fails."""
 
-    def read(self, *, refuse_split: bool = True) -> LiveKernel:
-        del refuse_split
+    @staticmethod
+    def elsewhere() -> list["EmptyKernel"]:
+        return []
+
+    def read(self, *, strict: bool = True) -> LiveKernel:
+        del strict
         return nothing_live(Family)
 
     def execute(self, plan: CommitPlan) -> None:

@@ -149,5 +149,5 @@ def test_a_configuration_is_checked_with_what_it_needs(desk: Desk) -> None:
     assert "ok      the keyring holds" in follower.stdout
     leader = desk.run("check-config", "--leader")
     assert leader.exit_code == 78
-    assert "problem there is no `leader:` section" in leader.stdout
+    assert "problem the configuration has no leader section" in leader.stdout
     assert "signs, and followers trust it" in leader.stdout

@@ -28,7 +28,9 @@ def test_what_is_kept_comes_back(memory: StateDirectory) -> None:
     assert memory.generation() == generation
     assert memory.held_generation() == Generation(live)
     assert {table.family for table in live.tables} == set(Family)
-    state = State(hold=Hold(serial=7, content="abc", until=9), applied="digest", not_after=5)
+    state = State(
+        hold=Hold(serial=7, content_sha256="abc", until=9), applied="digest", not_after=5
+    )
     memory.save(state)
     assert memory.load() == state
 

@@ -17,7 +17,8 @@ from subprocess import CompletedProcess, Popen
 from typing import Any, Self
 
 from reyes.adapters.gpg import Gpg
-from reyes.adapters.kernel import COMMANDS, find_command
+from reyes.adapters.kernel import COMMANDS
+from reyes.adapters.programs import find_program
 from reyes.demo.namespaces import Closing
 from reyes.net import Family
 from reyes.ruleset import Content
@@ -94,10 +95,8 @@ class FollowerHost(Closing):
             "disable_file": str(self.directory / "disabled"),
         }
         self.configure(**follower)
-        self.backend = backend
         (self.directory / "bin").mkdir()
-        for command in COMMANDS:
-            self.wrap(command)
+        self.use(backend)
         self.wire = Wire(list(HERE.values()))
         self._launcher = Launcher(self.wire.host, self.environment())
 
@@ -303,9 +302,15 @@ class FollowerHost(Closing):
         self.wire.close()
         shutil.rmtree(self.directory)
 
+    def use(self, backend: Backend) -> None:
+        """Let the commands of iptables be those of one backend."""
+        self.backend = backend
+        for command in COMMANDS:
+            self.wrap(command)
+
     def wrap(self, command: str, script: str = 'exec {real} "$@"') -> None:
         """Put a shell script in the place of a command; `{real}` is the command itself."""
-        real = find_command(command.replace("tables-", f"tables-{self.backend}-"))
+        real = find_program(command.replace("tables-", f"tables-{self.backend}-"))
         assert real, f"{command} is not installed"
         path = self.directory / "bin" / command
         path.write_text("#!/bin/sh\n" + script.replace("{real}", real))

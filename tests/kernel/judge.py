@@ -20,7 +20,8 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from reyes.adapters.kernel import Kernel, find_command
+from reyes.adapters.kernel import Kernel
+from reyes.adapters.programs import find_program
 from reyes.demo.namespaces import Closing
 from reyes.net import Address
 from reyes.netfilter.compiler import Dataplane
@@ -46,7 +47,7 @@ def backend(name: Backend) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as directory:
         for command in ("iptables", "ip6tables"):
             for tool in ("save", "restore"):
-                target = find_command(f"{command}-{name}-{tool}")
+                target = find_program(f"{command}-{name}-{tool}")
                 assert target, f"{command}-{name}-{tool} is not installed"
                 Path(directory, f"{command}-{tool}").symlink_to(target)
         os.environ["PATH"] = f"{directory}:{before}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reyes.adapters.kernel import find_command
+from reyes.adapters.programs import find_program
 from reyes.demo.namespaces import Namespace
 from tests.kernel.judge import BACKENDS, Backend, backend
 
@@ -77,6 +77,6 @@ def make_links(directory: Path, name: Backend) -> None:
     directory.mkdir()
     for prefix in ("iptables", "ip6tables"):
         for tool in ("save", "restore"):
-            target = find_command(f"{prefix}-{name}-{tool}")
+            target = find_program(f"{prefix}-{name}-{tool}")
             assert target
             (directory / f"{prefix}-{tool}").symlink_to(target)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from reyes.adapters.programs import find_program
 from tests.kernel.followers import FollowerHost, Keys
 from tests.kernel.generations import COLOURS
 
@@ -236,6 +237,30 @@ def test_the_way_out_needs_nothing_but_the_kernel(host: FollowerHost, broken: st
     done = host.run("--remove", file=False)
     assert done.returncode == 0, done.stdout
     assert "removed all of Reyes" in done.stdout
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+
+
+def test_the_way_out_leads_through_both_backends(host: FollowerHost) -> None:
+    host.apply(0)
+    host.use("legacy")
+    done = host.run("--remove", file=False)
+    assert done.returncode == 0, done.stdout
+    assert "removed all of Reyes" in done.stdout
+    host.use("nft")
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+    assert host.sets() == set()
+    assert "there was nothing of Reyes" in host.run("--remove", file=False).stdout
+
+
+def test_the_way_out_needs_no_ipset(host: FollowerHost) -> None:
+    host.apply(0)
+    (host.directory / "bin" / "ipset").unlink()
+    ipset = find_program("ipset")
+    assert ipset
+    host.mount("--bind", "/dev/null", ipset)
+    done = host.run("--remove", file=False)
+    assert done.returncode == 0, done.stdout
+    assert "cannot find the command ipset: the sets stay" in done.stdout
     assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
 
 

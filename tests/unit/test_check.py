@@ -117,7 +117,7 @@ def test_a_key_that_ends_soon_is_a_warning(left: int, warned: bool) -> None:
 
 def test_what_an_operator_chose_is_a_warning() -> None:
     assert GOOD.applied
-    hold = Hold(serial=7, content="c", until=0)
+    hold = Hold(serial=7, content_sha256="c", until=0)
     audit = replace(GOOD, applied=replace(GOOD.applied, enforced=False))
     disabled = replace(GOOD, disabled=True, hold=hold)
     for status, begin in (

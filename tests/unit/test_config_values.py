@@ -137,6 +137,7 @@ IMPOSSIBLE: list[tuple[str, Any, str]] = [
     ("follower.probes[0]", "10.0.0.2:22\n", PROBE),
     ("follower.probes[0]", "fd00::2:22", PROBE),
     ("follower.probes[0]", "[fd00:::2]:22", PROBE),
+    ("follower.probes[0]", "db..example.com:22", PROBE),
     ("follower.confirm_timeout", 0, "int >= 1"),
     ("follower.metrics_file", "reyes.prom", PATH),
     ("leader.metrics_file", "reyes.prom", PATH),

@@ -6,15 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
-from reyes.netfilter.iptables import Log
-from reyes.netfilter.log import AUDIT_PREFIX, DROP_PREFIX, LoggedPacket, parse_line
-from reyes.policy import suppose
-from tests.machine import HOST, Machine
-from tests.worlds import small_world
+from reyes.netfilter.log import LoggedPacket, parse_line
 
 V4 = (
     "reyes-drop: IN=eth0 OUT= MAC=8e:db:11:f6:1b:44:e6:25:25:c4:4c:35:08:00"
@@ -148,20 +142,3 @@ def test_other_lines_are_none_of_ours(line: str) -> None:
 def test_no_line_makes_it_fail(text: str, position: int) -> None:
     parse_line(text)
     parse_line(TCP_LINE[:position] + text + TCP_LINE[position:])
-
-
-def test_the_prefixes_are_those_of_the_rules() -> None:
-    machine = Machine(log_drop=True)
-    policy = suppose(small_world(), machine.prepare().policy.host)
-    assert policy.host.instance_id == HOST
-    prefixes = {
-        rule.target.prefix
-        for enforce in (True, False)
-        for table in compile_policy(
-            replace(policy, host=replace(policy.host, enforce=enforce))
-        ).tables
-        for chain in table.chains
-        for rule in chain.rules
-        if isinstance(rule.target, Log)
-    }
-    assert prefixes == {DROP_PREFIX, AUDIT_PREFIX}

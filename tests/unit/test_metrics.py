@@ -87,7 +87,7 @@ def test_states_that_an_operator_chose_show() -> None:
     status = replace(
         GOOD,
         disabled=True,
-        hold=Hold(serial=1, content="c", until=0),
+        hold=Hold(serial=1, content_sha256="c", until=0),
         applied=replace(GOOD.applied, enforced=False),
     )
     found = values(follower_metrics(status))

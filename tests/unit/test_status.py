@@ -137,7 +137,7 @@ def test_a_disabled_pass_leaves_all_but_the_run_as_it_was() -> None:
 
 
 def test_a_hold_ends_with_the_pass_that_ends_it() -> None:
-    hold = Hold(serial=1, content="c", until=0)
+    hold = Hold(serial=1, content_sha256="c", until=0)
     held = after(a_full_pass("held", hold=hold))
     assert held.hold == hold
     assert after_pass(held, a_full_pass("applied")).hold is None
@@ -179,7 +179,7 @@ def test_trouble_in_words() -> None:
             message="the last good ruleset has expired",
             ruleset=replace(RULESET, not_after=NOW - 7200, key_expires_at=NOW),
             applied=APPLIED,
-            hold=Hold(serial=7, content="c", until=NOW + 60),
+            hold=Hold(serial=7, content_sha256="c", until=NOW + 60),
         )
     )
     text = "\n".join(status_lines(replace(status, disabled=True), NOW - 5))
