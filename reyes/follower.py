@@ -107,17 +107,18 @@ class Follower(Struct, frozen=True, kw_only=True):
         Raises:
             ExpiredError: the ruleset is the same, and has expired.
         """
-        state, settled = self.memory.load(), self.memory.settled()
+        state, settled, now = self.memory.load(), self.memory.settled(), int(self.now())
         if (
             answer is not None
             or settled is None
             or state.hold
             or self._members_due(live)
             or settled.key != self._key(state.digest, host)
+            or (settled.until is not None and settled.until <= now)
             or not settled.shown_by(live, self.config.follower.filter_table)
         ):
             return False
-        refuse_expired(state.not_after, int(self.now()))
+        refuse_expired(state.not_after, now)
         return True
 
     def obtain(
@@ -126,7 +127,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Admit what `ask` has returned, and remember it as the highest that was accepted.
 
         Raises:
-            SourceError: what is kept is damaged, and the source does not answer.
+            SourceError: what is kept is not good any more, and the source does not answer.
             ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
         """
         state = self.memory.load()
@@ -175,8 +176,12 @@ class Follower(Struct, frozen=True, kw_only=True):
         genuine = self._authenticate(Envelope(blob))
         return readmit(genuine, self.config.environment, self.memory.load().accepted)
 
-    def prepare(self, verified: VerifiedRuleset, host: Host, live: LiveKernel) -> Prepared:
+    def prepare(
+        self, verified: VerifiedRuleset, host: Host, live: LiveKernel, *, thorough: bool = False
+    ) -> Prepared:
         """Compile the ruleset for this host and plan the way there from the live kernel.
+
+        Members of sets are read if it is time for that, or if asked to be `thorough`.
 
         Raises:
             HostUnknownError: the ruleset does not know this host.
@@ -190,7 +195,8 @@ class Follower(Struct, frozen=True, kw_only=True):
         spared = previous.referenced_sets if previous else frozenset()
         stays = fingerprint == state.unhealthy or self._is_held(state, verified)
         strange = not stays and _names_strange_sets(dataplane, live, spared)
-        members = self.kernel.read_members() if strange or self._members_due(live) else None
+        thorough = thorough or strange or self._members_due(live)
+        members = self.kernel.read_members() if thorough else None
         drifted = drifted_sets(members or {})
         plan = plan_commit(dataplane, live, filter_table, drifted, spared)
         return Prepared(
@@ -290,7 +296,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             self.memory.save(after)
         self._tidy(prepared)
         key = self._key(prepared.verified.digest, prepared.policy.host)
-        self.memory.keep_settled(settle(prepared.dataplane, key))
+        until = prepared.verified.key_expires_at
+        self.memory.keep_settled(settle(prepared.dataplane, key, until))
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, asked: bool) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before."""
@@ -343,7 +350,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             known = self._known(Envelope(kept, state.etag), state)
             if known:
                 return known
-            log.warning("the last good ruleset is damaged: fetching it anew")
+            log.warning("the last good ruleset is not good any more: fetching it anew")
             answer = self._fetch(state, None)
         if answer is None:
             raise SourceError("the store says `unchanged`, and was told of no version")

@@ -21,7 +21,7 @@ class GroupMatching:
         self._alike: dict[str, dict[GroupKey, SecurityGroup]] = {}
         for region in content.regions:
             for group in region.groups:
-                likeness = self._likeness(group)
+                likeness = self.likeness(group)
                 if likeness and not self.is_excluded(group):
                     self._alike.setdefault(likeness, {})[region.name, group.id] = group
 
@@ -33,10 +33,10 @@ class GroupMatching:
         """Return the groups that a reference to `group` in `region` means, itself included."""
         if self.is_excluded(group):
             return {}
-        likeness = self._likeness(group)
+        likeness = self.likeness(group)
         return {(region, group.id): group, **(self._alike[likeness] if likeness else {})}
 
-    def _likeness(self, group: SecurityGroup) -> str | None:
+    def likeness(self, group: SecurityGroup) -> str | None:
         """Return the word that makes groups count as one, if there is one.
 
         An empty tag is no such word: it would join all groups that somebody tagged carelessly.

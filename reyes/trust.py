@@ -187,8 +187,8 @@ def _check_signature(report: SignatureReport, pins: frozenset[str]) -> str:
         if not good:
             raise SignatureError(
                 f"signature refused: {found}",
-                "find out who wrote that object, and whether trusted.gpg is current and this"
-                " host's clock later than its keys",
+                "find out who wrote that object, and whether trusted.gpg is current (export a"
+                " prolonged key anew) and this host's clock later than its keys",
             )
     # 5.
     signer = (report.primary_fingerprint or "").upper()

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 from reyes.errors import HostUnknownError
+from reyes.matching import GroupKey, GroupMatching
 from reyes.net import service_text
+from reyes.policy import stands_for_nobody
 from reyes.ruleset import (
     Content,
     Counts,
-    GroupReference,
     Ingress,
     Interface,
     Region,
@@ -19,6 +20,7 @@ from reyes.trust import Genuine, moment_text, span_text
 def describe(genuine: Genuine, now: int) -> Iterator[str]:
     """Yield the lines that tell everything a ruleset says."""
     content = genuine.ruleset.content
+    matching = GroupMatching(content)
     yield from _header_lines(genuine, now)
     for region in content.regions:
         members = _members(region)
@@ -26,7 +28,7 @@ def describe(genuine: Genuine, now: int) -> Iterator[str]:
         yield f"region {region.name}"
         yield from _vpc_lines(region, {vpc.id for vpc in region.vpcs})
         for group in region.groups:
-            yield from _group_lines(content, region, group, members)
+            yield from _group_lines(matching, region, group, members)
         yield from _prefix_list_lines(region, {entry.id for entry in region.prefix_lists})
 
 
@@ -89,10 +91,11 @@ def _matching_text(content: Content) -> str:
 
 
 def _instance_lines(content: Content, region: Region, own: list[Interface]) -> Iterator[str]:
-    members = _members(region)
+    matching = GroupMatching(content)
+    members = {one.name: _members(one) for one in content.regions}
+    groups = {group.id: group for group in region.groups}
     yield from _vpc_lines(region, {interface.vpc for interface in own})
     for interface in own:
-        groups = {group.id: group for group in region.groups}
         names = [_group_name(groups.get(group), group) for group in interface.groups]
         yield f"  interface {interface.id} in {interface.vpc}: {_list(interface.addresses)}"
         yield f"    groups {_list(names)}"
@@ -100,12 +103,16 @@ def _instance_lines(content: Content, region: Region, own: list[Interface]) -> I
     rules = [rule for group in region.groups if group.id in carried for rule in group.ingress]
     for group in region.groups:
         if group.id in carried:
-            yield from _group_lines(content, region, group, members)
-    referenced = {reference.id for rule in rules for reference in rule.groups} - carried
-    for group in region.groups:
-        if group.id in referenced:
-            yield f"  referenced {_group_name(group, group.id)} in {group.vpc}"
-            yield f"    members {_list(members.get(group.id, ()))}"
+            yield from _group_lines(matching, region, group, members[region.name])
+    referenced = {reference.id for rule in rules for reference in rule.groups} & groups.keys()
+    meant: dict[GroupKey, SecurityGroup] = {}
+    for identifier in referenced:
+        meant.update(matching.meant_by(region.name, groups[identifier]))
+    for (where, identifier), group in sorted(meant.items()):
+        if (where, identifier) not in {(region.name, group) for group in carried}:
+            of_region = "" if where == region.name else f" of {where}"
+            yield f"  referenced {_group_name(group, identifier)} in {group.vpc}{of_region}"
+            yield f"    members {_list(members[where].get(identifier, ()))}"
     yield from _prefix_list_lines(region, {entry for rule in rules for entry in rule.prefix_lists})
 
 
@@ -122,50 +129,33 @@ def _prefix_list_lines(region: Region, wanted: set[str]) -> Iterator[str]:
 
 
 def _group_lines(
-    content: Content, region: Region, group: SecurityGroup, members: dict[str, list[str]]
+    matching: GroupMatching, region: Region, group: SecurityGroup, members: dict[str, list[str]]
 ) -> Iterator[str]:
-    excluded = " (excluded, allows nothing)" if _is_excluded(content, group) else ""
+    excluded = " (excluded, allows nothing)" if matching.is_excluded(group) else ""
     yield f"  {_group_name(group, group.id)} in {group.vpc}{excluded}"
     for rule in group.ingress:
-        sources = _list(_sources(content, region, rule))
+        sources = _list(_sources(matching, region, rule))
         yield f"    allows {service_text(rule.service)} from {sources}"
     yield f"    members {_list(members.get(group.id, ()))}"
 
 
-def _sources(content: Content, region: Region, rule: Ingress) -> Iterator[str]:
+def _sources(matching: GroupMatching, region: Region, rule: Ingress) -> Iterator[str]:
     groups = {group.id: group for group in region.groups}
     known = {prefix_list.id for prefix_list in region.prefix_lists}
     yield from rule.cidrs
     for entry in rule.prefix_lists:
         yield f"prefix list {entry}" + ("" if entry in known else " (unknown, matches nobody)")
     for reference in rule.groups:
-        yield _reference_text(content, reference, groups.get(reference.id))
-
-
-def _reference_text(
-    content: Content, reference: GroupReference, group: SecurityGroup | None
-) -> str:
-    name = _group_name(group, reference.id)
-    if reference.peering is not None:
-        return f"{name} (stale: peering {_shown(reference.peering)}, matches nobody)"
-    if group is None:
-        owner = f" of account {reference.account}" if reference.account else ""
-        return f"{name}{owner} (not in the ruleset, matches nobody)"
-    if _is_excluded(content, group):
-        return f"{name} (excluded, matches nobody)"
-    match content.group_matching:
-        case "name" if group.name != "default":
-            return f"{name} and all groups named {_shown(group.name)}"
-        case "name" | "id":
-            return name
-        case other if group.tag:
-            return f"{name} and all groups tagged {_shown(other[4:])}={_shown(group.tag)}"
-        case _:
-            return name
-
-
-def _is_excluded(content: Content, group: SecurityGroup) -> bool:
-    return group.name in content.excluded_group_names
+        named = groups.get(reference.id)
+        name = _group_name(named, reference.id)
+        nobody = stands_for_nobody(reference, named, matching, region.name)
+        likeness = matching.likeness(named) if named else None
+        if nobody:
+            yield f"{name} (nobody: {_shown(nobody)})"
+        elif likeness:
+            yield f"{name} and all that match {_shown(likeness)}"
+        else:
+            yield name
 
 
 def _group_name(group: SecurityGroup | None, identifier: str) -> str:

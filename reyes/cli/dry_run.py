@@ -1,21 +1,25 @@
 """`reyes follower --dry-run`: print what would be done."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
+from reyes.adapters.clock import now
 from reyes.adapters.deadline import deadline
 from reyes.adapters.kernel import families
 from reyes.cli.dry_memory import DryMemory
 from reyes.cli.identity import known_host
-from reyes.cli.passes import Options, echo_changes, follower_of, with_logging
+from reyes.cli.passes import Options, echo_changes, follower_of, is_disabled, with_logging
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config
 from reyes.errors import ConfigError
-from reyes.follower import Follower
+from reyes.follower import Follower, Prepared
 from reyes.netfilter.live import LiveKernel, nothing_live
 from reyes.netfilter.plan import payload_text
+from reyes.rollback import is_held
+from reyes.state import State
+from reyes.status import hold_text
 
 
 def dry_run(config: Config, options: Options) -> None:
@@ -32,6 +36,20 @@ def dry_run(config: Config, options: Options) -> None:
     for omitted in prepared.policy.omitted:
         click.echo(f"# omitted: {omitted}")
     echo_changes(prepared, members, config.follower)
+    for reason in _reasons_against(config, memory.load(), prepared, force=options.force):
+        click.echo(f"note: a pass would change nothing now: {reason}", err=True)
+
+
+def _reasons_against(
+    config: Config, state: State, prepared: Prepared, *, force: bool
+) -> Iterator[str]:
+    """Say why a pass would not commit what was prepared."""
+    if is_disabled(config.follower):
+        yield f"{config.follower.disable_file} exists"
+    if state.hold and not force and is_held(state.hold, prepared.verified.ruleset, now()):
+        yield hold_text(state.hold)
+    if state.unhealthy == prepared.fingerprint and not force:
+        yield "these rules cost the host its health before, or were not agreed to"
 
 
 def _readable_kernel(follower: Follower) -> tuple[LiveKernel, Mapping[str, tuple[str, ...]]]:

@@ -142,7 +142,9 @@ class FollowerPass:
         if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()
         record.verified = follower.obtain(answer, force=self._options.force)
-        record.prepared = prepared = follower.prepare(record.verified, host, live)
+        record.prepared = prepared = follower.prepare(
+            record.verified, host, live, thorough=self._options.force
+        )
         return prepared
 
     def _uphold(self, record: Record, host: Host, live: LiveKernel | None = None) -> bool:

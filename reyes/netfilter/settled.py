@@ -17,10 +17,11 @@ from reyes.netfilter.plan import FilterTable, is_right
 class Settled(Struct, frozen=True, kw_only=True):
     """What the rules of each chain of each family (by IP version) are known by, and sets' entries.
 
-    `key` stands for all that they were compiled from.
+    `key` stands for all that they were compiled from, until the signing key expires.
     """
 
     key: str
+    until: int | None
     chains: Mapping[str, Mapping[str, tuple[str, ...]]]
     sets: Mapping[str, int]
 
@@ -36,10 +37,11 @@ class Settled(Struct, frozen=True, kw_only=True):
         )
 
 
-def settle(dataplane: Dataplane, key: str) -> Settled:
+def settle(dataplane: Dataplane, key: str, until: int | None) -> Settled:
     """Describe what a kernel shows with this dataplane in force."""
     return Settled(
         key=key,
+        until=until,
         chains={str(table.family.value): table.identities for table in dataplane.tables},
         sets={entry.name: len(entry.members) for entry in dataplane.sets},
     )

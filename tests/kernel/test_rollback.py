@@ -93,6 +93,16 @@ def test_an_end_that_is_none_is_refused_before_anything_is_done(
     assert "hold" not in host.remembered()
 
 
+def test_a_dry_run_says_that_a_pass_would_change_nothing(third: FollowerHost) -> None:
+    note = "note: a pass would change nothing now: "
+    assert note not in third.run("--dry-run").stdout
+    roll_back(third)
+    assert f"{note}a rollback holds until" in third.run("--dry-run").stdout
+    assert note not in third.run("--dry-run", "--force").stdout
+    (third.directory / "disabled").touch()
+    assert f"{note}{third.directory}/disabled exists" in third.run("--dry-run").stdout
+
+
 def test_what_is_held_is_looked_after(third: FollowerHost) -> None:
     roll_back(third)
     members = [name for name in third.sets() if ":members:" in name]

@@ -67,17 +67,17 @@ def test_everything_is_told() -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (with_group(), "group web (sg-0000000a) and all groups named web"),
+        (with_group(), "group web (sg-0000000a) and all that match web"),
         (with_group(name="default"), "group default (sg-0000000a)"),
         (replace(with_group(), group_matching="id"), "group web (sg-0000000a)"),
         (
             replace(with_group(tag="front"), group_matching="tag:role"),
-            "group web (sg-0000000a) and all groups tagged role=front",
+            "group web (sg-0000000a) and all that match front",
         ),
         (replace(with_group(), group_matching="tag:role"), "group web (sg-0000000a)"),
         (
             replace(with_group(), excluded_group_names=("web",)),
-            "group web (sg-0000000a) (excluded, matches nobody)",
+            "group web (sg-0000000a) (nobody: 'web' is excluded)",
         ),
     ],
 )
@@ -87,8 +87,8 @@ def test_reference_says_whom_it_means(content: Content, words: str) -> None:
 
 def test_references_to_nobody_say_so() -> None:
     text = "\n".join(describe(genuine(), NOW))
-    assert "group sg-0000000c of account 210987654321 (not in the ruleset, matches nobody)" in text
-    assert "group sg-0000000d (stale: peering deleted, matches nobody)" in text
+    assert "group sg-0000000c (nobody: no such group (account 210987654321) in what" in text
+    assert "group sg-0000000d (nobody: stale: its VPC peering connection is deleted)" in text
     world = small_world()
     bare = replace(world, regions=(replace(world.regions[1], prefix_lists=()),))
     assert "prefix list pl-0000000a (unknown, matches nobody)" in "\n".join(
@@ -117,8 +117,10 @@ def test_instance_view_holds_what_concerns_it_and_no_more() -> None:
     assert "  interface eni-0000000b in vpc-0a1b2c3d: 10.1.0.11, 10.1.16.0/28" in lines
     assert "    groups group db (sg-0000000b)" in lines
     assert "  referenced group web (sg-0000000a) in vpc-0a1b2c3d" in lines
+    matched = lines.index("  referenced group web (sg-0000000e) in vpc-0e0e0e0e of eu-west-1")
+    assert lines[matched + 1] == "    members 10.2.0.10 (i-0000000e)"
     assert "  prefix list pl-0000000a: 192.0.2.0/24, 198.51.100.7" in lines
-    assert "eu-west-1" not in text
+    assert text.count("eu-west-1") == 1
     assert "allows tcp 443" not in text
     other = "\n".join(describe_instance(genuine(), "i-0000000a", NOW))
     assert "allows tcp 443" in other

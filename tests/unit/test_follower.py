@@ -27,7 +27,7 @@ from reyes.netfilter.live import nothing_live
 from reyes.netfilter.plan import RestoreTable, payload_text
 from reyes.removal import remove
 from reyes.ruleset import Content
-from tests.leaders import FOREIGN_KEY, signed
+from tests.leaders import FOREIGN_KEY, PaperSigner, signed
 from tests.machine import HOST, NOW, Machine
 from tests.worlds import document, shrunk, small_world
 
@@ -465,6 +465,21 @@ def test_a_ruleset_is_asked_anew_who_may_sign_it_and_where_it_belongs() -> None:
     assert not settled(machine)
     with pytest.raises(ReplayError):
         machine.run()
+
+
+def test_a_host_is_settled_until_its_signing_key_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspect = PaperSigner.inspect
+    monkeypatch.setattr(
+        PaperSigner,
+        "inspect",
+        lambda *args: replace(inspect(*args), key_expires_at=NOW + 100),
+    )
+    machine = Machine()
+    machine.run()
+    machine.run()
+    for seconds, calm in ((99, True), (100, False)):
+        machine.clock.time = NOW + seconds
+        assert settled(machine) is calm
 
 
 def test_a_settled_host_still_expires_and_still_asks() -> None:
