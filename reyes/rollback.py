@@ -43,6 +43,12 @@ def roll_back(
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
         kernel.execute(_plan(before, now, filter_table))
+        if _plan(before, kernel.read(strict=False), filter_table).steps:
+            kernel.revert(now, filter_table)
+            raise KernelError(
+                "the rules that came back are not in force",
+                "another program may be changing the filter table at the same time",
+            )
         memory.hold_generation(remembered(before.kernel, kernel))
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))

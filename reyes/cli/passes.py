@@ -121,9 +121,16 @@ class FollowerPass:
             if record.repaired and outcome == "unchanged":
                 outcome = "repaired"
             record.outcome = outcome
-            self._memory.remember_identity(_identity(host))
+            self._remember(host)
         _raise_conntrack_max(settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def _remember(self, host: Host) -> None:
+        """Remember who this host is; its rules are in force all the same if that fails."""
+        try:
+            self._memory.remember_identity(_identity(host))
+        except ConfigError as error:
+            log.warning("who this host is is not remembered: %s", error.message)
 
     def _prepare(self, record: Record, host: Host) -> Prepared | None:
         """Prepare the commit; None if all is as the last good pass left it."""

@@ -390,6 +390,23 @@ def test_a_rollback_that_the_kernel_refuses_holds_nothing() -> None:
     assert machine.run() == "unchanged"
 
 
+def test_a_rollback_that_is_not_in_force_afterwards_has_failed() -> None:
+    machine, _ = two_generations()
+    second = state(machine.kernel)[0]
+    restore = machine.kernel.restore
+
+    def restore_half(family: Family, text: str, *, flush: bool = False) -> None:
+        machine.kernel.restore = restore  # type: ignore[method-assign]  # for the way back
+        first = next(line for line in text.splitlines() if line.startswith("-A "))
+        restore(family, text.replace(f"{first}\n", "", 1), flush=flush)
+
+    machine.kernel.restore = restore_half  # type: ignore[method-assign]  # once
+    with pytest.raises(KernelError, match="that came back are not in force"):
+        machine.roll_back()
+    assert state(machine.kernel)[0] == second
+    assert machine.notebook.state.hold is None
+
+
 def test_members_of_what_is_held_are_repaired() -> None:
     machine, _ = two_generations()
     machine.roll_back()
