@@ -72,8 +72,8 @@ MUTANTS = (
     Mutant(
         "icmp rules in the wrong family",
         "reyes/net.py",
-        "return frozenset({Family.V4})",
-        "return frozenset({Family.V6})",
+        'case Icmp(protocol="icmp"):',
+        'case Icmp(protocol="icmpv6"):',
     ),
     Mutant(
         "established connections are known only behind the drop",
