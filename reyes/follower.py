@@ -33,7 +33,7 @@ from reyes.errors import (
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.iptables import Log
-from reyes.netfilter.live import Generation, LiveKernel
+from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import (
     CommitPlan,
     DestroySets,
@@ -306,7 +306,8 @@ class Follower(Struct, frozen=True, kw_only=True):
         nothing_of_ours = state.applied is None and state.hold is None
         intact = nothing_of_ours or prepared.live.jumps_right
         if intact:
-            self.memory.keep_generation(Generation(prepared.live))
+            staying = {entry.name for entry in prepared.dataplane.sets}
+            self.memory.keep_generation(remembered(prepared.live, self.kernel, staying))
         if intact and asked:
             self._blame(prepared, state)  # whatever cuts the question off is a no
         try:

@@ -1,6 +1,6 @@
 """Going back to the generation before, and staying there against what is published."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec.structs import replace
 
@@ -54,7 +54,7 @@ def roll_back(
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         # What somebody else has made of our rules is nothing to come back to.
         if now.jumps_right:
-            memory.keep_generation(Generation(now))
+            memory.keep_generation(remembered(now, kernel, before.referenced_sets))
     return before.kernel
 
 
@@ -88,10 +88,16 @@ def stay(
     return tuple(sorted(held.referenced_sets.intersection(drifted).difference(members)))
 
 
-def remembered(rules: LiveKernel, kernel: Kernel) -> Generation:
-    """Return rules with the members of their sets, where those that the kernel holds are right."""
-    members = kernel.read_members()
-    right = Generation(rules).referenced_sets.intersection(members) - drifted_sets(members)
+def remembered(
+    rules: LiveKernel, kernel: Kernel, but: Collection[str] = frozenset()
+) -> Generation:
+    """Return rules with the members of their sets, where those that the kernel holds are right.
+
+    `but` names sets that stay in force, whose members need not be remembered.
+    """
+    names = Generation(rules).referenced_sets.intersection(rules.sets).difference(but)
+    members = kernel.read_members(names) if names else {}
+    right = members.keys() - drifted_sets(members)
     return Generation(rules, {name: members[name] for name in right})
 
 

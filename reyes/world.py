@@ -1,6 +1,6 @@
 """What a follower's pass needs of the world, as protocols; the real things are adapters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -66,8 +66,8 @@ class Kernel(Protocol):
     def read(self, *, strict: bool = True) -> LiveKernel:
         """Return what is in force; a way out does not ask whether other tables are in order."""
 
-    def read_members(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the members of our sets."""
+    def read_members(self, names: Collection[str] | None = None) -> Mapping[str, tuple[str, ...]]:
+        """Return the members of our sets, or of those of them that are named."""
 
     def execute(self, plan: CommitPlan) -> None:
         """Execute a plan, or undo what was done of it."""

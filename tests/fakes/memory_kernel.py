@@ -6,7 +6,7 @@ words than they came in.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -71,8 +71,9 @@ class MemoryKernel:
         tables = tuple(parse_table(self.save(family), family) for family in self.tables)
         return LiveKernel(tables, parse_set_headers(self.ipset_list()))
 
-    def read_members(self) -> dict[str, tuple[str, ...]]:
-        return parse_set_members(self.ipset_save())
+    def read_members(self, names: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
+        members = parse_set_members(self.ipset_save())
+        return {name: own for name, own in members.items() if names is None or name in names}
 
     def execute(self, plan: CommitPlan) -> None:
         self.executed.append(plan)

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,7 +106,8 @@ class EmptyKernel:
     def execute(self, plan: CommitPlan) -> None:
         assert plan.steps == ()
 
-    def read_members(self) -> dict[str, tuple[str, ...]]:
+    def read_members(self, names: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
+        del names
         return {}
 
 

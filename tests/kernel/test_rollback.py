@@ -189,14 +189,28 @@ def test_a_commit_that_failed_is_no_generation(host: FollowerHost) -> None:
     assert host.run(command="rollback").returncode == 78
 
 
-def test_a_set_that_is_gone_is_named(third: FollowerHost) -> None:
-    gone = {name for name in third.sets() if ":members:" in name} - named(third)
-    third.ipset("destroy", min(gone))
-    before = third.kernel()
+def test_a_set_that_somebody_destroyed_comes_back_with_a_rollback(third: FollowerHost) -> None:
+    for name in third.sets() - named(third):
+        third.ipset("destroy", name)
+    roll_back(third)
+    assert third.in_force() == (1, 1)
+
+
+def test_after_a_restart_there_is_a_way_back_once_the_rules_are_in_force(
+    third: FollowerHost,
+) -> None:
+    third.reboot()
     done = third.run(command="rollback")
     assert done.returncode == 25
-    assert f"the set {min(gone)} of that generation is gone" in done.stdout
-    assert third.kernel() == before
+    assert "r4:staff:" in done.stdout
+    assert "of that generation is gone" in done.stdout
+    assert third.run("--boot", file=False).returncode == 0
+    for generation in (1, 2):
+        roll_back(third)
+        assert third.in_force() == (generation, generation)
+        third.reboot()
+        assert third.run("--boot", file=False).returncode == 0
+        assert third.in_force() == (generation, generation)
 
 
 def named(host: FollowerHost) -> set[str]:
