@@ -303,14 +303,14 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Cut over; a commit that fails does not cost the way back of the one before."""
         previous = self.memory.generation()
         # What somebody else has made of our rules is nothing to go back to later on.
-        nothing_of_ours = state.applied is None and state.hold is None
-        intact = nothing_of_ours or prepared.live.jumps_right
-        if intact:
-            staying = {entry.name for entry in prepared.dataplane.sets}
-            self.memory.keep_generation(remembered(prepared.live, self.kernel, staying))
-        if intact and asked:
-            self._blame(prepared, state)  # whatever cuts the question off is a no
+        intact = prepared.live.jumps_right or self._judged_nothing(state)
         try:
+            # Whatever cuts the question off is a no; a repair that was cut off is due again.
+            if asked and intact and state.applied != prepared.fingerprint:
+                self._blame(prepared, state)
+            if intact:
+                staying = {entry.name for entry in prepared.dataplane.sets}
+                self.memory.keep_generation(remembered(prepared.live, self.kernel, staying))
             cut_over(
                 prepared.dataplane,
                 prepared.plan,
@@ -320,19 +320,28 @@ class Follower(Struct, frozen=True, kw_only=True):
                 guard=guard,
             )
         except BaseException as error:
-            self.memory.keep_generation(previous)
-            if isinstance(error, UnhealthyError):
-                if not intact:
-                    hint = "nothing better is there to stay with: the next run tries again"
-                    raise UnhealthyError(error.message, hint) from error
+            unhealthy = isinstance(error, UnhealthyError)
+            if unhealthy and intact:
                 self._blame(prepared, state)
             elif asked and isinstance(error, ReyesError):
                 self.memory.save(state)
+            self.memory.keep_generation(previous)
+            if unhealthy and not intact:
+                hint = "nothing better is there to stay with: the next run tries again"
+                raise UnhealthyError(str(error), hint) from error
             raise
+
+    def _judged_nothing(self, state: State) -> bool:
+        """Tell whether no rules of ours should be in force: before the first, or by a rollback."""
+        if not state.hold:
+            return state.applied is None
+        held = self.memory.held_generation()
+        return held is not None and not held.kernel.judges
 
     def _blame(self, prepared: Prepared, state: State) -> None:
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
-        self.memory.hold_generation(remembered(prepared.live, self.kernel))
+        if not state.hold:  # else what a rollback brought back is held already
+            self.memory.hold_generation(remembered(prepared.live, self.kernel))
         self.memory.save(replace(state, unhealthy=prepared.fingerprint))
 
     def _tidy(self, prepared: Prepared) -> None:

@@ -112,5 +112,5 @@ def _plan(
     except KeyError as error:
         raise KernelError(
             f"the set {error.args[0]} of that generation is gone",
-            "`reyes follower` puts the newest ruleset in force",
+            "`reyes follower --force` puts the newest ruleset in force",
         ) from error

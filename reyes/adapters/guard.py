@@ -33,6 +33,7 @@ class CommitGuard:
         self._config = config
         self._health = Health(config.probes, ask_source)
         self._confirm_seconds = confirm_seconds
+        self._refused = False
 
     def rehearse(self, dataplane: Dataplane, live: LiveKernel) -> None:
         """Load what is new into a namespace of its own, unless that is switched off."""
@@ -49,11 +50,15 @@ class CommitGuard:
         trouble = self._health.trouble(self._config.confirm_timeout)
         if trouble is None and self._confirm_seconds is not None:
             trouble = _ask(self._confirm_seconds)
+            self._refused = trouble is not None
         return trouble
 
     def is_well(self) -> bool:
-        """Look for a moment whether the host reaches what it reached before the commit."""
-        return self._health.trouble(_AGAIN_SECONDS) is None
+        """Look for a moment whether the host reaches what it reached before the commit.
+
+        After a person's no that is not asked: it is about the rules, however the host is.
+        """
+        return self._refused or self._health.trouble(_AGAIN_SECONDS) is None
 
 
 def _ask(seconds: int) -> str | None:

@@ -182,7 +182,9 @@ class FollowerPass:
                 verified = follower.obtain(
                     follower.ask(), force=self._options.force, remember=False
                 )
-                prepared = follower.prepare(verified, host, follower.kernel.read())
+                prepared = follower.prepare(
+                    verified, host, follower.kernel.read(), thorough=self._options.force
+                )
         except ReyesError:
             with self._recorded():
                 raise

@@ -25,8 +25,9 @@ def take_out(settings: FollowerConfig) -> None:
             stack.enter_context(memory.lock())
         except ConfigError as error:
             log.warning("%s", error.message)
-        # Sets go last, once no rule of any backend names them.
-        found = remove(memory, *Kernel.elsewhere(), Kernel())
+        # What is in force goes first: tables that cannot be read keep nobody from the way out.
+        found = remove(memory, Kernel())
+        found |= remove(memory, *Kernel.elsewhere())
         record_outcome(settings, memory, "removed")
     click.echo("removed all of Reyes" if found else "there was nothing of Reyes")
     if not is_disabled(settings):

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from reyes.adapters import guard
 from reyes.adapters.health import Health
+from reyes.config import FollowerConfig
 from reyes.errors import SourceError, UnreachableError
 
 
@@ -45,6 +47,15 @@ def test_an_ipv6_probe_is_written_in_brackets() -> None:
         health = Health([probe], None)
         assert health.trouble(0.1) is None
     assert health.trouble(0.1) == f"the probe {probe} does not answer any more"
+
+
+def test_a_no_blames_the_rules_however_the_host_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        settings = FollowerConfig(probes=(address(opened),))
+        asking = guard.CommitGuard(settings, None, confirm_seconds=1)
+        monkeypatch.setattr(guard, "_ask", lambda _: "it was not confirmed")
+        assert asking.trouble() == "it was not confirmed"
+    assert asking.is_well()
 
 
 def test_what_fails_for_a_moment_is_asked_again() -> None:

@@ -252,6 +252,18 @@ def test_the_way_out_leads_through_both_backends(host: FollowerHost) -> None:
     assert "there was nothing of Reyes" in host.run("--remove", file=False).stdout
 
 
+def test_the_other_backend_keeps_nobody_from_the_way_out(host: FollowerHost) -> None:
+    host.apply(0)
+    host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
+    broken = host.directory / "bin" / "iptables-legacy-save"
+    broken.write_text('#!/bin/sh\necho "can\'t initialize iptables table" >&2; exit 3\n')
+    broken.chmod(0o755)
+    done = host.run("--remove", file=False)
+    assert done.returncode == 25
+    assert "iptables-legacy-save refused" in done.stdout
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+
+
 def test_the_way_out_needs_no_ipset(host: FollowerHost) -> None:
     host.apply(0)
     (host.directory / "bin" / "ipset").unlink()

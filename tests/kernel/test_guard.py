@@ -217,9 +217,12 @@ exit "$code"
 
 
 @contextmanager
-def asked(host: FollowerHost, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def asked(
+    host: FollowerHost, *arguments: str, publish: bool = True
+) -> Iterator["subprocess.Popen[str]"]:
     """A follower that has committed and waits for an answer."""
-    host.publish(host.generation + 1)
+    if publish:
+        host.publish(host.generation + 1)
     with host.start(*arguments, stdin=subprocess.PIPE) as running:
         assert running.stdout
         said = ""
@@ -245,6 +248,33 @@ def test_a_signal_while_the_rules_are_on_trial_ends_in_the_old_ones(
         assert done.returncode == 25
         assert "or were not agreed to: they are not tried again" in done.stdout
         assert host.in_force() == (0, 0)
+
+
+def test_a_repair_that_was_cut_off_at_the_question_is_due_again(host: FollowerHost) -> None:
+    host.apply(0)
+    host.iptables("-I", "reyes-ingress", "-j", "ACCEPT")
+    host.publish(0)
+    with asked(host, "--confirm", "60", publish=False) as running:
+        running.send_signal(signal.SIGHUP)
+        running.communicate(timeout=30)
+    host.settle()
+    assert "repaired" in host.run().stdout
+    assert host.in_force() == (0, 0)
+
+
+def test_a_forced_and_agreed_pass_repairs_members(host: FollowerHost) -> None:
+    host.apply(0)
+    host.run()  # reads all members, and no pass after it does for an hour
+    (staff,) = (name for name in host.sets() if name.startswith("r4:staff:"))
+    host.ipset("del", staff, f"{NETWORK[4]}99")
+    host.ipset("add", staff, f"{NETWORK[4]}66")
+    with host.start("--interactive", "--force", stdin=subprocess.PIPE) as running:
+        try:
+            said, _ = running.communicate("y\n", timeout=30)
+        finally:
+            running.kill()
+    assert "repaired" in said
+    assert "changed meanwhile" not in said
 
 
 def test_a_no_is_one_to_the_same_rules_with_less_logging(host: FollowerHost) -> None:

@@ -1,5 +1,6 @@
 """A commit that can go back: rehearsed, armed, confirmed, and rolled back on demand."""
 
+import sys
 from copy import deepcopy
 
 import pytest
@@ -405,6 +406,54 @@ def test_a_rollback_that_is_not_in_force_afterwards_has_failed() -> None:
         machine.roll_back()
     assert state(machine.kernel)[0] == second
     assert machine.notebook.state.hold is None
+
+
+def test_what_came_after_a_rollback_to_before_the_first_rules_can_be_rolled_back() -> None:
+    machine = Machine()
+    before = state(machine.kernel)[0]
+    machine.run()
+    machine.roll_back()
+    assert machine.run(force=True) == "applied"
+    machine.roll_back()
+    assert state(machine.kernel)[0] == before
+
+
+def test_what_fails_after_a_rollback_to_before_the_first_rules_is_blamed() -> None:
+    machine = Machine()
+    machine.run()
+    machine.roll_back()
+    advanced(machine, "db")
+    machine.guard.finds = "trouble"
+    for _ in range(3):
+        with pytest.raises(UnhealthyError):
+            machine.run()
+    assert machine.guard.asked.count("confirm") == 2
+
+
+def test_a_forced_commit_that_is_refused_leaves_what_is_held() -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    spoil(machine.kernel, "-A reyes-ingress -j ACCEPT")
+    machine.guard.refuses = True
+    with pytest.raises(KernelError):
+        machine.follower.commit(machine.prepare(), machine.guard, force=True, asked=True)
+    assert machine.run() == "held"
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_repair_that_is_cut_off_at_the_question_is_not_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine()
+    machine.run()
+    right = state(machine.kernel)[0]
+    spoil(machine.kernel, "-A reyes-ingress -j ACCEPT")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.guard, "trouble", lambda: sys.exit(1))
+        with pytest.raises(SystemExit):
+            machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+    assert machine.run() == "repaired"
+    assert state(machine.kernel)[0] == right
 
 
 def test_members_of_what_is_held_are_repaired() -> None:
