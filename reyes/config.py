@@ -250,7 +250,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if not _DECIMAL.fullmatch(node.value):
             raise yaml.constructor.ConstructorError(
-                problem=f"{_shown(node.value)} means another number: write decimals, or quote it",
+                problem=f"{_shown(node.value)} is no plain decimal number: write one, or quote it",
                 problem_mark=node.start_mark,
             )
         return super().construct_yaml_int(node)

@@ -340,7 +340,8 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def _blame(self, prepared: Prepared, state: State) -> None:
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
-        if not state.hold:  # else what a rollback brought back is held already
+        # What a rollback brought back is held already, as it was before anybody changed it.
+        if not (state.hold and self.memory.held_generation()):
             self.memory.hold_generation(remembered(prepared.live, self.kernel))
         self.memory.save(replace(state, unhealthy=prepared.fingerprint))
 

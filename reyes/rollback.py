@@ -67,14 +67,15 @@ def stay(
 ) -> tuple[str, ...]:
     """Repair what is held: what a rollback brought back, or the rules before blamed ones.
 
-    Returns the names of sets whose members are wrong, and that nobody remembers.
+    Returns the names of sets whose members are wrong, and that nobody remembers; one that is gone
+    comes back empty.
 
     `drifted` is as for `plan_commit`, and `known` are sets whose members are certain: those of
     the ruleset that is not put in force, which differ little from what is held.
 
     Raises:
         ConfigError: nobody remembers what is held.
-        KernelError: the kernel refused, or a set is gone.
+        KernelError: the kernel refused.
     """
     held = memory.held_generation()
     if held is None:
@@ -82,10 +83,14 @@ def stay(
             "the rules that should be held are not remembered any more",
             "those in force stay as they are until another ruleset or `reyes rollback` ends that",
         )
+    live = kernel.read()
     members = {**{entry.name: entry.members for entry in known}, **held.members}
-    held = replace(held, members=members)
-    kernel.execute(_plan(held, kernel.read(), filter_table, drifted))
-    return tuple(sorted(held.referenced_sets.intersection(drifted).difference(members)))
+    unknown = held.referenced_sets.difference(members)
+    # A group whose members nobody knows is locked out, rather than everybody let in.
+    gone = dict.fromkeys(unknown.difference(live.sets), ())
+    held = replace(held, members={**members, **gone})
+    kernel.execute(_plan(held, live, filter_table, drifted))
+    return tuple(sorted(unknown.intersection(drifted.union(gone))))
 
 
 def remembered(

@@ -168,11 +168,10 @@ def _prepared(
     follower: Follower, verified: VerifiedRuleset, host: Host, live: LiveKernel
 ) -> Prepared:
     """Compile the ruleset as it is in force: that follower may have been told to log more."""
-    prepared = follower.prepare(verified, host, live)
-    for log_drop, log_accept in product({host.log_drop, True}, {host.log_accept, True}):
-        if not changes_rules(prepared.plan):
-            break
-        variant = replace(host, log_drop=log_drop, log_accept=log_accept)
-        other = follower.prepare(verified, variant, live)
-        prepared = prepared if changes_rules(other.plan) else other
-    return prepared
+    logging = product({host.log_drop, True}, {host.log_accept, True})
+    hosts = (host, *(replace(host, log_drop=drop, log_accept=accept) for drop, accept in logging))
+    all_prepared = (follower.prepare(verified, variant, live) for variant in dict.fromkeys(hosts))
+    first = next(all_prepared)
+    if not changes_rules(first.plan):
+        return first
+    return next((each for each in all_prepared if not changes_rules(each.plan)), first)

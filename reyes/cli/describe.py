@@ -108,8 +108,9 @@ def _instance_lines(content: Content, region: Region, own: list[Interface]) -> I
     meant: dict[GroupKey, SecurityGroup] = {}
     for identifier in referenced:
         meant.update(matching.meant_by(region.name, groups[identifier]))
+    told = {(region.name, identifier) for identifier in carried}
     for (where, identifier), group in sorted(meant.items()):
-        if (where, identifier) not in {(region.name, group) for group in carried}:
+        if (where, identifier) not in told:
             of_region = "" if where == region.name else f" of {where}"
             yield f"  referenced {_group_name(group, identifier)} in {group.vpc}{of_region}"
             yield f"    members {_list(members[where].get(identifier, ()))}"

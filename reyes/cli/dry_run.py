@@ -37,7 +37,7 @@ def dry_run(config: Config, options: Options) -> None:
         click.echo(f"# omitted: {omitted}")
     echo_changes(prepared, members, config.follower)
     for reason in _reasons_against(config, memory.load(), prepared, force=options.force):
-        click.echo(f"note: a pass would change nothing now: {reason}", err=True)
+        click.echo(f"note: a pass would not commit this now: {reason}", err=True)
 
 
 def _reasons_against(

@@ -283,7 +283,7 @@ def test_a_no_is_one_to_the_same_rules_with_less_logging(host: FollowerHost) -> 
         running.communicate("no\n", timeout=30)
     assert host.run().returncode == 25
     assert host.in_force() == (0, 0)
-    assert "a pass would change nothing now: these rules" in host.run("--dry-run").stdout
+    assert "a pass would not commit this now: these rules" in host.run("--dry-run").stdout
     assert host.run("--force").returncode == 0
     assert host.in_force() == (1, 1)
 

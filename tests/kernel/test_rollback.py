@@ -93,8 +93,8 @@ def test_an_end_that_is_none_is_refused_before_anything_is_done(
     assert "hold" not in host.remembered()
 
 
-def test_a_dry_run_says_that_a_pass_would_change_nothing(third: FollowerHost) -> None:
-    note = "note: a pass would change nothing now: "
+def test_a_dry_run_says_why_a_pass_would_not_commit_this(third: FollowerHost) -> None:
+    note = "note: a pass would not commit this now: "
     assert note not in third.run("--dry-run").stdout
     roll_back(third)
     assert f"{note}a rollback holds until" in third.run("--dry-run").stdout

@@ -456,6 +456,20 @@ def test_a_repair_that_is_cut_off_at_the_question_is_not_blamed(
     assert state(machine.kernel)[0] == right
 
 
+def test_a_set_that_is_gone_and_forgotten_costs_only_its_group_the_way_in() -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    held = machine.notebook.held
+    assert held
+    lost = min(held.referenced_sets - {e.name for e in machine.prepare().dataplane.sets})
+    kept = {name: own for name, own in held.members.items() if name != lost}
+    machine.notebook.held = replace(held, members=kept)
+    machine.kernel = MemoryKernel()
+    assert machine.run() == "held"
+    assert state(machine.kernel)[0] == first
+    assert machine.kernel.read_members()[lost] == ()
+
+
 def test_members_of_what_is_held_are_repaired() -> None:
     machine, _ = two_generations()
     machine.roll_back()
