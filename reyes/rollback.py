@@ -42,14 +42,16 @@ def roll_back(
     now = kernel.read(strict=False)
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
-        kernel.execute(_plan(before, now, filter_table))
-        if _plan(before, kernel.read(strict=False), filter_table).steps:
+        kernel.execute(plan_back(before, now, filter_table))
+        after = kernel.read(strict=False)
+        if plan_back(before, after, filter_table).steps:
             kernel.revert(now, filter_table)
             raise KernelError(
                 "the rules that came back are not in force",
                 "another program may be changing the filter table at the same time",
             )
-        memory.hold_generation(remembered(before.kernel, kernel))
+        back = replace(before.kernel, sets=after.sets)
+        memory.hold_generation(remembered(back, kernel))
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         # What somebody else has made of our rules is nothing to come back to.
@@ -89,7 +91,7 @@ def stay(
     # A group whose members nobody knows is locked out, rather than everybody let in.
     gone = dict.fromkeys(unknown.difference(live.sets), ())
     held = replace(held, members={**members, **gone})
-    kernel.execute(_plan(held, live, filter_table, drifted))
+    kernel.execute(plan_back(held, live, filter_table, drifted))
     return tuple(sorted(unknown.intersection(drifted.union(gone))))
 
 
@@ -106,12 +108,13 @@ def remembered(
     return Generation(rules, {name: members[name] for name in right})
 
 
-def _plan(
+def plan_back(
     generation: Generation,
     live: LiveKernel,
     filter_table: FilterTable,
     drifted: frozenset[str] = frozenset(),
 ) -> CommitPlan:
+    """Plan the way back to a generation; KernelError names a set that is gone."""
     try:
         return plan_return(generation, live, filter_table, drifted)
     except KeyError as error:

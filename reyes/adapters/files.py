@@ -24,6 +24,14 @@ def write_atomically(path: Path, data: bytes, mode: int, *, durable: bool = True
         ) from error
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there; ConfigError if that may not be."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot remove {path}: {error.strerror}") from error
+
+
 def check_private(path: Path) -> None:
     """Refuse a path that somebody besides root and this user could change or replace.
 

@@ -102,7 +102,12 @@ def _run_apart(script: str, descriptors: Sequence[int]) -> CompletedProcess[str]
 
 
 def _command_line(argv: tuple[str, ...]) -> str:
-    return shlex.join((find_program(argv[0]) or argv[0], *argv[1:]))
+    return shlex.join((_path(argv[0]), *argv[1:]))
+
+
+def _path(name: str) -> str:
+    """Return where a program is or should be: a bare name could mean the working directory."""
+    return find_program(name) or f"/usr/bin/{name}"
 
 
 def _file_of(text: str) -> int:
@@ -117,7 +122,7 @@ def _file_of(text: str) -> int:
 def _run(argv: tuple[str, ...], descriptors: Sequence[int] = ()) -> CompletedProcess[str]:
     try:
         return subprocess.run(
-            (find_program(argv[0]) or argv[0], *argv[1:]),
+            (_path(argv[0]), *argv[1:]),
             capture_output=True,
             check=False,
             text=True,

@@ -20,7 +20,12 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from reyes.adapters.files import check_private, make_private_directory, write_atomically
+from reyes.adapters.files import (
+    check_private,
+    make_private_directory,
+    remove_file,
+    write_atomically,
+)
 from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
 from reyes.netfilter.live import Generation
@@ -190,7 +195,7 @@ class StateDirectory:
         if self._only_looks:
             raise AssertionError(f"who only looks writes {path}")
         if data is None:
-            path.unlink(missing_ok=True)
+            remove_file(path)
         else:
             write_atomically(path, data, mode, durable=durable)
 

@@ -29,8 +29,8 @@ from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
 from reyes.host import Host
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
-from reyes.rollback import is_held
+from reyes.netfilter.plan import FilterTable, drifted_sets
+from reyes.rollback import is_held, plan_back
 from reyes.state import State
 from reyes.status import Status
 from reyes.trust import VerifiedRuleset
@@ -159,7 +159,7 @@ def _held_differences(
         message = "the rollback brought back a time without rules of Reyes"
         yield Problem(severity="critical", message=message)
     drifted = held.referenced_sets & drifted_sets(kernel.read_members())
-    if drifted or plan_return(held, live, filter_table).steps:
+    if drifted or plan_back(held, live, filter_table).steps:
         message = "drift: the kernel's rules are not those that the rollback brought back"
         yield Problem(severity="critical", message=message)
 
@@ -168,7 +168,7 @@ def _prepared(
     follower: Follower, verified: VerifiedRuleset, host: Host, live: LiveKernel
 ) -> Prepared:
     """Compile the ruleset as it is in force: that follower may have been told to log more."""
-    logging = product({host.log_drop, True}, {host.log_accept, True})
+    logging = product((False, True), repeat=2)
     hosts = (host, *(replace(host, log_drop=drop, log_accept=accept) for drop, accept in logging))
     all_prepared = (follower.prepare(verified, variant, live) for variant in dict.fromkeys(hosts))
     first = next(all_prepared)

@@ -104,10 +104,11 @@ def _instance_lines(content: Content, region: Region, own: list[Interface]) -> I
     for group in region.groups:
         if group.id in carried:
             yield from _group_lines(matching, region, group, members[region.name])
-    referenced = {reference.id for rule in rules for reference in rule.groups} & groups.keys()
     meant: dict[GroupKey, SecurityGroup] = {}
-    for identifier in referenced:
-        meant.update(matching.meant_by(region.name, groups[identifier]))
+    for reference in (reference for rule in rules for reference in rule.groups):
+        named = groups.get(reference.id)
+        if named and not stands_for_nobody(reference, named, matching, region.name):
+            meant.update(matching.meant_by(region.name, named))
     told = {(region.name, identifier) for identifier in carried}
     for (where, identifier), group in sorted(meant.items()):
         if (where, identifier) not in told:

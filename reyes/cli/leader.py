@@ -47,6 +47,9 @@ def command(
     Prints what changed.
     If another leader publishes meanwhile its ruleset stands, and the exit code is 0.
     """
+    if output and not os.access(output.parent, os.W_OK | os.X_OK):
+        hint = f"{output.parent} must be a writable directory"
+        raise ConfigError(f"cannot write {output}", hint)
 
     def one_pass(config: "Config") -> None:
         _publish(config, dry_run=dry_run, output=output, force=force, as_json=as_json)
@@ -76,9 +79,6 @@ def _publish(
     from reyes.cli.leader_recording import leader_recording
     from reyes.leader import Request
 
-    if output and not os.access(output.parent, os.W_OK | os.X_OK):
-        hint = f"{output.parent} must be a writable directory"
-        raise ConfigError(f"cannot write {output}", hint)
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
     request = Request(now=now(), generator=generator, dry_run=dry_run, force=force)
     with leader_recording(config, leaves_traces=not dry_run) as record:

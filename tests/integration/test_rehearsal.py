@@ -101,8 +101,7 @@ def test_where_there_is_no_way_the_configuration_must_say_so(stage: Path) -> Non
 
 def test_a_host_without_unshare_is_told(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (stage / "unshare").unlink()
-    monkeypatch.setenv("PATH", str(stage))
-    monkeypatch.setattr(rehearsal, "find_program", {}.get)
+    monkeypatch.setattr(rehearsal, "find_program", lambda name: str(stage / name))
     with pytest.raises(ConfigError, match="cannot start unshare: No such file"):
         rehearse(WANTED, EMPTY)
 

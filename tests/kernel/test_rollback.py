@@ -175,6 +175,20 @@ def test_a_member_that_somebody_added_does_not_come_back_with_a_rollback(
     assert "drift" not in third.run(command="check").stdout
 
 
+def test_a_set_of_held_rules_that_is_gone_and_forgotten_is_critical(third: FollowerHost) -> None:
+    for name in third.sets() - named(third):
+        third.ipset("flush", name)
+    roll_back(third)
+    held_generation = json.loads((third.state / "held.json").read_bytes())
+    held_generation["members"] = {}
+    (third.state / "held.json").write_text(json.dumps(held_generation))
+    third.reboot()
+    done = third.run(command="check")
+    assert done.returncode == 2
+    assert "of that generation is gone" in done.stdout
+    assert held(third)
+
+
 def test_the_end_of_a_hold_is_no_drift_until_the_next_pass(third: FollowerHost) -> None:
     roll_back(third, "--until", "1s")
     wait_for(lambda: time.time() > third.remembered()["hold"]["until"], "the time is over")

@@ -159,6 +159,18 @@ def test_what_a_flag_of_the_follower_added_is_no_drift(host: FollowerHost) -> No
     assert check(host)[0] == 0
 
 
+def test_logging_that_the_configuration_asks_for_is_no_drift_until_it_is_applied(
+    host: FollowerHost,
+) -> None:
+    host.configure(log_drop=False)
+    host.apply(0)
+    host.configure(log_drop=True)
+    assert check(host)[0] == 0
+    assert host.run().returncode == 0
+    host.configure(log_drop=False)
+    assert check(host)[0] == 0
+
+
 def test_a_changed_configuration_is_no_drift_until_it_is_applied(host: FollowerHost) -> None:
     host.apply(0)
     host.configure(denied="reject")
