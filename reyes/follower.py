@@ -12,7 +12,7 @@ The world is reached through the protocols of `reyes.world`; `reyes.cli.passes` 
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
@@ -70,14 +70,17 @@ log = logging.getLogger(__name__)
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
-    """All that is known before a commit."""
+    """All that is known before a commit.
+
+    `drifted` names the sets whose members are wrong; None if none were read.
+    """
 
     verified: VerifiedRuleset
     policy: HostPolicy
     dataplane: Dataplane
     live: LiveKernel
     plan: CommitPlan
-    members: Mapping[str, tuple[str, ...]] | None
+    drifted: frozenset[str] | None
     fingerprint: str
 
 
@@ -196,16 +199,15 @@ class Follower(Struct, frozen=True, kw_only=True):
         stays = fingerprint == state.unhealthy or self._is_held(state, verified)
         strange = not stays and _names_strange_sets(dataplane, live, spared)
         thorough = thorough or strange or self._members_due(live)
-        members = self.kernel.read_members() if thorough else None
-        drifted = drifted_sets(members or {})
-        plan = plan_commit(dataplane, live, filter_table, drifted, spared)
+        drifted = drifted_sets(self.kernel.read_members()) if thorough else None
+        plan = plan_commit(dataplane, live, filter_table, drifted or frozenset(), spared)
         return Prepared(
             verified=verified,
             policy=policy,
             dataplane=dataplane,
             live=live,
             plan=plan,
-            members=members,
+            drifted=drifted,
             fingerprint=fingerprint,
         )
 
@@ -275,11 +277,10 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _stay(self, prepared: Prepared, state: State) -> None:
         """Look after the rules that are held instead."""
         filter_table = self.config.follower.filter_table
-        drifted = drifted_sets(prepared.members or {})
-        known = prepared.dataplane.sets
+        drifted, known = prepared.drifted or frozenset(), prepared.dataplane.sets
         for name in stay(self.memory, self.kernel, filter_table, drifted, known):
             log.warning("the members of the set %s are wrong, and nobody remembers them", name)
-        if prepared.members is None:
+        if prepared.drifted is None:
             return
         try:
             self.memory.save(replace(state, members_checked_at=int(self.now())))
@@ -290,7 +291,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Remember what is in force now, and destroy what nothing needs any more."""
         state = self.memory.load()
         after = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
-        if prepared.members is not None:
+        if prepared.drifted is not None:
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:
             self.memory.save(after)
@@ -302,12 +303,12 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, asked: bool) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before."""
         previous = self.memory.generation()
-        # What somebody else has made of our rules is nothing to go back to later on.
-        intact = prepared.live.jumps_right or self._judged_nothing(state)
+        # What somebody else has made of our rules is nothing to go back to, and nothing to hold.
+        is_new = state.applied != prepared.fingerprint
+        intact = is_new and (prepared.live.jumps_right or self._judged_nothing(state))
         try:
-            # Whatever cuts the question off is a no; a repair that was cut off is due again.
-            if asked and intact and state.applied != prepared.fingerprint:
-                self._blame(prepared, state)
+            if intact and asked:
+                self._blame(prepared, state)  # whatever cuts the question off is a no
             if intact:
                 staying = {entry.name for entry in prepared.dataplane.sets}
                 self.memory.keep_generation(remembered(prepared.live, self.kernel, staying))
@@ -321,10 +322,10 @@ class Follower(Struct, frozen=True, kw_only=True):
             )
         except BaseException as error:
             unhealthy = isinstance(error, UnhealthyError)
-            if unhealthy and intact:
+            if intact and unhealthy and not asked:
                 self._blame(prepared, state)
-            elif asked and isinstance(error, ReyesError):
-                self.memory.save(state)
+            if intact and asked and isinstance(error, ReyesError) and not unhealthy:
+                self.memory.save(state)  # it was not the answer
             self.memory.keep_generation(previous)
             if unhealthy and not intact:
                 hint = "nothing better is there to stay with: the next run tries again"

@@ -42,6 +42,15 @@ def advanced(machine: Machine, *excluded: str) -> None:
     machine.publish(int(machine.clock.time), altered(*excluded))
 
 
+def two_generations() -> tuple[Machine, list[str]]:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.run()
+    return machine, first
+
+
 def test_rules_are_rehearsed_then_armed_then_confirmed() -> None:
     machine = Machine()
     machine.run()
@@ -49,11 +58,7 @@ def test_rules_are_rehearsed_then_armed_then_confirmed() -> None:
 
 
 def test_the_armed_way_back_leads_back() -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
-    machine.run()
+    machine, first = two_generations()
     assert state(machine.kernel)[0] != first
     assert machine.guard.go_back
     machine.guard.go_back()
@@ -134,11 +139,7 @@ def test_other_rules_are_tried_after_unhealthy_ones() -> None:
 
 
 def test_a_rollback_brings_the_generation_before_back_and_holds_it() -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
-    machine.run()
+    machine, first = two_generations()
     machine.roll_back()
     assert state(machine.kernel)[0] == first
     assert machine.run() == "held"
@@ -146,11 +147,7 @@ def test_a_rollback_brings_the_generation_before_back_and_holds_it() -> None:
 
 
 def test_what_is_held_is_repaired() -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
-    machine.run()
+    machine, first = two_generations()
     machine.roll_back()
     spoil(machine.kernel, rule_of(machine.kernel, "tcp 5432").replace("-A", "-D", 1))
     assert machine.run() == "held"
@@ -184,15 +181,6 @@ def test_force_ends_a_hold() -> None:
 def test_without_a_generation_there_is_no_way_back() -> None:
     with pytest.raises(ConfigError):
         Machine().roll_back()
-
-
-def two_generations() -> tuple[Machine, list[str]]:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
-    machine.run()
-    return machine, first
 
 
 def test_a_repair_in_between_does_not_cost_the_way_back() -> None:
@@ -438,6 +426,28 @@ def test_a_forced_commit_that_is_refused_leaves_what_is_held() -> None:
     with pytest.raises(KernelError):
         machine.follower.commit(machine.prepare(), machine.guard, force=True, asked=True)
     assert machine.run() == "held"
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_no_to_a_repair_neither_holds_nor_remembers_what_somebody_made_of_the_rules() -> None:
+    machine, first = two_generations()
+    right = state(machine.kernel)[0]
+    spoil(machine.kernel, "-A reyes-ingress -j ACCEPT")
+    machine.guard.finds = "it was not confirmed"
+    with pytest.raises(UnhealthyError):
+        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+    assert machine.run() == "repaired"
+    assert state(machine.kernel)[0] == right
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_repair_that_was_agreed_to_does_not_cost_the_way_back() -> None:
+    machine, first = two_generations()
+    spoil(machine.kernel, "-A reyes-ingress -j ACCEPT")
+    prepared = machine.prepare()
+    assert machine.follower.commit(prepared, machine.guard, asked=True) == "repaired"
+    machine.roll_back()
     assert state(machine.kernel)[0] == first
 
 
