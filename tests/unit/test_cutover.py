@@ -429,6 +429,17 @@ def test_a_forced_commit_that_is_refused_leaves_what_is_held() -> None:
     assert state(machine.kernel)[0] == first
 
 
+def test_what_is_refused_before_the_question_is_not_blamed() -> None:
+    machine = Machine()
+    machine.run()
+    advanced(machine, "db")
+    machine.guard.refuses = True
+    with pytest.raises(KernelError, match="rehearsal"):
+        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+    machine.guard.refuses = False
+    assert machine.run() == "applied"
+
+
 def test_a_no_to_a_repair_neither_holds_nor_remembers_what_somebody_made_of_the_rules() -> None:
     machine, first = two_generations()
     right = state(machine.kernel)[0]
