@@ -15,7 +15,7 @@ from reyes.net import Address, canonical, family_of, parse_network, service_text
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Walk, is_service
-from reyes.netfilter.iptables import SourceSet
+from reyes.netfilter.iptables import SourceServiceSet, SourceSet
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted, Peer
 from reyes.ruleset import Content, Interface, Region
 
@@ -147,8 +147,12 @@ def _granted(
     (table,) = (table for table in dataplane.tables if table.family is family)
     for visit in walk.visits:
         for allow in visit.rule.origins:
-            if _holds(allow.peer, packet.source):
-                sets = (m.name for m in visit.rule.matches if isinstance(m, SourceSet))
+            if is_service(allow.service, packet) and _holds(allow.peer, packet.source):
+                sets = (
+                    match.name
+                    for match in visit.rule.matches
+                    if isinstance(match, SourceSet | SourceServiceSet)
+                )
                 return replace(
                     _grant(allow, packet.source, source_is),
                     kernel_rule=table.line(visit.chain, visit.rule),

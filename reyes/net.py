@@ -4,6 +4,7 @@ Text from outside becomes a value only here. A network is always written canonic
 a host as its bare address, everything else as address/prefix.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from ipaddress import (
@@ -15,7 +16,7 @@ from ipaddress import (
     ip_network,
 )
 from operator import eq
-from socket import inet_aton, inet_ntoa
+from socket import getprotobyname, inet_aton, inet_ntoa
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -195,6 +196,18 @@ class Everything(Struct, frozen=True, order=True, tag_field="kind", tag="all"):
 
 PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 """IANA's numbers of the protocols that have ports or types."""
+
+
+@functools.cache
+def protocol_number(text: str) -> int | None:
+    """Return a protocol's number, given as one or by the name that this host has for it."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        return getprotobyname(text)
+    except OSError:
+        return None
+
 
 EXTENSION_HEADERS = frozenset({43, 44, 51, 60})
 """IANA's numbers by which iptables tells no packets of IPv6, and warns of it.

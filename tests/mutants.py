@@ -41,6 +41,7 @@ class Mutant:
 POLICY, COMPILER = "reyes/policy.py", "reyes/netfilter/compiler.py"
 MATCHING, IPTABLES = "reyes/matching.py", "reyes/netfilter/iptables.py"
 IPSET, TREE = "reyes/netfilter/ipset.py", "reyes/netfilter/tree.py"
+ENTRIES = "reyes/netfilter/entries.py"
 
 MUTANTS = (
     Mutant(
@@ -98,8 +99,8 @@ MUTANTS = (
     Mutant(
         "/0 is not split",
         IPSET,
-        "if everywhere in ordered:",
-        "if False:",
+        " or str(family.everywhere) in ordered:",
+        ":",
         (SETS,),
     ),
     Mutant(
@@ -185,20 +186,27 @@ MUTANTS = (
     Mutant(
         "what everybody may do is looked up behind the sources of all else",
         TREE,
-        "before = [each for each in walked if not self._for_all.isdisjoint(each[0])]",
-        "before: list[_Walked] = []",
+        "shut = [service for service in left if service not in self._for_all]",
+        "shut = left",
     ),
     Mutant(
         "a union forgets a source",
         TREE,
-        "members = sorted({member for source in sources for",
-        "members = sorted({member for source in sources[1:] for",
+        "members = _members(sources)\n",
+        "members = _members(sources[1:])\n",
     ),
     Mutant(
         "a type of ICMP is open when one of its codes is",
-        TREE,
-        "rules = self._accept(sources, service)\n                by_type",
-        "rules = self._accept(sources, of_type)\n                by_type",
+        ENTRIES,
+        "if code == -1 else (code,)",
+        "if code < 256 else (code,)",
+    ),
+    Mutant(
+        "a set tells protocols whose packets have ports",
+        ENTRIES,
+        "if number not in _NOT_TOLD",
+        "if number not in (6, 17)",
+        (PROOF,),
     ),
     Mutant(
         "sets hold the first half of their members",

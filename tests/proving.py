@@ -48,7 +48,7 @@ def compiled(world: World) -> Dataplane:
         patch.multiple(
             tree,
             LEAF_SERVICES=shape.leaf_services,
-            LEAP=shape.leap,
+            WALKED_SERVICES=shape.walked_services,
             LOOKUPS=shape.lookups,
             UNION_FACTOR=shape.union_factor,
             UNION_LEAST=shape.union_least,

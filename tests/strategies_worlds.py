@@ -18,11 +18,11 @@ from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
 from reyes.netfilter.tree import (
     LEAF_SERVICES,
-    LEAP,
     LOOKUPS,
     PLAIN_RULES,
     UNION_FACTOR,
     UNION_LEAST,
+    WALKED_SERVICES,
 )
 from reyes.ruleset import (
     Content,
@@ -77,7 +77,7 @@ NAMES = ("web", "default", "default", 'b"a\\s$(t) ï')
 PORTS = (0, 1, 22, 80, 81, 443, 1023, 61_024, 65_534, 65_535)
 TYPES = (-1, 0, 3, 8, 8, 9, 12, 128, 128, 133, 254, 255)
 CODES = (-1, -1, 0, 1, 4)
-PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 132, 254, 255)
+PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 254, 255)
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,18 @@ class Shape:
 
     plain_rules: int
     leaf_services: int
-    leap: int
+    walked_services: int
     lookups: int
     union_factor: int
     union_least: int
 
 
 SHAPES = (
-    Shape(PLAIN_RULES, LEAF_SERVICES, LEAP, LOOKUPS, UNION_FACTOR, UNION_LEAST),
-    Shape(0, 1, 2, 1, UNION_FACTOR, UNION_LEAST),
-    Shape(0, 1, LEAP, 1, 1, 0),
-    Shape(0, LEAF_SERVICES, LEAP, LOOKUPS, 0, 0),
+    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, UNION_FACTOR, UNION_LEAST),
+    Shape(0, 1, 0, 1, UNION_FACTOR, UNION_LEAST),
+    Shape(0, 1, 0, 1, 1, 0),
+    Shape(0, 1, 0, 1, 100, 300),
+    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 0, 0),
 )
 """The one in use, and some that make trees of few rules as deep as those of many."""
 

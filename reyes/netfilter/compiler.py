@@ -14,7 +14,7 @@ rules of the primary interface, as AWS counts an instance's groups. An address t
 interfaces hold (VPCs may overlap) is the first one's, by device index.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -176,7 +176,7 @@ class _FamilyCompiler:
         if len(parts) <= LOOKUPS:
             return [Destination(part) for part in parts]
         members = [canonical(part) for part in parts]
-        return [DestinationSet(self._make_set(interface.id, members).name)]
+        return [DestinationSet(self._make_set(interface.id, members))]
 
     def _interface_chains(
         self, interface: InterfacePolicy, number: int, name: str
@@ -190,8 +190,8 @@ class _FamilyCompiler:
         ]
         denied = Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
         if len(sources) <= PLAIN_RULES:
-            return (Chain(name, plain_rules(sources, denied, self._source_set)),)
-        return TreeCompiler(sources, number, denied, self._source_set).chains(name)
+            return (Chain(name, plain_rules(sources, denied, self._make_set)),)
+        return TreeCompiler(sources, number, denied, self._make_set).chains(name)
 
     def _sources(self, allow: Allow) -> Iterator[tree.Source]:
         """Say how packets from a peer are told, if any can be; each peer serves many rules."""
@@ -207,20 +207,18 @@ class _FamilyCompiler:
         members = of_family(peer.addresses, self._family)
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:
-            return tree.Source(None, (), everywhere, allow)
+            return tree.Source(None, (everywhere,), everywhere, allow)
         if len(members) == 1 and peer.kind == "cidrs":
             return tree.Source(Source(parse_network(members[0])), members, members[0], allow)
         if not members:
             return None
-        return tree.Source(self._source_set(peer.label, members), members, peer.name, allow)
+        match = SourceSet(self._make_set(peer.label, members))
+        return tree.Source(match, members, peer.name, allow)
 
-    def _source_set(self, label: str, members: Sequence[str]) -> Match:
-        return SourceSet(self._make_set(label, members).name)
-
-    def _make_set(self, label: str, members: Sequence[str]) -> IPSet:
+    def _make_set(self, label: str, members: Iterable[str]) -> str:
         entry = ip_set(self._family, label, members)
         self.sets[entry.name] = entry
-        return entry
+        return entry.name
 
     def _has(self, network: Network) -> bool:
         return family_of(network) is self._family

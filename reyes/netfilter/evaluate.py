@@ -22,6 +22,7 @@ from reyes.net import (
 )
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.entries import packet_port
 from reyes.netfilter.iptables import (
     Chain,
     Destination,
@@ -36,6 +37,7 @@ from reyes.netfilter.iptables import (
     Reject,
     Rule,
     Source,
+    SourceServiceSet,
     SourceSet,
     Verdict,
 )
@@ -83,7 +85,7 @@ class Evaluator:
             for chain in table.chains
         }
         self._members = {entry.name: entry.members for entry in dataplane.sets}
-        self._indexes: dict[str, dict[int, set[int]]] = {}
+        self._indexes: dict[str, dict[str, dict[int, set[int]]]] = {}
 
     def walk(self, packet: Packet) -> Walk:
         """Follow a packet from the jump in INPUT to its end."""
@@ -124,6 +126,9 @@ class Evaluator:
                 return packet.destination in network
             case SourceSet(name):
                 return self._is_member(packet.source, name)
+            case SourceServiceSet(name):
+                service = packet_port(packet.protocol, packet.icmp)
+                return self._is_member(packet.source, name, service)
             case DestinationSet(name):
                 return self._is_member(packet.destination, name)
             case Established():
@@ -135,15 +140,18 @@ class Evaluator:
             case _:
                 return is_service(match, packet)
 
-    def _is_member(self, address: Address, name: str) -> bool:
+    def _is_member(self, address: Address, name: str, service: str = "") -> bool:
         index = self._indexes.get(name)
         if index is None:
             index = self._indexes[name] = {}
             for member in self._members[name]:
-                network = parse_network(member)
+                text, _, of = member.partition(",")
+                network = parse_network(text)
                 shift = network.max_prefixlen - network.prefixlen
-                index.setdefault(shift, set()).add(int(network.network_address) >> shift)
-        return any(int(address) >> shift in found for shift, found in index.items())
+                addresses = index.setdefault(of, {}).setdefault(shift, set())
+                addresses.add(int(network.network_address) >> shift)
+        found = index.get(service, {})
+        return any(int(address) >> shift in addresses for shift, addresses in found.items())
 
 
 def is_service(service: Service, packet: Packet) -> bool:

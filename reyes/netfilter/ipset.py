@@ -4,15 +4,17 @@ A set is never changed after it was made: other members make another name, hence
 """
 
 from collections.abc import Container, Iterable
+from operator import lt
 
 from msgspec import Struct
 
 from reyes.net import Family
 from reyes.netfilter import names
+from reyes.netfilter.entries import set_type, without_everywhere
 
 
 class IPSet(Struct, frozen=True):
-    """A set of networks of one family; members are canonical, sorted as text and without /0."""
+    """A set of one family; its members are entries in canonical form, sorted as text."""
 
     name: str
     family: Family
@@ -25,12 +27,11 @@ class IPSet(Struct, frozen=True):
 
 
 def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
-    """Make the set of these canonical networks; /0, which hash:net refuses, is split in two."""
-    ordered = tuple(dict.fromkeys(sorted(members)))
-    everywhere = str(family.everywhere)
-    if everywhere in ordered:
-        halves = (str(half) for half in family.everywhere.subnets())
-        ordered = tuple(sorted({*ordered, *halves} - {everywhere}))
+    """Make the set of these entries, in any order, where /0 may be among the networks."""
+    ordered = tuple(members)
+    # Most come in order; to see that is quicker than to sort them.
+    if not all(map(lt, ordered, ordered[1:])) or str(family.everywhere) in ordered:
+        ordered = tuple(sorted(set(without_everywhere(ordered))))
     return IPSet(names.set_name(family, label, ordered), family, ordered)
 
 
@@ -64,5 +65,6 @@ def _head(entry: IPSet, name: str) -> str:
     family = "inet" if entry.family is Family.V4 else "inet6"
     size = max(64, 1 << (len(entry.members) // 4).bit_length())
     return (
-        f"create {name} {names.SET_TYPE} family {family} hashsize {size} maxelem {entry.maximum}\n"
+        f"create {name} {set_type(entry.members)} family {family}"
+        f" hashsize {size} maxelem {entry.maximum}\n"
     )

@@ -49,6 +49,12 @@ class SourceSet(Struct, frozen=True):
     name: str
 
 
+class SourceServiceSet(Struct, frozen=True):
+    """Source and service of the packet together are in this set."""
+
+    name: str
+
+
 class DestinationSet(Struct, frozen=True):
     """The packet goes to a member of this set."""
 
@@ -77,6 +83,7 @@ Match = (
     | Source
     | Destination
     | SourceSet
+    | SourceServiceSet
     | DestinationSet
     | Established
     | FromIpsec
@@ -188,7 +195,7 @@ def referenced_sets(chains: Iterable[Chain]) -> frozenset[str]:
         for chain in chains
         for rule in chain.rules
         for match in rule.matches
-        if isinstance(match, SourceSet | DestinationSet)
+        if isinstance(match, SourceSet | SourceServiceSet | DestinationSet)
     )
 
 
@@ -231,6 +238,8 @@ def _match_text(match: Match) -> str:
             return f"-d {canonical(network)}"
         case SourceSet(name):
             return f"-m set --match-set {name} src"
+        case SourceServiceSet(name):
+            return f"-m set --match-set {name} src,dst"
         case DestinationSet(name):
             return f"-m set --match-set {name} dst"
         case Established(replies_only):

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct, field
 
-from reyes.net import Family, canonical, parse_network
+from reyes.net import Family
 from reyes.netfilter import names
+from reyes.netfilter.entries import as_written
 from reyes.netfilter.iptables import way_comment, way_id
 
 BUILTIN_CHAINS = ("INPUT", "FORWARD", "OUTPUT")
@@ -232,11 +233,5 @@ def parse_set_members(text: str) -> dict[str, tuple[str, ...]]:
         if len(words) >= 3 and names.owns_set(words[1]):  # noqa: PLR2004 - verb, set, argument
             members = found.setdefault(words[1], [])
             if words[0] == "add":
-                members.append(" ".join((_as_written(words[2]), *words[3:])))
+                members.append(" ".join((as_written(words[2]), *words[3:])))
     return {name: tuple(sorted(members)) for name, members in found.items()}
-
-
-def _as_written(member: str) -> str:
-    """Return a member as we write it: ipset shows `::102:304` as `::1.2.3.4`."""
-    dotted = "." in member and ":" in member
-    return canonical(parse_network(member)) if dotted else member

@@ -7,9 +7,10 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from reyes.net import Family
+from reyes.netfilter.entries import set_type
 
 CHAIN_PREFIX = "reyes-"
 INPUT = "reyes-input"
@@ -21,7 +22,6 @@ DROP_LOG = "reyes-drop:"
 AUDIT_LOG = "reyes-audit:"
 """What the kernel's log says before a packet that was denied, or would have been."""
 
-SET_TYPE = "hash:net"
 MAX_CHAIN_LENGTH = 28
 MAX_SET_LENGTH = 31
 _DIGEST_LENGTH = 16
@@ -44,12 +44,12 @@ def interface_chain(interface_id: str) -> str:
     return CHAIN_PREFIX + interface_id
 
 
-def set_name(family: Family, label: str, members: Iterable[str]) -> str:
+def set_name(family: Family, label: str, members: Sequence[str]) -> str:
     """Name a set after its members, which must be canonical and sorted."""
     return f"r{family.value}:{_plain(label)}:{_digest(family, members)}"
 
 
-def vouches_for(name: str, members: Iterable[str]) -> bool:
+def vouches_for(name: str, members: Sequence[str]) -> bool:
     """Tell whether one of our sets is named after these members, canonical and sorted."""
     return name.endswith(_digest(set_family(name), members))
 
@@ -64,8 +64,8 @@ def set_family(name: str) -> Family:
     return Family(int(name[1]))
 
 
-def _digest(family: Family, members: Iterable[str]) -> str:
-    text = "\n".join((str(family.value), SET_TYPE, *members))
+def _digest(family: Family, members: Sequence[str]) -> str:
+    text = "\n".join((str(family.value), set_type(members), *members))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 

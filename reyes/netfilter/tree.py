@@ -9,8 +9,8 @@ below them, and every packet pays about the same. Each way ends in a denial.
 Sources that open the same thing share one set. Such a union costs members, so there is a budget,
 and a form of the tree with fewer members and more look-ups for those whom it does not suffice.
 
-ICMP types and protocol numbers can only be walked, because iptables has no ranges of them. One
-look-up keeps those whom none of them is open to from walking many.
+ICMP types and protocol numbers have no ranges in iptables, so they can only be walked. Where they
+are many one look-up of source and service together tells most of them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,14 +29,27 @@ from reyes.net import (
     service_text,
 )
 from reyes.netfilter import names
-from reyes.netfilter.iptables import Chain, Goto, Match, Rule, service_matches, way_comment
+from reyes.netfilter.entries import service_ports, without_everywhere
+from reyes.netfilter.iptables import (
+    Chain,
+    Goto,
+    Match,
+    Rule,
+    SourceServiceSet,
+    SourceSet,
+    service_matches,
+    way_comment,
+)
 from reyes.policy import Allow
 
 PLAIN_RULES = 16
 """Up to so many rules are as cheap to walk one after the other, and easier to read."""
 
-LEAF_SERVICES = 8
+LEAF_SERVICES = 4
 """A chain looks at so many stretches of one port, or half as many longer ones, one by one."""
+
+WALKED_SERVICES = 8
+"""So many ICMP types or protocols are looked at one by one."""
 
 SHARE = 4
 """A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all.
@@ -44,18 +57,16 @@ SHARE = 4
 To spare members it is this part of all: what is open in the rest would be looked up in each way.
 """
 
-LEAP = 64
-"""Sources of a whole part are looked up before those of its stretches where there are so many
-times fewer stretches than at the look-up before."""
-
 LOOKUPS = 3
 """So many sources of a service are looked up one by one, in a list or to spare members."""
 
 UNION_FACTOR = 32
 """The unions of one tree may hold so many times the members that its sources have."""
 
-UNION_LEAST = 100_000
-"""The unions of any tree may hold so many members: 3 MB of the kernel's memory, and 0.4 s."""
+UNION_LEAST = 150_000
+"""The unions of any tree may hold so many members: 4 MB of the kernel's memory, and 0.3 s.
+
+A set of sources and services never holds more: of a type with any code it has 256 a source."""
 
 MAX_COMMENT = 200
 
@@ -70,8 +81,8 @@ class Source(Struct, frozen=True):
 
 
 Key = TypeVar("Key")
-MakeSet = Callable[[str, Sequence[str]], Match]
-"""Make a set of this label and these members, and return the match for it."""
+MakeSet = Callable[[str, Iterable[str]], str]
+"""Make a set of this label and these members, and return its name."""
 
 
 def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> tuple[Rule, ...]:
@@ -84,8 +95,8 @@ def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> t
         if len(matches) <= LOOKUPS or None in matches:
             rules.append(_rule((source,), source.allow.service))
         elif source is same[0]:
-            members = sorted({member for each in same for member in each.members})
-            rules.append(_rule(same, source.allow.service, make_set("union", members)))
+            union = SourceSet(make_set("union", _members(same)))
+            rules.append(_rule(same, source.allow.service, union))
     return (*rules, denied)
 
 
@@ -94,10 +105,6 @@ class _Stretch(Struct, frozen=True):
 
     ports: Ports
     services: frozenset[Ports]
-
-
-_Walked = tuple[Sequence[Service], Sequence[Rule]]
-"""Services, and the rules that stand for them where they can only be walked."""
 
 
 class _TooManyMembersError(Exception):
@@ -140,10 +147,10 @@ class TreeCompiler:
         branches = [*entered[:-1], *self._icmp_branches()]
         led_on = {PROTOCOL_NUMBERS[protocol] for protocol, _ in (*entered, *branches)}
         before: list[Rule] = []
-        apart: list[_Walked] = []
+        apart: list[Service] = []
         for service, sources in self._by_service.items():
             if isinstance(service, Protocol) and service.number not in led_on:
-                apart.append(((service,), self._accept(sources, service)))
+                apart.append(service)
             elif isinstance(service, Everything | Protocol):
                 before += self._accept(sources, service)
         after, below = self._walk(apart, f"{self._prefix}protocols")
@@ -163,8 +170,7 @@ class TreeCompiler:
             ]
             if services:
                 ports, stretches = _every_port(protocol), self._stretches(services)
-                chains = self._port_chains(ports, stretches, frozenset(), len(stretches))
-                yield protocol, list(chains)
+                yield protocol, list(self._port_chains(ports, stretches, frozenset()))
 
     def _stretches(self, services: Sequence[Ports]) -> list[_Stretch]:
         """Cut the ports where services begin and end; who is everybody needs no other beside."""
@@ -188,24 +194,18 @@ class TreeCompiler:
         return found
 
     def _port_chains(
-        self, part: Ports, stretches: Sequence[_Stretch], done: frozenset[Ports], before: int
+        self, part: Ports, stretches: Sequence[_Stretch], done: frozenset[Ports]
     ) -> Iterator[Chain]:
         """Yield the chains for a part of the ports; only its packets arrive there.
 
-        The sources of `done` have been looked up, and there were `before` stretches then.
+        The sources of `done` have been looked up.
         """
         rules: list[Rule] = []
-        shut = (s.services for s in stretches if self._for_all.isdisjoint(s.services))
-        covering = [
-            service
-            for service in next(shut, stretches[0].services) - done
-            if service.first <= part.first and part.last <= service.last
-        ]
-        if covering and len(stretches) > 1 and (self._sparing or before >= LEAP * len(stretches)):
+        if self._sparing and len(stretches) > 1:
+            covering = self._covering(part, stretches, done)
             rules += self._accept_all(covering, part, implied=part != _every_port(part.protocol))
             done = done.union(covering)
             stretches = [stretch for stretch in stretches if stretch.services - done]
-            before = len(stretches)
         below: list[Chain] = []
         first, whole = part.first, len(stretches)
         while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_SERVICES:
@@ -216,54 +216,82 @@ class TreeCompiler:
             # One border is enough; iptables prints nothing for 0:65535, by which nobody is known.
             asked = one if one.last == _LAST_PORT else _part(part, 0, one.last)
             rules.append(_way(asked, self._port_chain_name(one)))
-            below += self._port_chains(one, taken, done, before)
+            below += self._port_chains(one, taken, done)
             first = one.last + 1
         for stretch in stretches:
             rules += self._accept_all(stretch.services - done, stretch.ports)
         yield Chain(self._port_chain_name(part), (*rules, self._denied))
         yield from below
 
+    def _covering(
+        self, part: Ports, stretches: Sequence[_Stretch], done: frozenset[Ports]
+    ) -> list[Ports]:
+        """Return the services that are open in all of a part, but those of `done`."""
+        shut = (s.services for s in stretches if self._for_all.isdisjoint(s.services))
+        return [
+            service
+            for service in next(shut, stretches[0].services) - done
+            if service.first <= part.first and part.last <= service.last
+        ]
+
     def _icmp_branches(self) -> Iterator[tuple[str, list[Chain]]]:
         """Yield the chains of the one ICMP that the family has, if any service is of it."""
-        by_type: dict[Icmp, list[_Walked]] = {}
-        for service, sources in self._by_service.items():
-            if isinstance(service, Icmp):
-                of_type = Icmp(protocol=service.protocol, type=service.type, code=-1)
-                rules = self._accept(sources, service)
-                by_type.setdefault(of_type, []).append(((service,), rules))
-        if not by_type:
+        services = [service for service in self._by_service if isinstance(service, Icmp)]
+        if not services:
             return
-        protocol = next(iter(by_type)).protocol
+        protocol = services[0].protocol
         name = f"{self._prefix}{protocol}"
-        whole = by_type.pop(Icmp(protocol=protocol, type=-1, code=-1), [])
-        types: list[_Walked] = []
-        below: list[Chain] = []
-        for of_type, codes in by_type.items():
-            services = [service for same, _ in codes for service in same]
-            ways, chains = self._walk(codes, f"{name}-{of_type.type}-codes")
-            if len(codes) > 1:
-                chains.insert(0, Chain(f"{name}-{of_type.type}", (*ways, self._denied)))
-                ways = [_way(of_type, chains[0].name)]
-            types.append((services, ways))
-            below += chains
-        ways, chains = self._walk(types, f"{name}-types")
-        first = [rule for _, rules in whole for rule in rules]
-        yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains, *below]
+        whole = [service for service in services if service.type == -1]
+        first, _ = self._walk(whole, name)
+        ways, chains = self._walk([s for s in services if s.type != -1], f"{name}-types")
+        yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains]
 
-    def _walk(self, walked: Sequence[_Walked], name: str) -> tuple[list[Rule], list[Chain]]:
-        """Write rules that can only be walked: many of them in a chain for their sources alone."""
-        before = [each for each in walked if not self._for_all.isdisjoint(each[0])]
-        others = [each for each in walked if self._for_all.isdisjoint(each[0])]
-        first = [rule for _, rules in before for rule in rules]
-        rules = [rule for _, rules in others for rule in rules]
-        if len(rules) > LEAF_SERVICES:
-            services = [service for same, _ in others for service in same]
-            sources = [source for service in services for source in self._by_service[service]]
-            united = self._united(sources)
+    def _walk(self, services: Sequence[Service], name: str) -> tuple[list[Rule], list[Chain]]:
+        """Write the rules of services that have no ranges: of many, few that are walked.
+
+        What the look-up of source and service has no room for is walked behind one look-up of its
+        sources, in a chain of this name.
+        """
+        if len(services) <= WALKED_SERVICES:
+            return self._walked(services), []
+        told, left = self._told_together(services)
+        rules = [*told, *self._walked(s for s in left if s in self._for_all)]
+        shut = [service for service in left if service not in self._for_all]
+        if len(shut) > WALKED_SERVICES:
+            united = self._united([source for s in shut for source in self._by_service[s]])
             if united:
                 way = Rule((united,), Goto(name), f"sources of any: see {name}")
-                return [*first, way], [Chain(name, (*rules, self._denied))]
-        return [*first, *rules], []
+                return [*rules, way], [Chain(name, (*self._walked(shut), self._denied))]
+        return [*rules, *self._walked(shut)], []
+
+    def _walked(self, services: Iterable[Service]) -> list[Rule]:
+        return [rule for s in services for rule in self._accept(self._by_service[s], s)]
+
+    def _told_together(self, services: Sequence[Service]) -> tuple[list[Rule], list[Service]]:
+        """Write one rule for as many services as a set has room for; return the others, too."""
+        room = min(self._room, UNION_LEAST)
+        entries: list[str] = []
+        told: list[Source] = []
+        left: list[Service] = []
+        offers = [(s, service_ports(s), self._senders(s)) for s in services]
+        for service, ports, senders in sorted(offers, key=lambda o: len(o[1]) * len(o[2])):
+            if 0 < len(ports) * len(senders) <= room - len(entries):
+                entries += [f"{sender},{port}" for port in ports for sender in senders]
+                told += self._by_service[service]
+            else:
+                left.append(service)
+        if not told:
+            return [], left
+        self._room -= len(entries)
+        match = SourceServiceSet(self._make_set("services", entries))
+        origins = tuple(source.allow for source in told)
+        return [Rule((match,), Goto(names.ACCEPT), _comment(told), origins)], left
+
+    def _senders(self, service: Service) -> list[str]:
+        """Return the networks that a service is open to, as a set can hold them."""
+        sources = self._by_service[service]
+        everybody = [source for source in sources if source.match is None]
+        return sorted(without_everywhere(_members(everybody or sources)))
 
     def _accept_all(
         self, services: Iterable[Ports], part: Ports, *, implied: bool = False
@@ -294,13 +322,13 @@ class TreeCompiler:
         """
         key = frozenset(source.match for source in sources)
         if key not in self._unions:
-            members = sorted({member for source in sources for member in source.members})
+            members = _members(sources)
             if len(members) > self._room:
                 if not self._sparing:
                     raise _TooManyMembersError
                 return None
             self._room -= len(members)
-            self._unions[key] = self._make_set("union", members)
+            self._unions[key] = SourceSet(self._make_set("union", members))
         return self._unions[key]
 
     def _port_chain_name(self, part: Ports) -> str:
@@ -316,6 +344,10 @@ def _grouped(sources: Iterable[Source], key: Callable[[Source], Key]) -> dict[Ke
     for source in sources:
         found.setdefault(key(source), []).append(source)
     return found
+
+
+def _members(sources: Iterable[Source]) -> set[str]:
+    return {member for source in sources for member in source.members}
 
 
 def _every_port(protocol: Literal["tcp", "udp"]) -> Ports:
@@ -355,17 +387,18 @@ def _rule(
     return Rule(matches, Goto(names.ACCEPT), _comment(sources, service), origins)
 
 
-def _comment(sources: Sequence[Source], service: Service) -> str:
-    """Say which rules of which groups a rule stands for, as far as the space goes."""
-    first, *others = sources
-    text = f"{_rule_of(first)}: {service_text(first.allow.service)} from {first.text}"
-    if not others:
-        return text
-    text = f"{service_text(service)}: {_rule_of(first)} from {first.text}"
-    for number, source in enumerate(others):
-        more = f", {_rule_of(source)} from {source.text}"
-        if len(text) + len(more) > MAX_COMMENT:
-            return f"{text} and {len(others) - number} more"
+def _comment(sources: Sequence[Source], service: Service | None = None) -> str:
+    """Say which rules of which groups a rule stands for, as far as the space goes.
+
+    `service` is what a rule with several sources opens to all of them, if it is one.
+    """
+    common = f"{service_text(service)}: " if service and len(sources) > 1 else ""
+    text = common
+    for number, source in enumerate(sources):
+        own = "" if common else f": {service_text(source.allow.service)}"
+        more = f"{', ' if number else ''}{_rule_of(source)}{own} from {source.text}"
+        if number and len(text) + len(more) > MAX_COMMENT:
+            return f"{text} and {len(sources) - number} more"
         text += more
     return text
 

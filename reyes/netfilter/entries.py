@@ -1,0 +1,132 @@
+"""Entries of sets: as we write them, and as ipset shows them.
+
+A set of sources (`hash:net`) holds canonical networks. One of sources and services
+(`hash:net,port`) holds `network,protocol:port`, where the port of ICMP is `type/code`, and that of
+a protocol without ports is 0. It has no ranges, so any code is 256 entries.
+
+Protocols are written as numbers: ipset looks for names in a file of the host's, once for each.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from reyes.net import (
+    PROTOCOL_NUMBERS,
+    Icmp,
+    Protocol,
+    Service,
+    canonical,
+    parse_network,
+    protocol_number,
+)
+
+_HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("8000::/1", "::/1")}
+"""What holds every address, where /0 is refused: in all sets."""
+
+_NOT_TOLD = frozenset({1, 6, 17, 58, 59, 132, 136})
+"""Protocols of which ipset compares a port or type, too; and 59, "no next header" of IPv6, whose
+packets it does not look at (net/netfilter/ipset/ip_set_getport.c)."""
+
+_ICMP, _ICMPV6 = PROTOCOL_NUMBERS["icmp"], PROTOCOL_NUMBERS["icmpv6"]
+
+_ICMP_NAMES = {
+    _ICMP: {
+        "echo-reply": "0/0",
+        "network-unreachable": "3/0",
+        "host-unreachable": "3/1",
+        "protocol-unreachable": "3/2",
+        "port-unreachable": "3/3",
+        "fragmentation-needed": "3/4",
+        "source-route-failed": "3/5",
+        "network-unknown": "3/6",
+        "host-unknown": "3/7",
+        "network-prohibited": "3/9",
+        "host-prohibited": "3/10",
+        "TOS-network-unreachable": "3/11",
+        "TOS-host-unreachable": "3/12",
+        "communication-prohibited": "3/13",
+        "host-precedence-violation": "3/14",
+        "precedence-cutoff": "3/15",
+        "source-quench": "4/0",
+        "network-redirect": "5/0",
+        "host-redirect": "5/1",
+        "TOS-network-redirect": "5/2",
+        "TOS-host-redirect": "5/3",
+        "echo-request": "8/0",
+        "router-advertisement": "9/0",
+        "router-solicitation": "10/0",
+        "ttl-zero-during-transit": "11/0",
+        "ttl-zero-during-reassembly": "11/1",
+        "ip-header-bad": "12/0",
+        "required-option-missing": "12/1",
+        "timestamp-request": "13/0",
+        "timestamp-reply": "14/0",
+        "address-mask-request": "17/0",
+        "address-mask-reply": "18/0",
+    },
+    _ICMPV6: {
+        "no-route": "1/0",
+        "communication-prohibited": "1/1",
+        "address-unreachable": "1/3",
+        "port-unreachable": "1/4",
+        "packet-too-big": "2/0",
+        "ttl-zero-during-transit": "3/0",
+        "ttl-zero-during-reassembly": "3/1",
+        "bad-header": "4/0",
+        "unknown-header-type": "4/1",
+        "unknown-option": "4/2",
+        "echo-request": "128/0",
+        "echo-reply": "129/0",
+        "router-solicitation": "133/0",
+        "router-advertisement": "134/0",
+        "neighbour-solicitation": "135/0",
+        "neighbour-advertisement": "136/0",
+        "redirect": "137/0",
+    },
+}
+"""Words of ipset for a type and a code (lib/icmp.c and lib/icmpv6.c of ipset)."""
+
+
+def set_type(members: Sequence[str]) -> str:
+    """Return the type of the set that holds these entries."""
+    return "hash:net,port" if members and "," in members[0] else "hash:net"
+
+
+def without_everywhere(networks: Iterable[str]) -> Iterator[str]:
+    """Split /0, which no set takes, in two."""
+    for network in networks:
+        yield from _HALVES.get(network, (network,))
+
+
+def service_ports(service: Service) -> tuple[str, ...]:
+    """Return `protocol:port` for all that a service is in a set; nothing if a set cannot tell."""
+    match service:
+        case Icmp(protocol, kind, code) if kind != -1:
+            codes = range(256) if code == -1 else (code,)
+            return tuple(f"{PROTOCOL_NUMBERS[protocol]}:{kind}/{one}" for one in codes)
+        case Protocol(number) if number not in _NOT_TOLD:
+            return (f"{number}:0",)
+        case _:
+            return ()
+
+
+def packet_port(protocol: int, icmp: tuple[int, int] | None) -> str:
+    """Return the `protocol:port` that a packet is looked up by; `icmp` is its type and code."""
+    return f"{protocol}:{icmp[0]}/{icmp[1]}" if icmp else f"{protocol}:0"
+
+
+def as_written(shown: str) -> str:
+    """Return an entry that ipset shows as we write it; what is none of ours stays as it is.
+
+    It shows `::102:304` as `::1.2.3.4`, and protocols and ICMP by name. ValueError if the network
+    is none.
+    """
+    network, comma, service = shown.partition(",")
+    if "." in network and ":" in network:
+        network = canonical(parse_network(network))
+    if not comma:
+        return network
+    name, _, port = service.partition(":")
+    number = protocol_number(name)
+    if number is None:
+        return f"{network},{service}"
+    return f"{network},{number}:{_ICMP_NAMES.get(number, {}).get(port, port)}"
