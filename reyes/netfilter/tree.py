@@ -51,11 +51,11 @@ LEAF_SERVICES = 4
 WALKED_SERVICES = 8
 """So many ICMP types or protocols are looked at one by one."""
 
-SHARE = 4
-"""A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all.
+SHARE = 3
+"""A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all."""
 
-To spare members it is this part of all: what is open in the rest would be looked up in each way.
-"""
+SPARING_SHARE = 4
+"""To spare members it is this part of all: what is open in the rest is looked up in each way."""
 
 LOOKUPS = 3
 """So many sources of a service are looked up one by one, in a list or to spare members."""
@@ -209,8 +209,8 @@ class TreeCompiler:
         below: list[Chain] = []
         first, whole = part.first, len(stretches)
         while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_SERVICES:
-            divided = whole if self._sparing else len(stretches)
-            share = max(1, LEAF_SERVICES // 2, divided // SHARE)
+            part_of = whole // SPARING_SHARE if self._sparing else len(stretches) // SHARE
+            share = max(1, LEAF_SERVICES // 2, part_of)
             taken, stretches = stretches[:share], stretches[share:]
             one = _part(part, first, taken[-1].ports.last)
             # One border is enough; iptables prints nothing for 0:65535, by which nobody is known.
@@ -242,7 +242,7 @@ class TreeCompiler:
         protocol = services[0].protocol
         name = f"{self._prefix}{protocol}"
         whole = [service for service in services if service.type == -1]
-        first, _ = self._walk(whole, name)
+        first = self._walked(whole)
         ways, chains = self._walk([s for s in services if s.type != -1], f"{name}-types")
         yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains]
 

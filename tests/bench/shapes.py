@@ -26,8 +26,8 @@ SHAPES: tuple[Shape, ...] = ("single ports", "overlapping ranges", "one port", "
 ADDRESS = "10.250.0.5"
 _MEMBERS = 10
 _FEW_GROUPS, _MANY_GROUPS = 50, 1000
-_MEMBER = "10.10.0.25"
-"""Of group 2, which the mixed rules let in by another type of ICMP."""
+_ICMP_MEMBER, _PROTOCOL_MEMBER = "10.10.0.25", "10.10.0.35"
+"""Of groups 2 and 3, which the mixed rules let in by another type of ICMP or protocol."""
 _OWN, _PEERS = "vpc-0000000a", "vpc-0000000b"
 
 
@@ -67,13 +67,14 @@ def probes_of(shape: Shape, count: int) -> tuple[Probe, ...]:
             return (Probe(6, 443, 443),)
         case "mixed protocols":
             return (
+                Probe(6, 1024, 1024),
                 Probe(6, 1024, 2023),
                 Probe(17, 2000, 5000),
                 Probe(1, 40, 79),
                 Probe(1, 79, 79),
-                Probe(1, 79, 79, _MEMBER),
-                Probe(120, 0, 0),
-                Probe(120, 0, 0, _MEMBER),
+                Probe(1, 79, 79, _ICMP_MEMBER),
+                Probe(139, 0, 0),
+                Probe(139, 0, 0, _PROTOCOL_MEMBER),
             )
 
 

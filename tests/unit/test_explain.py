@@ -224,3 +224,29 @@ def test_an_address_in_a_delegated_prefix_belongs_to_its_interface() -> None:
     (member,) = members_at(content, ip_address("10.1.0.19"))
     assert member.address == "10.1.0.16/28"
     assert list(members_at(content, ip_address("10.1.0.32"))) == []
+
+
+def test_of_many_types_of_icmp_the_one_that_lets_in_is_named() -> None:
+    sources = ("10.2.0.0/24", "10.2.1.0/24")
+    rules = [allow(icmp(kind), sources[kind % 2]) for kind in range(30, 60)]
+    content = two_vpcs(*rules)
+    packet = Packet(
+        source=ip_address("10.2.0.20"),
+        destination=ip_address("10.1.0.10"),
+        protocol=1,
+        icmp=(50, 7),
+    )
+    policy = suppose(content, configured_host(FollowerConfig(), HOST, "us-west-2"))
+    dataplane = compile_policy(policy)
+    found = explain(policy, dataplane, content, packet)
+    assert found.granted
+    assert (found.decision, found.granted.service) == ("accepted", "icmp 50")
+    assert found.granted.rule == 5 + 20
+    assert found.granted.set in {entry.name for entry in dataplane.sets}
+    assert found.granted.kernel_rule
+    assert f"--match-set {found.granted.set} src,dst" in found.granted.kernel_rule
+    denied = explain(policy, dataplane, content, replace(packet, icmp=(51, 7)))
+    assert (denied.decision, [miss.service for miss in denied.near_misses]) == (
+        "denied",
+        ["icmp 51"],
+    )

@@ -1,17 +1,21 @@
 """The form of the tree: the chains and look-ups on a packet's way, which are what it costs."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from unittest.mock import patch
 
 import pytest
+from msgspec.structs import replace
 
-from reyes.net import Icmp, Ports, Service
+from reyes.net import Icmp, Ports, Protocol, Service
 from reyes.netfilter import names, tree
 from reyes.netfilter.compiler import compile_policy
-from reyes.netfilter.iptables import Chain, Goto, Rule, SourceSet
+from reyes.netfilter.iptables import Chain, Goto, Rule, SourceServiceSet, SourceSet
 from reyes.netfilter.plan import in_force, plan_commit
+from reyes.netfilter.tree import Source, TreeCompiler
+from reyes.policy import Allow, Peer
+from reyes.ruleset import SecurityGroup
 from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
 from tests.fakes.memory_kernel import MemoryKernel
 
@@ -65,10 +69,9 @@ def test_a_rule_with_an_id_vouches_for_all_ways(shape: Shape) -> None:
     assert all(chain.rules[-1].marked for chain in chains.values())
 
 
-def test_overlapping_ranges_take_two_look_ups() -> None:
+def test_overlapping_ranges_take_one_look_up() -> None:
     chains = compiled(rules_of("overlapping ranges", 1000))
-    for way in ways(chains, names.INPUT):
-        assert sum(look_ups_of_all(chains[name]) for name in way) <= 1
+    assert not any(map(look_ups_of_all, chains.values()))
     for chain in chains.values():
         ports = ports_looked_up(chain)
         assert all(one.last < other.first for one, other in pairwise(ports))
@@ -119,10 +122,75 @@ def test_every_way_is_found_again_in_what_a_kernel_prints(services: list[Service
     )
 
 
-def test_strangers_do_not_walk_the_types_of_icmp() -> None:
-    types = [(Icmp(protocol="icmp", type=number, code=-1), number) for number in range(40)]
-    chains = compiled([*types, *rules_of("single ports", 1)])
-    way, denied = chains["reyes-0-icmp"].rules
+GRE, SCTP, UDPLITE = Protocol(number=47), Protocol(number=132), Protocol(number=136)
+ANYBODY = Allow(
+    group=SecurityGroup(id="sg-00000001", name="web", vpc="vpc-0000000a", account="0" * 12),
+    rule=1,
+    service=GRE,
+    peer=Peer(kind="cidrs", name="cidrs", label="cidrs", addresses=("0.0.0.0/0",)),
+)
+
+
+def _icmp(kind: int, code: int = -1) -> Icmp:
+    return Icmp(protocol="icmp", type=kind, code=code)
+
+
+TYPES: list[tuple[Service, int]] = [
+    *((_icmp(kind), kind) for kind in range(9)),
+    *((_icmp(9, c), 9 + c) for c in range(200)),
+]
+
+
+def test_many_types_of_icmp_are_one_look_up() -> None:
+    chains = compiled([*TYPES, (_icmp(200), 1)])
+    joint, denied = chains["reyes-0-icmp"].rules
+    assert [type(match) for match in joint.matches] == [SourceServiceSet]
+    assert (joint.target, denied.target) == (Goto(names.ACCEPT), Goto(names.DROP))
+    assert len(joint.origins) == len(TYPES) + 1
+
+
+def test_a_whole_icmp_is_asked_for_before() -> None:
+    whole, joint, _ = compiled([*TYPES, (_icmp(-1), 1)])["reyes-0-icmp"].rules
+    assert is_look_up(whole)
+    assert not is_look_up(joint)
+
+
+def test_types_without_room_are_walked_behind_one_look_up_of_their_sources() -> None:
+    with patch.multiple(tree, UNION_LEAST=200 * 10 + 2 * 2560):
+        chains = compiled([*TYPES, (_icmp(200), 1), (_icmp(201), 2), (_icmp(202), 3)])
+    joint, way, denied = chains["reyes-0-icmp"].rules
+    assert len(joint.origins) == 202
     assert (is_look_up(way), way.target) == (True, Goto("reyes-0-icmp-types"))
     assert denied.target == Goto(names.DROP)
-    assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
+    assert len(chains["reyes-0-icmp-types"].rules) == 10 + 1
+
+
+def test_few_types_are_walked() -> None:
+    types = [(_icmp(kind), kind) for kind in range(8)]
+    chains = compiled([*types, *rules_of("single ports", 20)])
+    assert len(chains["reyes-0-icmp"].rules) == 8 + 1
+
+
+def test_many_protocols_are_one_look_up_but_those_with_ports() -> None:
+    numbers = [*range(100, 120), 132, 136]
+    chains = compiled([(Protocol(number=number), number) for number in numbers])
+    *_, joint, sctp, udplite, denied = chains[names.INGRESS].rules
+    assert [type(match) for match in joint.matches] == [SourceServiceSet]
+    assert len(joint.origins) == 20
+    assert [rule.matches[0] for rule in (sctp, udplite)] == [SCTP, UDPLITE]
+    assert denied.target == Goto(names.DROP)
+
+
+def test_a_set_of_services_holds_everybody_as_two_halves() -> None:
+    everybody = Source(None, ("0.0.0.0/0",), "0.0.0.0/0", ANYBODY)
+    sources = [replace(everybody, allow=replace(ANYBODY, service=s)) for s, _ in TYPES]
+    made: dict[str, list[str]] = {}
+
+    def make_set(label: str, members: Iterable[str]) -> str:
+        made[label] = sorted(members)
+        return label
+
+    TreeCompiler(sources, 0, Rule((), Goto(names.DROP), "denied"), make_set).chains("first")
+    assert set(made) == {"services"}
+    assert {entry.partition(",")[0] for entry in made["services"]} == {"0.0.0.0/1", "128.0.0.0/1"}
+    assert len(made["services"]) == 2 * (9 * 256 + 200)

@@ -1,0 +1,87 @@
+"""Entries of sets: what tells a service, and how what ipset shows is read."""
+
+from unittest.mock import patch
+
+import pytest
+
+from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service, protocol_number
+from reyes.netfilter import entries
+from reyes.netfilter.entries import as_written, packet_port, service_ports, set_type
+from reyes.netfilter.ipset import create_text, ip_set
+from reyes.netfilter.names import vouches_for
+
+
+@pytest.mark.parametrize(
+    ("service", "ports"),
+    [
+        (Icmp("icmp", 8, 0), ["1:8/0"]),
+        (Icmp("icmpv6", 200, 3), ["58:200/3"]),
+        (Protocol(47), ["47:0"]),
+        (Icmp("icmp", -1, -1), []),
+        (Ports("tcp", 22, 22), []),
+        (Everything(), []),
+    ],
+)
+def test_what_a_set_holds_of_a_service(service: Service, ports: list[str]) -> None:
+    assert list(service_ports(service)) == ports
+
+
+def test_any_code_is_each_code() -> None:
+    ports = service_ports(Icmp("icmp", 8, -1))
+    assert set(ports) == {packet_port(1, (8, code)) for code in range(256)}
+
+
+@pytest.mark.parametrize("number", [1, 6, 17, 58, 59, 132, 136])
+def test_protocols_with_ports_and_no_next_header_are_not_told_by_a_set(number: int) -> None:
+    assert service_ports(Protocol(number)) == ()
+
+
+SHOWN = {
+    "10.0.0.1": "10.0.0.1",
+    "::1.2.3.4": "::102:304",
+    "10.0.0.0/24,icmp:echo-request": "10.0.0.0/24,1:8/0",
+    "10.0.0.1,icmp:8/5": "10.0.0.1,1:8/5",
+    "10.0.0.1,1:8/5": "10.0.0.1,1:8/5",
+    "2001:db8::1,ipv6-icmp:echo-request": "2001:db8::1,58:128/0",
+    "::1.2.3.4,ipv6-icmp:200/3": "::102:304,58:200/3",
+    "10.0.0.1,gre:0": "10.0.0.1,47:0",
+    "10.0.0.1,250:0": "10.0.0.1,250:0",
+    "10.0.0.1,tcp:22": "10.0.0.1,6:22",
+    "10.0.0.1,icmp:of-another-version": "10.0.0.1,1:of-another-version",
+    "10.0.0.1,of-another-host:0": "10.0.0.1,of-another-host:0",
+}
+
+
+@pytest.mark.parametrize(("shown", "written"), SHOWN.items())
+def test_what_ipset_shows_is_read_as_we_write_it(shown: str, written: str) -> None:
+    assert as_written(shown) == written
+
+
+def test_names_of_protocols_are_those_of_this_host() -> None:
+    protocol_number.cache_clear()
+    with patch("reyes.net.getprotobyname", {"ours": 99}.__getitem__):
+        assert as_written("10.0.0.1,ours:0") == "10.0.0.1,99:0"
+    protocol_number.cache_clear()
+
+
+def test_a_set_of_sources_and_services() -> None:
+    entry = ip_set(Family.V4, "services", ["10.2.0.10,47:0", "10.2.0.10,1:8/0"])
+    assert create_text([entry]) == (
+        f"create {entry.name} hash:net,port family inet hashsize 64 maxelem 2\n"
+        f"add {entry.name} 10.2.0.10,1:8/0\n"
+        f"add {entry.name} 10.2.0.10,47:0\n"
+    )
+    assert vouches_for(entry.name, entry.members)
+
+
+def test_the_type_of_a_set_is_seen_by_its_entries() -> None:
+    assert [set_type(own) for own in ((), ("10.0.0.1",), ("10.0.0.1,47:0",))] == [
+        "hash:net",
+        "hash:net",
+        "hash:net,port",
+    ]
+
+
+def test_no_two_names_of_icmp_mean_the_same() -> None:
+    for known in entries._ICMP_NAMES.values():
+        assert len(set(known.values())) == len(known)
