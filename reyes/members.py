@@ -4,13 +4,21 @@ Left out are, in scope `vpc`, those whose packets are never judged: inside the h
 outside the filtered networks. Of a VPC that is judged as a whole no address is looked at for that.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Mapping, Sequence
 
 from reyes.errors import SignatureError
 from reyes.host import Scope, VpcScope
 from reyes.matching import GroupKey
-from reyes.net import Network, Span, canonical, check_networks, is_within, parse_network, span
+from reyes.net import (
+    Network,
+    Span,
+    canonical,
+    check_networks,
+    in_order,
+    is_within,
+    parse_network,
+    span,
+)
 from reyes.ruleset import Content, Region, Vpc
 
 _Lists = list[list[str]]
@@ -62,36 +70,39 @@ def members_of(
     for reference, groups in meant.items():
         for region_name, group in groups:
             lists[region_name].setdefault(group, []).append(members[reference])
-    entries = [
-        entry
-        for region in content.regions
-        if lists[region.name]
-        for entry in _entries(region, lists[region.name], judged)
-    ]
-    # Sorted before they are dealt out: each may be a member of many groups.
-    entries.sort(key=itemgetter(0))
-    for address, own in entries:
-        for one in own:
-            if not one or one[-1] != address:
-                one.append(address)
-    return {reference: tuple(found) for reference, found in members.items()}
+    for region in content.regions:
+        if lists[region.name]:
+            _deal(region, lists[region.name], judged)
+    return {reference: _in_order(found) for reference, found in members.items()}
 
 
-def _entries(
-    region: Region, lists: Mapping[str, _Lists], judged: JudgedSenders
-) -> Iterator[tuple[str, _Lists]]:
-    """Yield a region's judged addresses, each with the lists of the groups that carry it."""
+def _deal(region: Region, lists: Mapping[str, _Lists], judged: JudgedSenders) -> None:
+    """Add a region's judged addresses to the lists of the groups that carry them."""
     whole = {vpc.id for vpc in region.vpcs if judged.judges_all(vpc)}
-    certain: list[tuple[str, _Lists]] = []
-    doubtful: list[tuple[str, _Lists]] = []
+    looked_at: list[str] = []
+    doubtful: list[tuple[tuple[str, ...], _Lists]] = []
     for interface in region.interfaces:
         own = [one for group in interface.groups if group in lists for one in lists[group]]
-        if own:
-            found = certain if interface.vpc in whole else doubtful
-            found += [(address, own) for address in interface.addresses]
-    check_addresses([address for address, _ in (*certain, *doubtful)])
-    yield from certain
-    yield from (entry for entry in doubtful if judged.judges(span(entry[0])))
+        if not own:
+            continue
+        looked_at += interface.addresses
+        if interface.vpc not in whole:
+            doubtful.append((interface.addresses, own))
+            continue
+        for one in own:
+            one.extend(interface.addresses)
+    check_addresses(looked_at)
+    for addresses, own in doubtful:
+        for address in addresses:
+            if judged.judges(span(address)):
+                for one in own:
+                    one.append(address)
+
+
+def _in_order(addresses: list[str]) -> tuple[str, ...]:
+    """Sort addresses as text; some may be there twice, where VPCs overlap or groups share one."""
+    addresses.sort()
+    return tuple(addresses if in_order(addresses) else dict.fromkeys(addresses))
 
 
 def network_of(text: str) -> Network:

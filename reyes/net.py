@@ -15,8 +15,9 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from operator import eq
-from socket import getprotobyname, inet_aton, inet_ntoa
+from itertools import repeat
+from operator import lt
+from socket import AF_INET, getprotobyname, inet_pton
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -126,10 +127,15 @@ def span(text: str) -> Span:
     return address.version, number, number
 
 
+def in_order(texts: Sequence[str]) -> bool:
+    """Tell whether texts are sorted and no two are alike: quicker than to sort them again."""
+    return all(map(lt, texts, texts[1:]))
+
+
 def check_networks(texts: Sequence[str]) -> None:
     """Raise ValueError unless each is a canonical network, quickest if all are IPv4 addresses."""
     try:
-        if all(map(eq, map(inet_ntoa, map(inet_aton, texts)), texts)):
+        if all(map(inet_pton, repeat(AF_INET), texts)):
             return
     except (OSError, ValueError):
         pass
@@ -138,13 +144,14 @@ def check_networks(texts: Sequence[str]) -> None:
 
 
 def _dotted_quad(text: str) -> int | None:
-    """Read a canonical IPv4 address, None if it is none, ten times quicker than `ipaddress`."""
+    """Read a canonical IPv4 address, None if it is none, ten times quicker than `ipaddress`.
+
+    inet_pton takes no other form (POSIX: four decimal numbers; glibc and musl: no zeros before).
+    """
     try:
-        octets = inet_aton(text)
+        return int.from_bytes(inet_pton(AF_INET, text))
     except (OSError, ValueError):
         return None
-    # It also takes `10.1`, `010.0.0.1` and text behind a blank, none of which it writes again.
-    return int.from_bytes(octets) if inet_ntoa(octets) == text else None
 
 
 def is_within(inner: Span, outer: Span) -> bool:

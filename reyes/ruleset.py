@@ -13,7 +13,9 @@ Whether an address is one is found when it is used, in `members`: a host uses fe
 """
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from itertools import filterfalse
 from typing import Annotated
 
 import msgspec
@@ -30,13 +32,14 @@ RegionName = Annotated[
     Meta(pattern=r"^[a-z0-9-]{1,32}\Z", description="a region's name such as us-west-2"),
 ]
 AccountId = Annotated[str, Meta(pattern=r"^[0-9]{12}\Z")]
-VpcId = Annotated[
-    str, Meta(pattern=r"^vpc-[0-9a-f]{8,17}\Z", description="a VPC's id such as vpc-0a1b2c3d")
-]
-GroupId = Annotated[str, Meta(pattern=r"^sg-[0-9a-f]{8,17}\Z")]
-InterfaceId = Annotated[str, Meta(pattern=r"^eni-[0-9a-f]{8,17}\Z")]
+_VPC_ID = r"^vpc-[0-9a-f]{8,17}\Z"
+_GROUP_ID = r"^sg-[0-9a-f]{8,17}\Z"
+_INTERFACE_ID = r"^eni-[0-9a-f]{8,17}\Z"
+_INSTANCE_ID = r"^i-[0-9a-f]{8,17}\Z"
+VpcId = Annotated[str, Meta(pattern=_VPC_ID, description="a VPC's id such as vpc-0a1b2c3d")]
+GroupId = Annotated[str, Meta(pattern=_GROUP_ID)]
 InstanceId = Annotated[
-    str, Meta(pattern=r"^i-[0-9a-f]{8,17}\Z", description="an instance's id such as i-0a1b2c3d")
+    str, Meta(pattern=_INSTANCE_ID, description="an instance's id such as i-0a1b2c3d")
 ]
 PrefixListId = Annotated[str, Meta(pattern=r"^pl-[0-9a-f]{8,17}\Z")]
 Moment = Annotated[int, Meta(ge=0, le=2**62)]
@@ -97,13 +100,13 @@ class Interface(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A network interface: its private addresses and delegated prefixes, and its groups.
 
     `instance` and `device` (its index there, 0 is the primary) are left out where AWS itself
-    holds the interface, as for a load balancer. Each VpcId and GroupId is checked once for all
-    interfaces, by `decode`: they are half of a document.
+    holds the interface, as for a load balancer. The form of its identifiers is checked for all
+    interfaces together, by `decode`: they are most of a document, and that is quicker.
     """
 
-    id: InterfaceId
+    id: str
     vpc: str
-    instance: InstanceId | None = None
+    instance: str | None = None
     device: int | None = None
     addresses: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -253,7 +256,7 @@ def count(content: Content, sources: int) -> Counts:
         groups=sum(len(region.groups) for region in regions),
         rules=sum(len(group.ingress) for region in regions for group in region.groups),
         interfaces=sum(len(region.interfaces) for region in regions),
-        instances=len({(r.name, i.instance) for r in regions for i in r.interfaces if i.instance}),
+        instances=sum(len({i.instance for i in r.interfaces if i.instance}) for r in regions),
         members=sum(
             len(interface.groups) * len(interface.addresses)
             for region in regions
@@ -262,9 +265,15 @@ def count(content: Content, sources: int) -> Counts:
     )
 
 
-def _check_interfaces(interfaces: Iterable[Interface]) -> None:
-    msgspec.convert({interface.vpc for interface in interfaces}, set[VpcId])
-    msgspec.convert(set().union(*(interface.groups for interface in interfaces)), set[GroupId])
+def _check_interfaces(interfaces: Sequence[Interface]) -> None:
+    for pattern, found in (
+        (_INTERFACE_ID, [interface.id for interface in interfaces]),
+        (_INSTANCE_ID, [each.instance for each in interfaces if each.instance is not None]),
+        (_VPC_ID, {interface.vpc for interface in interfaces}),
+        (_GROUP_ID, set().union(*(interface.groups for interface in interfaces))),
+    ):
+        for identifier in filterfalse(re.compile(pattern).match, found):
+            raise msgspec.ValidationError(f"an interface has {identifier!r}, not {pattern}")
 
 
 def _check_unique(content: Content) -> None:

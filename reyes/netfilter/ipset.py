@@ -4,11 +4,10 @@ A set is never changed after it was made: other members make another name, hence
 """
 
 from collections.abc import Container, Iterable
-from operator import lt
 
 from msgspec import Struct
 
-from reyes.net import Family
+from reyes.net import Family, in_order
 from reyes.netfilter import names
 from reyes.netfilter.entries import set_type, without_everywhere
 
@@ -29,8 +28,7 @@ class IPSet(Struct, frozen=True):
 def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
     """Make the set of these entries, in any order, where /0 may be among the networks."""
     ordered = tuple(members)
-    # Most come in order; to see that is quicker than to sort them.
-    if not all(map(lt, ordered, ordered[1:])) or str(family.everywhere) in ordered:
+    if not in_order(ordered) or str(family.everywhere) in ordered:
         ordered = tuple(sorted(set(without_everywhere(ordered))))
     return IPSet(names.set_name(family, label, ordered), family, ordered)
 
