@@ -110,19 +110,23 @@ class Follower(Struct, frozen=True, kw_only=True):
         Raises:
             ExpiredError: the ruleset is the same, and has expired.
         """
-        state, settled, now = self.memory.load(), self.memory.settled(), int(self.now())
-        if (
-            answer is not None
-            or settled is None
-            or state.hold
-            or self._members_due(live)
-            or settled.key != self._key(state.digest, host)
-            or (settled.until is not None and settled.until <= now)
-            or not settled.shown_by(live, self.config.follower.filter_table)
-        ):
+        if answer is not None or not self._is_as_left(host, live):
             return False
-        refuse_expired(state.not_after, now)
+        refuse_expired(self.memory.load().not_after, int(self.now()))
         return True
+
+    def says_nothing_new(self, verified: VerifiedRuleset, host: Host, live: LiveKernel) -> bool:
+        """Tell whether an admitted ruleset says what the last good pass has put in force.
+
+        Leaders publish the same content again and again, to keep it valid.
+        """
+        settled = self.memory.settled()
+        return (
+            settled is not None
+            and settled.until == verified.key_expires_at
+            and self.memory.load().unhealthy is None  # other rules end the blame: see commit
+            and self._is_as_left(host, live)
+        )
 
     def obtain(
         self, answer: Envelope | None, *, force: bool = False, remember: bool = True
@@ -296,7 +300,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         if after != state:
             self.memory.save(after)
         self._tidy(prepared)
-        key = self._key(prepared.verified.digest, prepared.policy.host)
+        key = self._key(prepared.verified.ruleset.content_sha256, prepared.policy.host)
         until = prepared.verified.key_expires_at
         self.memory.keep_settled(settle(prepared.dataplane, key, until))
 
@@ -390,6 +394,18 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _authenticate(self, envelope: Envelope) -> Genuine:
         return authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
 
+    def _is_as_left(self, host: Host, live: LiveKernel) -> bool:
+        """Tell whether content, host and kernel are those of the last good pass."""
+        state, settled = self.memory.load(), self.memory.settled()
+        return not (
+            settled is None
+            or state.hold
+            or self._members_due(live)
+            or settled.key != self._key(state.content_sha256, host)
+            or (settled.until is not None and settled.until <= int(self.now()))
+            or not settled.shown_by(live, self.config.follower.filter_table)
+        )
+
     def _shows_settled(self, live: LiveKernel) -> bool:
         """Tell whether a kernel shows what the last good pass left."""
         settled = self.memory.settled()
@@ -400,11 +416,12 @@ class Follower(Struct, frozen=True, kw_only=True):
         since = abs(self.now() - self.memory.load().members_checked_at)
         return bool(live.sets) and since >= MEMBERS_CHECK_SECONDS
 
-    def _key(self, digest: str, host: Host) -> str:
+    def _key(self, content_sha256: str, host: Host) -> str:
         """Stand for all that a dataplane is compiled from, and for who may have a say in it."""
         config = self.config
         believed = (config.environment, *sorted(config.signing.pins))
-        origin = (reyes.__version__, digest, host, config.follower.filter_table, believed)
+        filter_table = config.follower.filter_table
+        origin = (reyes.__version__, content_sha256, host, filter_table, believed)
         return hashlib.sha256(repr(origin).encode()).hexdigest()
 
 

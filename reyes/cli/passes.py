@@ -102,9 +102,9 @@ class FollowerPass:
                 self._uphold(record, host)
                 raise
             if prepared is None:
-                record.outcome = "unchanged"
+                record.outcome = "repaired" if record.repaired else "unchanged"
                 _raise_conntrack_max(settings)
-                log.info("unchanged, in %.2f s", time.monotonic() - started)
+                log.info("%s, in %.2f s", record.outcome, time.monotonic() - started)
                 return
             if agreed is not None and prepared.plan != agreed:
                 raise _OtherwiseError
@@ -133,7 +133,7 @@ class FollowerPass:
             log.warning("who this host is is not remembered: %s", error.message)
 
     def _prepare(self, record: Record, host: Host) -> Prepared | None:
-        """Prepare the commit; None if all is as the last good pass left it."""
+        """Prepare the commit; None if all is, and should be, as the last good pass left it."""
         follower = self._follower
         # While commands read the kernel, this process makes a client, the dearest thing it does.
         reading = side_by_side([follower.kernel.read])
@@ -149,6 +149,8 @@ class FollowerPass:
         if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()
         record.verified = follower.obtain(answer, force=self._options.force)
+        if not self._options.force and follower.says_nothing_new(record.verified, host, live):
+            return None
         record.prepared = prepared = follower.prepare(
             record.verified, host, live, thorough=self._options.force
         )

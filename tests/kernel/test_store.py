@@ -87,3 +87,29 @@ def test_new_rules_come_from_the_store_and_stay_when_it_is_gone(
     assert code == 75
     assert "repaired what is in force" in said
     assert host.in_force() == (1, 1)
+
+
+def test_the_same_content_published_again_is_accepted_and_changes_nothing(
+    host: FollowerHost, store: AwsServer
+) -> None:
+    settle(host, store)
+    before, serial = host.kernel(), host.remembered()["accepted"]["serial"]
+    put(host, store, 0)
+    code, said = run(host, store)
+    assert (code, said.count("\n")) == (0, 1)
+    assert "INFO unchanged, in" in said
+    assert host.kernel() == before
+    assert host.remembered()["accepted"]["serial"] > serial
+
+
+def test_rules_that_others_changed_are_repaired_by_the_same_content_again(
+    host: FollowerHost, store: AwsServer
+) -> None:
+    settle(host, store)
+    before = host.kernel()
+    host.iptables("-F", "reyes-ingress", version=4)
+    put(host, store, 0)
+    code, said = run(host, store)
+    assert code == 0
+    assert "INFO repaired, in" in said
+    assert host.kernel() == before

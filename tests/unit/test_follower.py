@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from reyes.config import FollowerConfig
+from reyes.cutover import UnhealthyError
 from reyes.errors import (
     ConfigError,
     ExpiredError,
@@ -494,3 +495,79 @@ def test_a_settled_host_still_expires_and_still_asks() -> None:
     machine.shelf.down = True
     with pytest.raises(ExpiredError, match="no other is to be had"):
         settled(machine)
+
+
+def says_nothing_new(machine: Machine) -> bool:
+    verified, follower = machine.obtain(), machine.follower
+    host = configured_host(machine.config.follower, HOST, "us-west-2")
+    return follower.says_nothing_new(verified, host, machine.kernel.read())
+
+
+def test_the_same_content_again_is_admitted_and_nothing_new() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    machine.publish(NOW + 1)
+
+    assert says_nothing_new(machine)
+    assert machine.notebook.state.accepted
+    assert machine.notebook.state.accepted.serial == (NOW + 1) * 1000
+    assert machine.notebook.state.not_after > NOW + 3600
+    assert settled(machine)
+
+
+def test_the_same_content_again_is_no_word_on_what_else_has_changed() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    before = machine.config
+
+    machine.publish(NOW + 1)
+    machine.config = replace(before, follower=FollowerConfig(denied="reject"))
+    assert not says_nothing_new(machine)
+
+    machine.config = before
+    machine.publish(NOW + 2)
+    machine.kernel.restore(Family.V4, "*filter\n-D INPUT -j reyes-input\nCOMMIT\n")
+    assert not says_nothing_new(machine)
+
+
+def test_another_content_is_something_new() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    machine.publish(NOW + 1, replace(small_world(), excluded_group_names=("db",)))
+    assert not says_nothing_new(machine)
+
+
+def test_a_key_of_another_end_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspect, ends = PaperSigner.inspect, [NOW + 1000]
+    monkeypatch.setattr(
+        PaperSigner, "inspect", lambda *args: replace(inspect(*args), key_expires_at=ends[-1])
+    )
+    machine = Machine()
+    machine.run()
+    machine.run()
+    machine.publish(NOW + 1)
+    ends.append(NOW + 500)
+    assert not says_nothing_new(machine)
+    machine.run()
+    assert says_nothing_new(machine)
+    assert machine.notebook.calm
+    assert machine.notebook.calm.until == NOW + 500
+
+
+def test_good_rules_again_end_the_blame_of_others() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    machine.publish(NOW + 1, replace(small_world(), excluded_group_names=("db",)))
+    machine.guard.finds = "the probe does not answer any more"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    machine.publish(NOW + 2)
+    assert not says_nothing_new(machine)
+    machine.run()
+    assert machine.notebook.state.unhealthy is None
+    machine.publish(NOW + 3)
+    assert says_nothing_new(machine)
