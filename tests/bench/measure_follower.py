@@ -1,6 +1,6 @@
 """A follower's pass: with nothing to do, with one member changed, with a world of 50,000."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 from reyes.ruleset import Content
@@ -21,6 +21,10 @@ from tests.bench.hosts import Bench, FollowerHost, follower_host
 from tests.bench.processes import Cost, median_costs
 
 _IDLE_AIM = Aim("ratio", 1.3)
+_MEMBER_AIM = Aim("difference", 100)
+_ASKED_FOR, _ASKED_FOR_BY_NOBODY = 7, 220
+"""Numbers of groups of the home region: the busy host's rules name the first 200."""
+
 _BARE = "python -c \"import boto3; boto3.client('s3')\""
 
 
@@ -41,7 +45,7 @@ def measure(bench: Bench) -> Iterator[Row]:
             wall=_IDLE_AIM,
             memory=Aim("ours", 120),
         )
-        yield _one_member(bench, host, dense)
+        yield from _one_member(bench, host, dense)
     if not bench.quick:
         yield from _large(bench, small=idle["small"][1])
 
@@ -81,7 +85,7 @@ def _large(bench: Bench, small: Cost) -> Iterator[Row]:
     with follower_host(bench, "large", BUSY_HOST, bench.sign(world).blob) as host:
         host.follow()
         bare, idle = _compare(bench, host)
-        changed, _ = _changes(bench, host, world, rounds=4)
+        changed, _ = _publications(bench, host, _with_and_without(world, _ASKED_FOR), rounds=4)
     what = "50,000 instances, 1,000 rules"
     for figure, unit, before, after, first in (
         ("CPU", "ms", bare.cpu * 1000, idle.cpu * 1000, small.cpu * 1000),
@@ -111,26 +115,51 @@ def _large(bench: Bench, small: Cost) -> Iterator[Row]:
         )
 
 
-def _one_member(bench: Bench, host: FollowerHost, before: Content) -> Row:
-    changed, idle = _changes(bench, host, before, rounds=2 * bench.rounds)
-    return Row(
-        measure="follower",
-        what="follower, one member of one group changed, 200 sets of 1,000: wall time",
-        beside="the same with nothing to do",
-        unit="ms",
-        floor=idle.wall * 1000,
-        ours=changed.wall * 1000,
-        aim=Aim("difference", 100),
+def _one_member(bench: Bench, host: FollowerHost, before: Content) -> Iterator[Row]:
+    """Measure what one changed member adds to a pass, and what a ruleset adds that is new."""
+    rounds = 2 * bench.rounds
+    again, idle = _publications(bench, host, (before, before), rounds)
+    elsewhere, _ = _publications(
+        bench, host, _with_and_without(before, _ASKED_FOR_BY_NOBODY), rounds
     )
+    changed, _ = _publications(bench, host, _with_and_without(before, _ASKED_FOR), rounds)
+    settled, other = "a pass with nothing to do", "a new ruleset that changes nothing here"
+    for what, beside, first, then, aim in (
+        ("the same content published again", settled, idle, again, None),
+        (
+            "one member changed of a group that nobody here asks for",
+            settled,
+            idle,
+            elsewhere,
+            None,
+        ),
+        ("one member of one group changed", other, elsewhere, changed, _MEMBER_AIM),
+        ("one member of one group changed", settled, idle, changed, _MEMBER_AIM),
+    ):
+        yield Row(
+            measure="follower",
+            what=f"follower, {what}, 200 sets of 1,000: wall time",
+            beside=beside,
+            unit="ms",
+            floor=first.wall * 1000,
+            ours=then.wall * 1000,
+            aim=aim,
+        )
 
 
-def _changes(bench: Bench, host: FollowerHost, before: Content, rounds: int) -> tuple[Cost, Cost]:
-    """Let one member of one group go and come back, with passes that find nothing in between."""
-    worlds = cycle((without_one_member(before, group_id(HOME, 7)), before))
+def _with_and_without(content: Content, group: int) -> tuple[Content, Content]:
+    return without_one_member(content, group_id(HOME, group)), content
 
-    def change() -> Cost:
-        host.server.blob = bench.sign(next(worlds)).blob
+
+def _publications(
+    bench: Bench, host: FollowerHost, worlds: Sequence[Content], rounds: int
+) -> tuple[Cost, Cost]:
+    """Publish worlds in turn, with passes that find nothing new in between."""
+    next_world = cycle(worlds)
+
+    def publish() -> Cost:
+        host.server.blob = bench.sign(next(next_world)).blob
         return host.follow()
 
-    found = median_costs({"changed": change, "idle": host.follow}, rounds, warm_up=0)
-    return found["changed"], found["idle"]
+    found = median_costs({"published": publish, "idle": host.follow}, rounds, warm_up=0)
+    return found["published"], found["idle"]
