@@ -181,7 +181,7 @@ def way_comment(chain: str) -> str:
 def way_id(line: str) -> str:
     """Return what the line of an unmarked rule is known by, nothing if it can be none of ours.
 
-    That is the last port, or the type, and the chain: `0:80 -g reyes-x` is `80 reyes-x`. They
+    That is the last port, if any, and the chain: `0:80 -g reyes-x` is `80 reyes-x`. They
     are what all versions and both backends print alike; protocols come back as names.
     """
     found = _WAY.match(line)
