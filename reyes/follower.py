@@ -4,8 +4,8 @@ What it keeps to:
 
 * Admit, then remember, then apply: a crash in between applies the same ruleset again.
 * Nothing is written before the ruleset is admitted, and nothing is tried live that was refused.
-* An unchanged ruleset is admitted again all the same: it may have expired, and the kernel may
-  have been changed by others.
+* A ruleset that says nothing new is admitted all the same, and the kernel is looked at whatever
+  the ruleset says: others may have changed it.
 
 The world is reached through the protocols of `reyes.world`; `reyes.cli.passes` wires them.
 """
@@ -110,22 +110,35 @@ class Follower(Struct, frozen=True, kw_only=True):
         Raises:
             ExpiredError: the ruleset is the same, and has expired.
         """
-        if answer is not None or not self._is_as_left(host, live):
+        if answer is not None or not self.is_as_left(host, live):
             return False
         refuse_expired(self.memory.load().not_after, int(self.now()))
         return True
 
-    def says_nothing_new(self, verified: VerifiedRuleset, host: Host, live: LiveKernel) -> bool:
-        """Tell whether an admitted ruleset says what the last good pass has put in force.
+    def is_as_left(self, host: Host, live: LiveKernel) -> bool:
+        """Tell whether what was accepted last is in force here as the last good pass left it."""
+        state, settled = self.memory.load(), self.memory.settled()
+        return not (
+            settled is None
+            or state.applied is None
+            or state.unhealthy is not None
+            or state.hold
+            or self._members_due(live)
+            or settled.key != self._key(state.content_sha256, host)
+            or (settled.until is not None and settled.until <= int(self.now()))
+            or not settled.shown_by(live, self.config.follower.filter_table)
+        )
+
+    def says_nothing_new(self, verified: VerifiedRuleset, host: Host) -> bool:
+        """Tell whether a ruleset says just what the last good pass has put in force.
 
         Leaders publish the same content again and again, to keep it valid.
         """
         settled = self.memory.settled()
         return (
             settled is not None
+            and settled.key == self._key(verified.ruleset.content_sha256, host)
             and settled.until == verified.key_expires_at
-            and self.memory.load().unhealthy is None  # other rules end the blame: see commit
-            and self._is_as_left(host, live)
         )
 
     def obtain(
@@ -393,18 +406,6 @@ class Follower(Struct, frozen=True, kw_only=True):
 
     def _authenticate(self, envelope: Envelope) -> Genuine:
         return authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
-
-    def _is_as_left(self, host: Host, live: LiveKernel) -> bool:
-        """Tell whether content, host and kernel are those of the last good pass."""
-        state, settled = self.memory.load(), self.memory.settled()
-        return not (
-            settled is None
-            or state.hold
-            or self._members_due(live)
-            or settled.key != self._key(state.content_sha256, host)
-            or (settled.until is not None and settled.until <= int(self.now()))
-            or not settled.shown_by(live, self.config.follower.filter_table)
-        )
 
     def _shows_settled(self, live: LiveKernel) -> bool:
         """Tell whether a kernel shows what the last good pass left."""

@@ -273,7 +273,7 @@ def _check_interfaces(interfaces: Sequence[Interface]) -> None:
         (_GROUP_ID, set().union(*(interface.groups for interface in interfaces))),
     ):
         for identifier in filterfalse(re.compile(pattern).match, found):
-            raise msgspec.ValidationError(f"an interface has {identifier!r}, not {pattern}")
+            raise msgspec.ValidationError(f"an interface has {identifier[:40]!r}, not {pattern}")
 
 
 def _check_unique(content: Content) -> None:

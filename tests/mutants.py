@@ -184,12 +184,6 @@ MUTANTS = (
         "done = done.union(stretches[0].services)",
     ),
     Mutant(
-        "what everybody may do is looked up behind the sources of all else",
-        TREE,
-        "shut = [service for service in left if service not in self._for_all]",
-        "shut = left",
-    ),
-    Mutant(
         "a union forgets a source",
         TREE,
         "members = _members(sources)\n",

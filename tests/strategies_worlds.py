@@ -76,7 +76,7 @@ FAILSAFES = (
 NAMES = ("web", "default", "default", 'b"a\\s$(t) ï')
 PORTS = (0, 1, 22, 80, 81, 443, 1023, 61_024, 65_534, 65_535)
 TYPES = (-1, 0, 3, 8, 8, 9, 12, 128, 128, 133, 254, 255)
-CODES = (-1, -1, 0, 1, 4)
+CODES = (-1, 0, 1, 4)
 PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 254, 255)
 
 
@@ -94,9 +94,9 @@ class Shape:
 
 SHAPES = (
     Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, UNION_FACTOR, UNION_LEAST),
-    Shape(0, 1, 0, 1, UNION_FACTOR, UNION_LEAST),
+    Shape(0, 1, WALKED_SERVICES, 1, UNION_FACTOR, UNION_LEAST),
+    Shape(0, 1, 0, 1, 100, 3000),
     Shape(0, 1, 0, 1, 1, 0),
-    Shape(0, 1, 0, 1, 100, 300),
     Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 0, 0),
 )
 """The one in use, and some that make trees of few rules as deep as those of many."""

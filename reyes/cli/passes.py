@@ -102,9 +102,9 @@ class FollowerPass:
                 self._uphold(record, host)
                 raise
             if prepared is None:
-                record.outcome = "repaired" if record.repaired else "unchanged"
+                record.outcome = "unchanged"
                 _raise_conntrack_max(settings)
-                log.info("%s, in %.2f s", record.outcome, time.monotonic() - started)
+                log.info("unchanged%s, in %.2f s", _serial(record), time.monotonic() - started)
                 return
             if agreed is not None and prepared.plan != agreed:
                 raise _OtherwiseError
@@ -145,11 +145,12 @@ class FollowerPass:
         (live,) = reading()
         if not self._options.force and follower.is_settled(answer, host, live):
             return None
+        as_left = not self._options.force and follower.is_as_left(host, live)
         replaced = answer is not None and answer.blob != self._memory.last_good()
         if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()
         record.verified = follower.obtain(answer, force=self._options.force)
-        if not self._options.force and follower.says_nothing_new(record.verified, host, live):
+        if as_left and follower.says_nothing_new(record.verified, host):
             return None
         record.prepared = prepared = follower.prepare(
             record.verified, host, live, thorough=self._options.force
@@ -314,6 +315,10 @@ def _raise_conntrack_max(config: FollowerConfig) -> None:
         return
     if before is not None:
         log.info("nf_conntrack_max raised from %d to %d", before, config.nf_conntrack_max)
+
+
+def _serial(record: Record) -> str:
+    return f" serial={record.verified.ruleset.header.serial}" if record.verified else ""
 
 
 def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:

@@ -40,7 +40,7 @@ def owns_set(name: str) -> bool:
 
 
 def interface_chain(interface_id: str) -> str:
-    """Name the chain of an interface; ids have at most 21 characters (ruleset.InterfaceId)."""
+    """Name the chain of an interface; ids have at most 21 characters (ruleset._INTERFACE_ID)."""
     return CHAIN_PREFIX + interface_id
 
 

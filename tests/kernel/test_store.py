@@ -1,5 +1,6 @@
 """A follower whose ruleset is on S3, as all are: most of its passes find nothing new there."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -89,27 +90,52 @@ def test_new_rules_come_from_the_store_and_stay_when_it_is_gone(
     assert host.in_force() == (1, 1)
 
 
+def applied_rules(host: FollowerHost) -> tuple[str, int]:
+    status = json.loads((host.state / "status.json").read_bytes())
+    return status["run"]["outcome"], status["applied"]["rules"]
+
+
 def test_the_same_content_published_again_is_accepted_and_changes_nothing(
     host: FollowerHost, store: AwsServer
 ) -> None:
     settle(host, store)
     before, serial = host.kernel(), host.remembered()["accepted"]["serial"]
+    _, rules = applied_rules(host)
     put(host, store, 0)
     code, said = run(host, store)
+    accepted = host.remembered()["accepted"]["serial"]
     assert (code, said.count("\n")) == (0, 1)
-    assert "INFO unchanged, in" in said
+    assert f"INFO unchanged serial={accepted}, in" in said
     assert host.kernel() == before
-    assert host.remembered()["accepted"]["serial"] > serial
+    assert accepted > serial
+    assert applied_rules(host) == ("unchanged", rules)
 
 
 def test_rules_that_others_changed_are_repaired_by_the_same_content_again(
     host: FollowerHost, store: AwsServer
 ) -> None:
     settle(host, store)
-    before = host.kernel()
+    before, (_, rules) = host.kernel(), applied_rules(host)
     host.iptables("-F", "reyes-ingress", version=4)
     put(host, store, 0)
     code, said = run(host, store)
     assert code == 0
-    assert "INFO repaired, in" in said
+    assert "WARNING repaired what is in force" in said
     assert host.kernel() == before
+    assert applied_rules(host) == ("repaired", rules)
+
+
+def test_members_that_are_due_go_the_whole_way_with_the_same_content_again(
+    host: FollowerHost, store: AwsServer
+) -> None:
+    settle(host, store)
+    (host.state / "status.json").unlink()
+    remembered = host.remembered()
+    text = json.dumps({**remembered, "members_checked_at": 1, "identity": None})
+    (host.state / "state.json").write_text(text)
+    put(host, store, 0)
+    code, said = run(host, store)
+    assert (code, "INFO unchanged serial=" in said) == (0, True)
+    assert applied_rules(host)[1] > 0
+    assert host.remembered()["identity"] == remembered["identity"]
+    assert host.remembered()["members_checked_at"] > 1

@@ -29,6 +29,7 @@ from reyes.netfilter.live import nothing_live
 from reyes.netfilter.plan import RestoreTable, payload_text
 from reyes.removal import remove
 from reyes.ruleset import Content
+from reyes.state import State
 from tests.leaders import FOREIGN_KEY, PaperSigner, signed
 from tests.machine import HOST, NOW, Machine
 from tests.worlds import document, shrunk, small_world
@@ -498,9 +499,10 @@ def test_a_settled_host_still_expires_and_still_asks() -> None:
 
 
 def says_nothing_new(machine: Machine) -> bool:
-    verified, follower = machine.obtain(), machine.follower
+    follower = machine.follower
     host = configured_host(machine.config.follower, HOST, "us-west-2")
-    return follower.says_nothing_new(verified, host, machine.kernel.read())
+    as_left = follower.is_as_left(host, machine.kernel.read())
+    return follower.says_nothing_new(machine.obtain(), host) and as_left
 
 
 def test_the_same_content_again_is_admitted_and_nothing_new() -> None:
@@ -571,3 +573,14 @@ def test_good_rules_again_end_the_blame_of_others() -> None:
     assert machine.notebook.state.unhealthy is None
     machine.publish(NOW + 3)
     assert says_nothing_new(machine)
+
+
+def test_a_host_that_remembers_nothing_is_not_as_it_was_left() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    machine.notebook.state = State(members_checked_at=NOW)
+    assert not says_nothing_new(machine)
+    assert not settled(machine)
+    machine.run()
+    assert settled(machine)
