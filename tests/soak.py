@@ -105,7 +105,7 @@ def soak(host: FollowerHost, marks: tuple[int, ...], blobs: tuple[Path, ...] = (
 def write_blobs(bench: Bench, size: Size, count: int) -> tuple[Path, ...]:
     """Sign rulesets in which a member of the first group goes and comes back, in turns."""
     content = typical(size)
-    worlds = (without_one_member(content, group_id(HOME, 0)), content)
+    worlds = (without_one_member(content, group_id(HOME, 0), 0), content)
     blobs = []
     for number in range(count):
         path = bench.directory / f"{number}.gpg"

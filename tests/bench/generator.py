@@ -82,13 +82,17 @@ def make_world(size: Size, seed: int = 1) -> Content:
     return Content(group_matching="name", excluded_group_names=(), regions=tuple(regions))
 
 
-def without_one_member(content: Content, group: str) -> Content:
-    """Return the world in which one interface of the home region has left a group."""
+def without_one_member(content: Content, group: str, which: int) -> Content:
+    """Return the world in which one interface of the home region has left a group.
+
+    `which` of those that carry the group it is, counted from 0 and again from the first.
+    """
     regions = []
     for region in content.regions:
         if region.name == HOME:
             interfaces = list(region.interfaces)
-            place = next(n for n, entry in enumerate(interfaces) if group in entry.groups)
+            places = [n for n, entry in enumerate(interfaces) if group in entry.groups]
+            place = places[which % len(places)]
             left = tuple(kept for kept in interfaces[place].groups if kept != group)
             interfaces[place] = _replace(interfaces[place], groups=left)
             region = _replace(region, interfaces=tuple(interfaces))  # noqa: PLW2901 - the one that changes

@@ -1,5 +1,6 @@
 """Hosts to measure on: a namespace of its own, a store on its loopback, a configuration."""
 
+import json
 import os
 import sys
 import time
@@ -141,6 +142,11 @@ class FollowerHost:
         """Run the follower once."""
         argv = (sys.executable, "-m", "reyes", "follower", "--config", str(self.config))
         return processes.run(self.namespace, argv, self.server.environment())
+
+    def outcome(self) -> str:
+        """Return how the last pass ended."""
+        status = json.loads((self.state / "status.json").read_bytes())
+        return str(status["run"]["outcome"])
 
     def bare_client(self) -> Cost:
         """Make a client for S3 and end."""

@@ -1,7 +1,8 @@
-"""A follower's pass: with nothing to do, with one member changed, with a world of 50,000."""
+"""A follower's pass: with nothing to do, with a new ruleset, with one member changed in it."""
 
-from collections.abc import Iterator, Sequence
-from itertools import cycle
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 
 from reyes.ruleset import Content
 from tests.bench.figures import Aim, Row, growth
@@ -85,7 +86,7 @@ def _large(bench: Bench, small: Cost) -> Iterator[Row]:
     with follower_host(bench, "large", BUSY_HOST, bench.sign(world).blob) as host:
         host.follow()
         bare, idle = _compare(bench, host)
-        changed, _ = _publications(bench, host, _with_and_without(world, _ASKED_FOR), rounds=4)
+        changed = _publications(bench, host, world, rounds=4)["changed"]
     what = "50,000 instances, 1,000 rules"
     for figure, unit, before, after, first in (
         ("CPU", "ms", bare.cpu * 1000, idle.cpu * 1000, small.cpu * 1000),
@@ -115,51 +116,54 @@ def _large(bench: Bench, small: Cost) -> Iterator[Row]:
         )
 
 
-def _one_member(bench: Bench, host: FollowerHost, before: Content) -> Iterator[Row]:
-    """Measure what one changed member adds to a pass, and what a ruleset adds that is new."""
-    rounds = 2 * bench.rounds
-    again, idle = _publications(bench, host, (before, before), rounds)
-    elsewhere, _ = _publications(
-        bench, host, _with_and_without(before, _ASKED_FOR_BY_NOBODY), rounds
-    )
-    changed, _ = _publications(bench, host, _with_and_without(before, _ASKED_FOR), rounds)
-    settled, other = "a pass with nothing to do", "a new ruleset that changes nothing here"
-    for what, beside, first, then, aim in (
-        ("the same content published again", settled, idle, again, None),
-        (
-            "one member changed of a group that nobody here asks for",
-            settled,
-            idle,
-            elsewhere,
-            None,
-        ),
-        ("one member of one group changed", other, elsewhere, changed, _MEMBER_AIM),
-        ("one member of one group changed", settled, idle, changed, _MEMBER_AIM),
+def _one_member(bench: Bench, host: FollowerHost, world: Content) -> Iterator[Row]:
+    """Measure what a new ruleset adds to a pass, and what one changed member in it does."""
+    found = _publications(bench, host, world, 2 * bench.rounds)
+    nothing, other = "a pass with nothing to do", "a new ruleset that changes nothing here"
+    for what, beside, floor, ours, aim in (
+        ("the same content published again", nothing, "idle", "again", None),
+        ("a group changed that nobody here asks for", nothing, "idle", "elsewhere", None),
+        ("one member of one group changed", other, "elsewhere", "changed", _MEMBER_AIM),
+        ("one member of one group changed", nothing, "idle", "changed", _MEMBER_AIM),
     ):
         yield Row(
             measure="follower",
             what=f"follower, {what}, 200 sets of 1,000: wall time",
             beside=beside,
             unit="ms",
-            floor=first.wall * 1000,
-            ours=then.wall * 1000,
+            floor=found[floor].wall * 1000,
+            ours=found[ours].wall * 1000,
             aim=aim,
         )
 
 
-def _with_and_without(content: Content, group: int) -> tuple[Content, Content]:
-    return without_one_member(content, group_id(HOME, group)), content
-
-
 def _publications(
-    bench: Bench, host: FollowerHost, worlds: Sequence[Content], rounds: int
-) -> tuple[Cost, Cost]:
-    """Publish worlds in turn, with passes that find nothing new in between."""
-    next_world = cycle(worlds)
+    bench: Bench, host: FollowerHost, world: Content, rounds: int
+) -> dict[str, Cost]:
+    """Run passes in turn: with nothing to do, and with each kind of new ruleset.
 
-    def publish() -> Cost:
-        host.server.blob = bench.sign(next(next_world)).blob
-        return host.follow()
+    Each change is another one, so that no set is there already.
+    """
+    gone = {_ASKED_FOR: count(1), _ASKED_FOR_BY_NOBODY: count(1)}
+    places = dict.fromkeys(gone, 0)
 
-    found = median_costs({"published": publish, "idle": host.follow}, rounds, warm_up=0)
-    return found["published"], found["idle"]
+    def publish(changed: int | None, outcome: str) -> Cost:
+        if changed is not None:
+            places[changed] = next(gone[changed])
+        content = world
+        for group, place in places.items():
+            content = without_one_member(content, group_id(HOME, group), place)
+        host.server.blob = bench.sign(content).blob
+        cost = host.follow()
+        if host.outcome() != outcome:
+            raise RuntimeError(f"a pass ended as {host.outcome()}, not as {outcome}")
+        return cost
+
+    ways: dict[str, Callable[[], Cost]] = {
+        "again": partial(publish, None, "unchanged"),
+        "elsewhere": partial(publish, _ASKED_FOR_BY_NOBODY, "unchanged"),
+        "changed": partial(publish, _ASKED_FOR, "applied"),
+        "idle": host.follow,
+    }
+    publish(_ASKED_FOR, "applied")
+    return median_costs(ways, rounds)

@@ -24,28 +24,26 @@ from tests.bench.hosts import BACKENDS, Backend, Bench, backend, policy_of
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    before = make_world(DENSE)
-    after = without_one_member(before, group_id(HOME, 7))
-    policies = tuple(policy_of(world, BUSY_HOST) for world in (after, before))
+    policy = policy_of(make_world(DENSE), BUSY_HOST)
     for which in BACKENDS:
         with backend(which, bench.directory), Namespace() as namespace:
-            yield _one_member(bench, namespace, which, policies)
-            yield _one_process_each(bench, which, policies[1])
+            yield _one_member(bench, namespace, which, policy)
+            yield _one_process_each(bench, which, policy)
 
 
-def _one_member(
-    bench: Bench, namespace: Namespace, which: Backend, policies: tuple[HostPolicy, ...]
-) -> Row:
-    dataplanes = [compile_policy(policy) for policy in policies]
-    namespace.call(_commit, dataplanes[1])
+def _one_member(bench: Bench, namespace: Namespace, which: Backend, policy: HostPolicy) -> Row:
+    dataplane = compile_policy(policy)
+    namespace.call(_commit, dataplane)
     recreated = bench.directory / "recreate"
-    recreated.write_text(peers.recreate_text(dataplanes[1].sets), encoding="ascii")
     ours, theirs = [], []
-    for number in range(bench.rounds * 2):
-        if number % 2 == 0:
-            cost = processes.run(namespace, ("ipset", "restore"), stdin=recreated)
-            theirs.append(cost.wall * 1000)
-        ours.append(namespace.call(_commit, dataplanes[number % 2]) * 1000)
+    for number in range(bench.rounds):
+        recreated.write_text(peers.recreate_text(dataplane.sets), encoding="ascii")
+        cost = processes.run(namespace, ("ipset", "restore"), stdin=recreated)
+        theirs.append(cost.wall * 1000)
+        # Each time another one, so that no set is there already.
+        world = without_one_member(make_world(DENSE), group_id(HOME, 7), number)
+        dataplane = compile_policy(policy_of(world, BUSY_HOST))
+        ours.append(namespace.call(_commit, dataplane) * 1000)
     return Row(
         measure="peers",
         what=f"one member changed, 200 sets of 1,000, 1,000 rules: kernel work, {which}",

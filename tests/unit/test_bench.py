@@ -74,7 +74,7 @@ def test_the_dense_host_has_200_sets_of_1000_members() -> None:
 
 def test_one_member_leaves_one_group() -> None:
     before = make_world(TINY)
-    after = without_one_member(before, group_id(HOME, 0))
+    after = without_one_member(before, group_id(HOME, 0), 0)
 
     assert count(before, 6).members - count(after, 6).members == 1
 
