@@ -205,15 +205,19 @@ PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 """IANA's numbers of the protocols that have ports or types."""
 
 
-@functools.cache
 def protocol_number(text: str) -> int | None:
     """Return a protocol's number, given as one or by the name that this host has for it."""
     if text.isdecimal():
         return int(text)
     try:
-        return getprotobyname(text)
+        return _number_of_name(text)
     except OSError:
         return None
+
+
+@functools.cache
+def _number_of_name(text: str) -> int:
+    return getprotobyname(text)
 
 
 EXTENSION_HEADERS = frozenset({43, 44, 51, 60})

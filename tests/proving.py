@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from reyes.netfilter import compiler, tree
+from reyes.netfilter import compiler, rules, tree
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Evaluator, Packet
 from reyes.netfilter.ipset import create_text
@@ -45,6 +45,7 @@ def compiled(world: World) -> Dataplane:
     shape = world.shape
     with (
         patch.multiple(compiler, PLAIN_RULES=shape.plain_rules, LOOKUPS=shape.lookups),
+        patch.multiple(rules, LOOKUPS=shape.lookups),
         patch.multiple(
             tree,
             LEAF_SERVICES=shape.leaf_services,

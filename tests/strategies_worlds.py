@@ -16,14 +16,8 @@ from msgspec.structs import replace
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
-from reyes.netfilter.tree import (
-    LEAF_SERVICES,
-    LOOKUPS,
-    PLAIN_RULES,
-    UNION_FACTOR,
-    UNION_LEAST,
-    WALKED_SERVICES,
-)
+from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES
+from reyes.netfilter.tree import LEAF_SERVICES, UNION_FACTOR, UNION_LEAST, WALKED_SERVICES
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -77,7 +71,7 @@ NAMES = ("web", "default", "default", 'b"a\\s$(t) ï')
 PORTS = (0, 1, 22, 80, 81, 443, 1023, 61_024, 65_534, 65_535)
 TYPES = (-1, 0, 3, 8, 8, 9, 12, 128, 128, 133, 254, 255)
 CODES = (-1, 0, 1, 4)
-PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 254, 255)
+PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 136, 254, 255)
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,21 @@ def _member_changes(
     in_force = {name for table in live.tables for name in table.referenced_sets}
     before: dict[str, list[str]] = {}
     for name in in_force & members.keys():
-        before.setdefault(names.set_label(name), []).extend(members[name])
+        before.setdefault(names.set_label(name), []).extend(_shown(members[name]))
     after: dict[str, list[str]] = {}
     for entry in dataplane.sets:
-        after.setdefault(names.set_label(entry.name), []).extend(entry.members)
+        after.setdefault(names.set_label(entry.name), []).extend(_shown(entry.members))
     for label in sorted(before.keys() | after.keys()):
         yield from _signed(before.get(label, ()), after.get(label, ()), f"{label}: ")
+
+
+def _shown(members: Iterable[str]) -> Iterator[str]:
+    """Write a set's members for people: a source once, however many entries it has."""
+    services = Counter(member.partition(",")[0] for member in members)
+    yield from (
+        network if entries == 1 else f"{network} ({entries} entries)"
+        for network, entries in services.items()
+    )
 
 
 def _signed(before: Iterable[str], after: Iterable[str], prefix: str) -> Iterator[str]:

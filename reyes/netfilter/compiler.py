@@ -32,7 +32,7 @@ from reyes.net import (
     service_text,
     without,
 )
-from reyes.netfilter import names, tree
+from reyes.netfilter import names, rules
 from reyes.netfilter.ipset import IPSet, ip_set
 from reyes.netfilter.iptables import (
     Chain,
@@ -54,7 +54,8 @@ from reyes.netfilter.iptables import (
     referenced_sets,
     service_matches,
 )
-from reyes.netfilter.tree import LOOKUPS, PLAIN_RULES, TreeCompiler, plain_rules
+from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES, plain_rules
+from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, HostPolicy, InterfacePolicy
 
 INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
@@ -105,7 +106,7 @@ class _FamilyCompiler:
         self.sets: dict[str, IPSet] = {}
         self._policy = policy
         self._family = family
-        self._told: dict[int, tree.Source | None] = {}
+        self._told: dict[int, rules.Source | None] = {}
 
     def table(self) -> Table:
         host = self._policy.host
@@ -113,12 +114,12 @@ class _FamilyCompiler:
         if not any(rule.target == Goto(names.INGRESS) for rule in entry.rules):
             return Table(self._family, (entry,))
         first, *branches = self._interface_chains(self._policy.interfaces[0], 0, names.INGRESS)
-        rules, chains = [*self._ingress_rules()], list(branches)
+        ingress, chains = [*self._ingress_rules()], list(branches)
         for number, (other, matches) in enumerate(self._apart(), start=1):
             own = names.interface_chain(other.id)
-            rules += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]
+            ingress += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]
             chains += self._interface_chains(other, number, own)
-        chains = [entry, Chain(names.INGRESS, (*rules, *first.rules)), *chains]
+        chains = [entry, Chain(names.INGRESS, (*ingress, *first.rules)), *chains]
         chains.append(Chain(names.ACCEPT, tuple(_accept_rules(host))))
         chains.append(Chain(names.DROP, tuple(_drop_rules(host))))
         return Table(self._family, tuple(chains))
@@ -191,9 +192,9 @@ class _FamilyCompiler:
         denied = Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
         if len(sources) <= PLAIN_RULES:
             return (Chain(name, plain_rules(sources, denied, self._make_set)),)
-        return TreeCompiler(sources, number, denied, self._make_set).chains(name)
+        return TreeCompiler(self._family, sources, number, denied, self._make_set).chains(name)
 
-    def _sources(self, allow: Allow) -> Iterator[tree.Source]:
+    def _sources(self, allow: Allow) -> Iterator[rules.Source]:
         """Say how packets from a peer are told, if any can be; each peer serves many rules."""
         key = id(allow.peer)
         if key not in self._told:
@@ -202,18 +203,18 @@ class _FamilyCompiler:
         if told:
             yield replace(told, allow=allow)
 
-    def _source(self, allow: Allow) -> tree.Source | None:
+    def _source(self, allow: Allow) -> rules.Source | None:
         peer = allow.peer
         members = of_family(peer.addresses, self._family)
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:
-            return tree.Source(None, (everywhere,), everywhere, allow)
+            return rules.Source(None, (everywhere,), everywhere, allow)
         if len(members) == 1 and peer.kind == "cidrs":
-            return tree.Source(Source(parse_network(members[0])), members, members[0], allow)
+            return rules.Source(Source(parse_network(members[0])), members, members[0], allow)
         if not members:
             return None
         match = SourceSet(self._make_set(peer.label, members))
-        return tree.Source(match, members, peer.name, allow)
+        return rules.Source(match, members, peer.name, allow)
 
     def _make_set(self, label: str, members: Iterable[str]) -> str:
         entry = ip_set(self._family, label, members)

@@ -4,13 +4,15 @@ A set of sources (`hash:net`) holds canonical networks. One of sources and servi
 (`hash:net,port`) holds `network,protocol:port`, where the port of ICMP is `type/code`, and that of
 a protocol without ports is 0. It has no ranges, so any code is 256 entries.
 
-Protocols are written as numbers: ipset looks for names in a file of the host's, once for each.
+Protocols are written as numbers, which the host need not know: it is asked for each name.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator
 
 from reyes.net import (
     PROTOCOL_NUMBERS,
+    Family,
     Icmp,
     Protocol,
     Service,
@@ -22,9 +24,11 @@ from reyes.net import (
 _HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("8000::/1", "::/1")}
 """What holds every address, where /0 is refused: in all sets."""
 
-_NOT_TOLD = frozenset({1, 6, 17, 58, 59, 132, 136})
-"""Protocols of which ipset compares a port or type, too; and 59, "no next header" of IPv6, whose
-packets it does not look at (net/netfilter/ipset/ip_set_getport.c)."""
+_NOT_TOLD = frozenset({1, 6, 17, 58, 132, 136})
+"""Protocols of which ipset compares a port or type as well (ip_set_getport.c of the kernel)."""
+
+_LAST_NAMED = 142
+"""The last protocol that IANA has named in a row: before 7.13 ipset takes none without a name."""
 
 _ICMP, _ICMPV6 = PROTOCOL_NUMBERS["icmp"], PROTOCOL_NUMBERS["icmpv6"]
 
@@ -86,39 +90,42 @@ _ICMP_NAMES = {
 """Words of ipset for a type and a code (lib/icmp.c and lib/icmpv6.c of ipset)."""
 
 
-def set_type(members: Sequence[str]) -> str:
-    """Return the type of the set that holds these entries."""
-    return "hash:net,port" if members and "," in members[0] else "hash:net"
-
-
 def without_everywhere(networks: Iterable[str]) -> Iterator[str]:
     """Split /0, which no set takes, in two."""
     for network in networks:
         yield from _HALVES.get(network, (network,))
 
 
-def service_ports(service: Service) -> tuple[str, ...]:
-    """Return `protocol:port` for all that a service is in a set; nothing if a set cannot tell."""
+@functools.cache
+def service_ports(service: Service, family: Family) -> tuple[str, ...]:
+    """Return `protocol:port` for all that a service is in a set; nothing if a set cannot tell.
+
+    It tells no protocols of IPv6, where ipset looks behind an authentication header and nft does
+    not.
+    """
     match service:
         case Icmp(protocol, kind, code) if kind != -1:
             codes = range(256) if code == -1 else (code,)
             return tuple(f"{PROTOCOL_NUMBERS[protocol]}:{kind}/{one}" for one in codes)
-        case Protocol(number) if number not in _NOT_TOLD:
-            return (f"{number}:0",)
+        case Protocol(number) if family is Family.V4 and number not in _NOT_TOLD:
+            return (f"{number}:0",) if number <= _LAST_NAMED else ()
         case _:
             return ()
 
 
 def packet_port(protocol: int, icmp: tuple[int, int] | None) -> str:
-    """Return the `protocol:port` that a packet is looked up by; `icmp` is its type and code."""
+    """Return the `protocol:port` that a packet is looked up by; `icmp` is its type and code.
+
+    Packets that have ports are looked up by these, and by no entry of ours.
+    """
     return f"{protocol}:{icmp[0]}/{icmp[1]}" if icmp else f"{protocol}:0"
 
 
 def as_written(shown: str) -> str:
     """Return an entry that ipset shows as we write it; what is none of ours stays as it is.
 
-    It shows `::102:304` as `::1.2.3.4`, and protocols and ICMP by name. ValueError if the network
-    is none.
+    It shows `::102:304` as `::1.2.3.4`, and protocols and ICMP by name. ValueError if a network
+    that must be written anew is none.
     """
     network, comma, service = shown.partition(",")
     if "." in network and ":" in network:

@@ -85,7 +85,7 @@ class Evaluator:
             for chain in table.chains
         }
         self._members = {entry.name: entry.members for entry in dataplane.sets}
-        self._indexes: dict[str, dict[str, dict[int, set[int]]]] = {}
+        self._indexes: dict[tuple[str, str], dict[int, set[int]]] = {}
 
     def walk(self, packet: Packet) -> Walk:
         """Follow a packet from the jump in INPUT to its end."""
@@ -141,17 +141,17 @@ class Evaluator:
                 return is_service(match, packet)
 
     def _is_member(self, address: Address, name: str, service: str = "") -> bool:
-        index = self._indexes.get(name)
+        index = self._indexes.get((name, service))
         if index is None:
-            index = self._indexes[name] = {}
+            index = self._indexes[name, service] = {}
             for member in self._members[name]:
                 text, _, of = member.partition(",")
+                if of != service:
+                    continue
                 network = parse_network(text)
                 shift = network.max_prefixlen - network.prefixlen
-                addresses = index.setdefault(of, {}).setdefault(shift, set())
-                addresses.add(int(network.network_address) >> shift)
-        found = index.get(service, {})
-        return any(int(address) >> shift in addresses for shift, addresses in found.items())
+                index.setdefault(shift, set()).add(int(network.network_address) >> shift)
+        return any(int(address) >> shift in found for shift, found in index.items())
 
 
 def is_service(service: Service, packet: Packet) -> bool:

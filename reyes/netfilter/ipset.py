@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from reyes.net import Family, in_order
 from reyes.netfilter import names
-from reyes.netfilter.entries import set_type, without_everywhere
+from reyes.netfilter.entries import without_everywhere
 
 
 class IPSet(Struct, frozen=True):
@@ -63,6 +63,6 @@ def _head(entry: IPSet, name: str) -> str:
     family = "inet" if entry.family is Family.V4 else "inet6"
     size = max(64, 1 << (len(entry.members) // 4).bit_length())
     return (
-        f"create {name} {set_type(entry.members)} family {family}"
+        f"create {name} {names.set_type(entry.name)} family {family}"
         f" hashsize {size} maxelem {entry.maximum}\n"
     )

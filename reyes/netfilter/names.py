@@ -1,8 +1,9 @@
 """Names in the kernel: what they are made of, their limits, and which of them are ours.
 
 * Chains start with `reyes-`. The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN - 1).
-* Sets are called `r4:LABEL:DIGEST` or `r6:...`. The kernel takes 31 (IPSET_MAXNAMELEN - 1).
-  The digest is of what the set holds, so a name vouches for its members; the label is for people.
+* Sets are called `r4:LABEL:DIGEST` or `r6:...`, those of sources and services `s4:...`, `s6:...`.
+  The kernel takes 31 (IPSET_MAXNAMELEN - 1). The digest is of what the set holds, so a name
+  vouches for its members; the label is for people.
 """
 
 import hashlib
@@ -10,7 +11,6 @@ import re
 from collections.abc import Sequence
 
 from reyes.net import Family
-from reyes.netfilter.entries import set_type
 
 CHAIN_PREFIX = "reyes-"
 INPUT = "reyes-input"
@@ -26,7 +26,7 @@ MAX_CHAIN_LENGTH = 28
 MAX_SET_LENGTH = 31
 _DIGEST_LENGTH = 16
 _MAX_LABEL_LENGTH = MAX_SET_LENGTH - len("r4::") - _DIGEST_LENGTH
-_SET_NAME = re.compile(r"^r[46]:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}\Z")
+_SET_NAME = re.compile(r"^[rs][46]:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}\Z")
 
 
 def owns_chain(name: str) -> bool:
@@ -46,12 +46,19 @@ def interface_chain(interface_id: str) -> str:
 
 def set_name(family: Family, label: str, members: Sequence[str]) -> str:
     """Name a set after its members, which must be canonical and sorted."""
-    return f"r{family.value}:{_plain(label)}:{_digest(family, members)}"
+    kind = "s" if members and "," in members[0] else "r"
+    start = f"{kind}{family.value}:{_plain(label)}:"
+    return start + _digest(start, members)
 
 
 def vouches_for(name: str, members: Sequence[str]) -> bool:
     """Tell whether one of our sets is named after these members, canonical and sorted."""
-    return name.endswith(_digest(set_family(name), members))
+    return name.endswith(_digest(name, members))
+
+
+def set_type(name: str) -> str:
+    """Return the type of one of our sets: of sources, or of sources and services."""
+    return "hash:net,port" if name.startswith("s") else "hash:net"
 
 
 def set_label(name: str) -> str:
@@ -64,8 +71,8 @@ def set_family(name: str) -> Family:
     return Family(int(name[1]))
 
 
-def _digest(family: Family, members: Sequence[str]) -> str:
-    text = "\n".join((str(family.value), set_type(members), *members))
+def _digest(name: str, members: Sequence[str]) -> str:
+    text = "\n".join((str(set_family(name).value), set_type(name), *members))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 

@@ -2,7 +2,7 @@
 
 Rules are sorted by protocol, and those of tcp and udp by destination port. Where services begin
 and end they cut the ports into stretches, each open to the same sources in all of it. A chain
-stands for a part of the ports: each of its ways takes a quarter of the stretches that are left,
+stands for a part of the ports: each of its ways takes a third of the stretches that are left,
 and the last few are looked at one by one. So the parts that a packet reaches late have few chains
 below them, and every packet pays about the same. Each way ends in a denial.
 
@@ -10,23 +10,23 @@ Sources that open the same thing share one set. Such a union costs members, so t
 and a form of the tree with fewer members and more look-ups for those whom it does not suffice.
 
 ICMP types and protocol numbers have no ranges in iptables, so they can only be walked. Where they
-are many one look-up of source and service together tells most of them.
+are many one look-up of source and service together stands for all but a few of them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 from msgspec import Struct
 
 from reyes.net import (
     PROTOCOL_NUMBERS,
     Everything,
+    Family,
     Icmp,
     Ports,
     Protocol,
     Service,
-    service_text,
 )
 from reyes.netfilter import names
 from reyes.netfilter.entries import service_ports, without_everywhere
@@ -40,10 +40,15 @@ from reyes.netfilter.iptables import (
     service_matches,
     way_comment,
 )
-from reyes.policy import Allow
-
-PLAIN_RULES = 16
-"""Up to so many rules are as cheap to walk one after the other, and easier to read."""
+from reyes.netfilter.rules import (
+    LOOKUPS,
+    MakeSet,
+    Source,
+    comment_for,
+    grouped,
+    members_of_all,
+    rule_for,
+)
 
 LEAF_SERVICES = 4
 """A chain looks at so many stretches of one port, or half as many longer ones, one by one."""
@@ -57,9 +62,6 @@ SHARE = 3
 SPARING_SHARE = 4
 """To spare members it is this part of all: what is open in the rest is looked up in each way."""
 
-LOOKUPS = 3
-"""So many sources of a service are looked up one by one, in a list or to spare members."""
-
 UNION_FACTOR = 32
 """The unions of one tree may hold so many times the members that its sources have."""
 
@@ -67,37 +69,6 @@ UNION_LEAST = 150_000
 """The unions of any tree may hold so many members: 4 MB of the kernel's memory, and 0.3 s.
 
 A set of sources and services never holds more: of a type with any code it has 256 a source."""
-
-MAX_COMMENT = 200
-
-
-class Source(Struct, frozen=True):
-    """Whom a part of a rule is open to, in one family; without `match` it is everybody."""
-
-    match: Match | None
-    members: tuple[str, ...]
-    text: str
-    allow: Allow
-
-
-Key = TypeVar("Key")
-MakeSet = Callable[[str, Iterable[str]], str]
-"""Make a set of this label and these members, and return its name."""
-
-
-def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> tuple[Rule, ...]:
-    """Write one rule a source, in the order of the groups' rules; many of one service unite."""
-    by_service = _grouped(sources, lambda source: source.allow.service)
-    rules: list[Rule] = []
-    for source in sources:
-        same = by_service[source.allow.service]
-        matches = {each.match for each in same}
-        if len(matches) <= LOOKUPS or None in matches:
-            rules.append(_rule((source,), source.allow.service))
-        elif source is same[0]:
-            union = SourceSet(make_set("union", _members(same)))
-            rules.append(_rule(same, source.allow.service, union))
-    return (*rules, denied)
 
 
 class _Stretch(Struct, frozen=True):
@@ -115,14 +86,21 @@ class TreeCompiler:
     """The decision tree of one interface; `number` keeps its chains apart from others'."""
 
     def __init__(
-        self, sources: Sequence[Source], number: int, denied: Rule, make_set: MakeSet
+        self,
+        family: Family,
+        sources: Sequence[Source],
+        number: int,
+        denied: Rule,
+        make_set: MakeSet,
     ) -> None:
+        self._family = family
         self._prefix = f"{names.CHAIN_PREFIX}{number}-"
         self._denied = denied
         self._make_set = make_set
         own = {source.match: len(source.members) for source in sources}
-        self._most = max(UNION_FACTOR * sum(own.values()), UNION_LEAST)
-        self._by_service = _grouped(sources, lambda source: source.allow.service)
+        self._own = sum(own.values())
+        self._most = max(UNION_FACTOR * self._own, UNION_LEAST)
+        self._by_service = grouped(sources, lambda source: source.allow.service)
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
     def chains(self, name: str) -> list[Chain]:
@@ -144,8 +122,9 @@ class TreeCompiler:
         self._sparing, self._room = sparing, self._most
         self._unions: dict[frozenset[Match | None], Match] = {}
         entered = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
-        branches = [*entered[:-1], *self._icmp_branches()]
-        led_on = {PROTOCOL_NUMBERS[protocol] for protocol, _ in (*entered, *branches)}
+        icmp = [service for service in self._by_service if isinstance(service, Icmp)]
+        led_on = {PROTOCOL_NUMBERS[protocol] for protocol, _ in entered}
+        led_on.update(PROTOCOL_NUMBERS[service.protocol] for service in icmp)
         before: list[Rule] = []
         apart: list[Service] = []
         for service, sources in self._by_service.items():
@@ -153,6 +132,7 @@ class TreeCompiler:
                 apart.append(service)
             elif isinstance(service, Everything | Protocol):
                 before += self._accept(sources, service)
+        branches = [*entered[:-1], *self._icmp_branches(icmp)]
         after, below = self._walk(apart, f"{self._prefix}protocols")
         ways = [_way(_whole(protocol), root.name) for protocol, (root, *_) in branches]
         below += [chain for _, chains in branches for chain in chains]
@@ -234,28 +214,28 @@ class TreeCompiler:
             if service.first <= part.first and part.last <= service.last
         ]
 
-    def _icmp_branches(self) -> Iterator[tuple[str, list[Chain]]]:
+    def _icmp_branches(self, services: Sequence[Icmp]) -> Iterator[tuple[str, list[Chain]]]:
         """Yield the chains of the one ICMP that the family has, if any service is of it."""
-        services = [service for service in self._by_service if isinstance(service, Icmp)]
         if not services:
             return
         protocol = services[0].protocol
         name = f"{self._prefix}{protocol}"
-        whole = [service for service in services if service.type == -1]
-        first = self._walked(whole)
+        first = self._walked(service for service in services if service.type == -1)
         ways, chains = self._walk([s for s in services if s.type != -1], f"{name}-types")
         yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains]
 
     def _walk(self, services: Sequence[Service], name: str) -> tuple[list[Rule], list[Chain]]:
-        """Write the rules of services that have no ranges: of many, few that are walked.
+        """Write the rules of services that have no ranges: a few one by one, many together.
 
-        What the look-up of source and service has no room for is walked behind one look-up of its
-        sources, in a chain of this name.
+        Many that have no room together are walked behind one look-up of their sources, in a chain
+        of this name.
         """
         if len(services) <= WALKED_SERVICES:
             return self._walked(services), []
-        told, left = self._told_together(services)
-        rules = [*told, *self._walked(s for s in left if s in self._for_all)]
+        together = self._with_room(services)
+        rules = self._told_together(together) if together else []
+        left = [service for service in services if service not in together]
+        rules += self._walked(service for service in left if service in self._for_all)
         shut = [service for service in left if service not in self._for_all]
         if len(shut) > WALKED_SERVICES:
             united = self._united([source for s in shut for source in self._by_service[s]])
@@ -267,31 +247,42 @@ class TreeCompiler:
     def _walked(self, services: Iterable[Service]) -> list[Rule]:
         return [rule for s in services for rule in self._accept(self._by_service[s], s)]
 
-    def _told_together(self, services: Sequence[Service]) -> tuple[list[Rule], list[Service]]:
-        """Write one rule for as many services as a set has room for; return the others, too."""
-        room = min(self._room, UNION_LEAST)
-        entries: list[str] = []
-        told: list[Source] = []
-        left: list[Service] = []
-        offers = [(s, service_ports(s), self._senders(s)) for s in services]
-        for service, ports, senders in sorted(offers, key=lambda o: len(o[1]) * len(o[2])):
-            if 0 < len(ports) * len(senders) <= room - len(entries):
-                entries += [f"{sender},{port}" for port in ports for sender in senders]
-                told += self._by_service[service]
-            else:
-                left.append(service)
-        if not told:
-            return [], left
+    def _with_room(self, services: Iterable[Service]) -> dict[Service, int]:
+        """Return the services that one set can tell, if that leaves few, each with its entries.
+
+        Room is held back for the unions of the sources of those that are left.
+        """
+        room = min(self._room - 2 * self._own, UNION_LEAST)
+        entries = {
+            service: len(service_ports(service, self._family))
+            * sum(len(source.members) for source in self._sources(service))
+            for service in services
+        }
+        found: dict[Service, int] = {}
+        for service in sorted(entries, key=entries.__getitem__):
+            if 0 < entries[service] <= room:
+                room -= entries[service]
+                found[service] = entries[service]
+        return found if len(entries) - len(found) <= WALKED_SERVICES else {}
+
+    def _told_together(self, services: Mapping[Service, int]) -> list[Rule]:
+        """Write the rule that looks up source and service at once."""
+        told = [source for service in services for source in self._sources(service)]
+        entries = {
+            f"{network},{port}"
+            for service in services
+            for network in without_everywhere(members_of_all(self._sources(service)))
+            for port in service_ports(service, self._family)
+        }
         self._room -= len(entries)
         match = SourceServiceSet(self._make_set("services", entries))
         origins = tuple(source.allow for source in told)
-        return [Rule((match,), Goto(names.ACCEPT), _comment(told), origins)], left
+        return [Rule((match,), Goto(names.ACCEPT), comment_for(told), origins)]
 
-    def _senders(self, service: Service) -> list[str]:
-        """Return the networks that a service is open to, as a set can hold them."""
+    def _sources(self, service: Service) -> Sequence[Source]:
+        """Return whom a service is open to: who is everybody needs no other beside."""
         sources = self._by_service[service]
-        everybody = [source for source in sources if source.match is None]
-        return sorted(without_everywhere(_members(everybody or sources)))
+        return [source for source in sources if source.match is None] or sources
 
     def _accept_all(
         self, services: Iterable[Ports], part: Ports, *, implied: bool = False
@@ -306,13 +297,13 @@ class TreeCompiler:
         """Write the rules that open a service to sources; `implied`: the chain stands for it."""
         everybody = tuple(source for source in sources if source.match is None)
         if everybody:
-            return [_rule(everybody, service, implied=implied)]
-        by_match = _grouped(sources, lambda source: source.match)
+            return [rule_for(everybody, service, implied=implied)]
+        by_match = grouped(sources, lambda source: source.match)
         if len(by_match) > (LOOKUPS if self._sparing and not implied else 1):
             united = self._united(sources)
             if united:
-                return [_rule(sources, service, united, implied=implied)]
-        return [_rule(same, service, implied=implied) for same in by_match.values()]
+                return [rule_for(sources, service, united, implied=implied)]
+        return [rule_for(same, service, implied=implied) for same in by_match.values()]
 
     def _united(self, sources: Sequence[Source]) -> Match | None:
         """Return the match for all these sources together, if there is room for their members.
@@ -322,7 +313,7 @@ class TreeCompiler:
         """
         key = frozenset(source.match for source in sources)
         if key not in self._unions:
-            members = _members(sources)
+            members = members_of_all(sources)
             if len(members) > self._room:
                 if not self._sparing:
                     raise _TooManyMembersError
@@ -337,17 +328,6 @@ class TreeCompiler:
 
 _LAST_PORT = 65535
 _PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
-
-
-def _grouped(sources: Iterable[Source], key: Callable[[Source], Key]) -> dict[Key, list[Source]]:
-    found: dict[Key, list[Source]] = {}
-    for source in sources:
-        found.setdefault(key(source), []).append(source)
-    return found
-
-
-def _members(sources: Iterable[Source]) -> set[str]:
-    return {member for source in sources for member in source.members}
 
 
 def _every_port(protocol: Literal["tcp", "udp"]) -> Ports:
@@ -368,40 +348,3 @@ def _whole(protocol: str) -> Protocol:
 
 def _way(service: Service, chain: str) -> Rule:
     return Rule(service_matches(service), Goto(chain), way_comment(chain), marked=False)
-
-
-def _rule(
-    sources: Sequence[Source],
-    service: Service,
-    united: Match | None = None,
-    *,
-    implied: bool = False,
-) -> Rule:
-    """Write the rule that opens a service to sources of one match, or to all of a union."""
-    source = united or sources[0].match
-    matches = (
-        *(() if implied else service_matches(service)),
-        *((source,) if source else ()),
-    )
-    origins = tuple(source.allow for source in sources)
-    return Rule(matches, Goto(names.ACCEPT), _comment(sources, service), origins)
-
-
-def _comment(sources: Sequence[Source], service: Service | None = None) -> str:
-    """Say which rules of which groups a rule stands for, as far as the space goes.
-
-    `service` is what a rule with several sources opens to all of them, if it is one.
-    """
-    common = f"{service_text(service)}: " if service and len(sources) > 1 else ""
-    text = common
-    for number, source in enumerate(sources):
-        own = "" if common else f": {service_text(source.allow.service)}"
-        more = f"{', ' if number else ''}{_rule_of(source)}{own} from {source.text}"
-        if number and len(text) + len(more) > MAX_COMMENT:
-            return f"{text} and {len(sources) - number} more"
-        text += more
-    return text
-
-
-def _rule_of(source: Source) -> str:
-    return f"{source.allow.group.id} rule {source.allow.rule}"

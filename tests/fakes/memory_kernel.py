@@ -136,6 +136,8 @@ class MemoryKernel:
                     self._add(self.sets[name], rest[0], " ".join(["", *rest[1:]]))
                 case "swap":
                     _require({name, rest[0]} <= self.sets.keys(), f"missing: {line}")
+                    one, other = self.sets[name], self.sets[rest[0]]
+                    _require(one.head.split()[0] == other.head.split()[0], f"types: {line}")
                     self.sets[name], self.sets[rest[0]] = self.sets[rest[0]], self.sets[name]
                 case "destroy":
                     _require(name in self.sets and not self._references(name), f"in use: {name}")
@@ -183,8 +185,12 @@ class MemoryKernel:
     def _add(self, one: _Set, member: str, flag: str) -> None:
         _require(member not in one.members, f"already added: {member}")
         _require(len(one.members) < one.capacity, "the set is full")
-        _require(not member.endswith("/0"), f"hash:net takes no {member}")
-        _require((":" in member) == ("inet6" in one.head), f"of another family: {member}")
+        network, comma, _ = member.partition(",")
+        _require(
+            bool(comma) == one.head.startswith("hash:net,port "), f"of another type: {member}"
+        )
+        _require(not network.endswith("/0"), f"hash:net takes no {member}")
+        _require((":" in network) == ("inet6" in one.head), f"of another family: {member}")
         one.members[member] = flag
 
     def _restore_line(self, table: _Table, line: str, family: Family) -> None:

@@ -18,11 +18,18 @@ SET = {
     Family.V4: r"r4:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}",
     Family.V6: r"r6:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}",
 }
+SERVICES = {family: entry.replace("r", "s", 1) for family, entry in SET.items()}
+SIZE = "hashsize [0-9]+ maxelem [0-9]+"
+ICMP = "[0-9]{1,3}/[0-9]{1,3}"
 SET_LINE = re.compile(
-    rf"create {SET[Family.V4]} hash:net family inet hashsize [0-9]+ maxelem [0-9]+"
-    rf"|create {SET[Family.V6]} hash:net family inet6 hashsize [0-9]+ maxelem [0-9]+"
+    rf"create {SET[Family.V4]} hash:net family inet {SIZE}"
+    rf"|create {SET[Family.V6]} hash:net family inet6 {SIZE}"
+    rf"|create {SERVICES[Family.V4]} hash:net,port family inet {SIZE}"
+    rf"|create {SERVICES[Family.V6]} hash:net,port family inet6 {SIZE}"
     rf"|add {SET[Family.V4]} {V4}"
     rf"|add {SET[Family.V6]} {V6}"
+    rf"|add {SERVICES[Family.V4]} {V4},(?:1:{ICMP}|[0-9]{{1,3}}:0)"
+    rf"|add {SERVICES[Family.V6]} {V6},58:{ICMP}"
 )
 CHAIN = r"reyes-[a-z0-9-]{1,22}"
 INTERFACE = r"[A-Za-z0-9_.@-]{1,14}[A-Za-z0-9_.@+-]?"
@@ -38,6 +45,7 @@ def table_line(family: Family) -> re.Pattern[str]:
             rf"-i {INTERFACE}",
             rf"-[sd] {network}",
             rf"-m set --match-set {SET[family]} src",
+            rf"-m set --match-set {SERVICES[family]} src,dst",
             r"-m conntrack --ctstate ESTABLISHED,RELATED(?: --ctdir REPLY)?",
             r"-m policy --dir in --pol ipsec",
             r"-m limit --limit 3/min --limit-burst 10",

@@ -245,6 +245,7 @@ class Target:
 
 CONTENT = TEXTS[0].partition(b'"content":')[2][:-1]
 MEMBERS = f"create {SET} hash:net family inet\nadd {SET} 10.2.16.0/28\nadd {SET} ::1.2.3.4\n"
+MEMBERS += f"add {SET} 10.2.0.1,icmp:echo-request\nadd {SET} 10.2.0.1,gre:0\n"
 TARGETS = {
     "configuration": Target(configuration, lambda: (CONTRACT.encode(), MINIMAL.encode())),
     "published": Target(published, lambda: TEXTS),

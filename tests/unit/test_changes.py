@@ -6,7 +6,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.plan import FilterTable, plan_commit
 from tests.commits import BOTH_RULES, FOREIGN, WANTED, WEB, dataplane, in_force, rule_of, spoil
 from tests.fakes.memory_kernel import MemoryKernel
-from tests.worlds import allow, tcp
+from tests.worlds import allow, icmp, tcp
 
 
 def told(wanted: Dataplane, kernel: MemoryKernel, mode: FilterTable = "shared") -> tuple[str, ...]:
@@ -107,3 +107,16 @@ def test_another_order_of_our_rules_is_told() -> None:
 def test_a_family_that_the_kernel_lacks_is_not_told_of() -> None:
     kernel = MemoryKernel([Family.V4])
     assert not [line for line in told(WANTED, kernel) if "IPv6" in line]
+
+
+def test_of_sources_with_services_each_source_is_told_once() -> None:
+    types = [allow(icmp(kind), "10.2.0.10", "10.2.0.11") for kind in range(30, 50)]
+    kernel = in_force(dataplane(*types))
+    more = told(
+        dataplane(*types, allow(icmp(50), "10.2.0.11"), allow(icmp(50), "10.2.0.12")), kernel
+    )
+    assert [line for line in more if "s4:" in line] == [
+        "- s4:services: 10.2.0.11 (5120 entries)",
+        "+ s4:services: 10.2.0.11 (5376 entries)",
+        "+ s4:services: 10.2.0.12 (256 entries)",
+    ]

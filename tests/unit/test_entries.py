@@ -3,12 +3,13 @@
 from unittest.mock import patch
 
 import pytest
+from msgspec.structs import replace
 
-from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service, protocol_number
+from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import entries
-from reyes.netfilter.entries import as_written, packet_port, service_ports, set_type
+from reyes.netfilter.entries import as_written, packet_port, service_ports
 from reyes.netfilter.ipset import create_text, ip_set
-from reyes.netfilter.names import vouches_for
+from reyes.netfilter.names import set_type, vouches_for
 
 
 @pytest.mark.parametrize(
@@ -23,17 +24,21 @@ from reyes.netfilter.names import vouches_for
     ],
 )
 def test_what_a_set_holds_of_a_service(service: Service, ports: list[str]) -> None:
-    assert list(service_ports(service)) == ports
+    assert list(service_ports(service, Family.V4)) == ports
 
 
 def test_any_code_is_each_code() -> None:
-    ports = service_ports(Icmp("icmp", 8, -1))
+    ports = service_ports(Icmp("icmp", 8, -1), Family.V4)
     assert set(ports) == {packet_port(1, (8, code)) for code in range(256)}
 
 
-@pytest.mark.parametrize("number", [1, 6, 17, 58, 59, 132, 136])
-def test_protocols_with_ports_and_no_next_header_are_not_told_by_a_set(number: int) -> None:
-    assert service_ports(Protocol(number)) == ()
+@pytest.mark.parametrize("number", [1, 6, 17, 58, 132, 136, 143, 255])
+def test_protocols_with_ports_and_without_a_name_are_not_told_by_a_set(number: int) -> None:
+    assert service_ports(Protocol(number), Family.V4) == ()
+
+
+def test_protocols_are_told_in_ipv4_alone() -> None:
+    assert service_ports(Protocol(47), Family.V6) == ()
 
 
 SHOWN = {
@@ -57,11 +62,10 @@ def test_what_ipset_shows_is_read_as_we_write_it(shown: str, written: str) -> No
     assert as_written(shown) == written
 
 
-def test_names_of_protocols_are_those_of_this_host() -> None:
-    protocol_number.cache_clear()
-    with patch("reyes.net.getprotobyname", {"ours": 99}.__getitem__):
-        assert as_written("10.0.0.1,ours:0") == "10.0.0.1,99:0"
-    protocol_number.cache_clear()
+def test_a_name_of_a_protocol_is_asked_for_until_it_is_known() -> None:
+    with patch("reyes.net.getprotobyname", side_effect=[OSError, 99]):
+        assert as_written("10.0.0.1,ours-alone:0") == "10.0.0.1,ours-alone:0"
+        assert as_written("10.0.0.1,ours-alone:0") == "10.0.0.1,99:0"
 
 
 def test_a_set_of_sources_and_services() -> None:
@@ -74,12 +78,12 @@ def test_a_set_of_sources_and_services() -> None:
     assert vouches_for(entry.name, entry.members)
 
 
-def test_the_type_of_a_set_is_seen_by_its_entries() -> None:
-    assert [set_type(own) for own in ((), ("10.0.0.1",), ("10.0.0.1,47:0",))] == [
-        "hash:net",
-        "hash:net",
-        "hash:net,port",
-    ]
+def test_the_name_of_a_set_tells_its_type_also_when_it_is_empty() -> None:
+    entry = ip_set(Family.V4, "services", ["10.0.0.1,47:0"])
+    assert (entry.name[:3], set_type(entry.name)) == ("s4:", "hash:net,port")
+    assert "hash:net,port " in create_text([replace(entry, members=())])
+    assert not vouches_for(entry.name, ())
+    assert set_type(ip_set(Family.V4, "services", ["10.0.0.1"]).name) == "hash:net"
 
 
 def test_no_two_names_of_icmp_mean_the_same() -> None:

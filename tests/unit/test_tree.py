@@ -8,12 +8,13 @@ from unittest.mock import patch
 import pytest
 from msgspec.structs import replace
 
-from reyes.net import Icmp, Ports, Protocol, Service
+from reyes.net import Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import names, tree
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.iptables import Chain, Goto, Rule, SourceServiceSet, SourceSet
-from reyes.netfilter.plan import in_force, plan_commit
-from reyes.netfilter.tree import Source, TreeCompiler
+from reyes.netfilter.plan import drifted_sets, in_force, plan_commit
+from reyes.netfilter.rules import Source
+from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, Peer
 from reyes.ruleset import SecurityGroup
 from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
@@ -122,7 +123,15 @@ def test_every_way_is_found_again_in_what_a_kernel_prints(services: list[Service
     )
 
 
-GRE, SCTP, UDPLITE = Protocol(number=47), Protocol(number=132), Protocol(number=136)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_thousand_rules_are_in_force_after_one_commit(shape: Shape) -> None:
+    dataplane, kernel = compile_policy(policy_with(rules_of(shape, 1000))), MemoryKernel()
+    kernel.execute(plan_commit(dataplane, kernel.read(), "shared"))
+    assert plan_commit(dataplane, kernel.read(), "shared").steps == ()
+    assert not drifted_sets(kernel.read_members())
+
+
+GRE, SCTP, UNNAMED = Protocol(number=47), Protocol(number=132), Protocol(number=200)
 ANYBODY = Allow(
     group=SecurityGroup(id="sg-00000001", name="web", vpc="vpc-0000000a", account="0" * 12),
     rule=1,
@@ -155,14 +164,33 @@ def test_a_whole_icmp_is_asked_for_before() -> None:
     assert not is_look_up(joint)
 
 
-def test_types_without_room_are_walked_behind_one_look_up_of_their_sources() -> None:
-    with patch.multiple(tree, UNION_LEAST=200 * 10 + 2 * 2560):
-        chains = compiled([*TYPES, (_icmp(200), 1), (_icmp(201), 2), (_icmp(202), 3)])
-    joint, way, denied = chains["reyes-0-icmp"].rules
-    assert len(joint.origins) == 202
+def test_what_has_no_room_is_walked_if_it_is_little() -> None:
+    own = 210 * 10
+    with patch.multiple(tree, UNION_FACTOR=0, UNION_LEAST=2 * own + 200 * 10 + 5 * 2560):
+        chains = compiled([*TYPES, (_icmp(200), 1)])
+    joint, *walked, denied = chains["reyes-0-icmp"].rules
+    assert len(joint.origins) == 200 + 5
+    assert len(walked) == 5
+    assert denied.target == Goto(names.DROP)
+
+
+def test_strangers_do_not_walk_types_that_have_no_room_together() -> None:
+    types: list[tuple[Service, int]] = [(_icmp(kind), kind) for kind in range(100)]
+    chains = compiled(types)
+    way, denied = chains["reyes-0-icmp"].rules
     assert (is_look_up(way), way.target) == (True, Goto("reyes-0-icmp-types"))
     assert denied.target == Goto(names.DROP)
-    assert len(chains["reyes-0-icmp-types"].rules) == 10 + 1
+    assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
+
+
+def test_protocols_of_ipv6_are_walked() -> None:
+    everybody = Source(None, ("::/0",), "::/0", ANYBODY)
+    services = [Protocol(number=number) for number in range(100, 120)]
+    sources = [replace(everybody, allow=replace(ANYBODY, service=s)) for s in services]
+    denied = Rule((), Goto(names.DROP), "denied")
+    (chain,) = TreeCompiler(Family.V6, sources, 0, denied, lambda *_: "").chains("first")
+    assert len(chain.rules) == 20 + 1
+    assert not any(isinstance(rule.matches[0], SourceServiceSet) for rule in chain.rules[:-1])
 
 
 def test_few_types_are_walked() -> None:
@@ -171,13 +199,13 @@ def test_few_types_are_walked() -> None:
     assert len(chains["reyes-0-icmp"].rules) == 8 + 1
 
 
-def test_many_protocols_are_one_look_up_but_those_with_ports() -> None:
-    numbers = [*range(100, 120), 132, 136]
+def test_many_protocols_are_one_look_up_but_those_with_ports_or_without_a_name() -> None:
+    numbers = [*range(100, 120), 132, 200]
     chains = compiled([(Protocol(number=number), number) for number in numbers])
-    *_, joint, sctp, udplite, denied = chains[names.INGRESS].rules
+    *_, joint, sctp, unnamed, denied = chains[names.INGRESS].rules
     assert [type(match) for match in joint.matches] == [SourceServiceSet]
     assert len(joint.origins) == 20
-    assert [rule.matches[0] for rule in (sctp, udplite)] == [SCTP, UDPLITE]
+    assert [rule.matches[0] for rule in (sctp, unnamed)] == [SCTP, UNNAMED]
     assert denied.target == Goto(names.DROP)
 
 
@@ -190,7 +218,8 @@ def test_a_set_of_services_holds_everybody_as_two_halves() -> None:
         made[label] = sorted(members)
         return label
 
-    TreeCompiler(sources, 0, Rule((), Goto(names.DROP), "denied"), make_set).chains("first")
+    denied = Rule((), Goto(names.DROP), "denied")
+    TreeCompiler(Family.V4, sources, 0, denied, make_set).chains("first")
     assert set(made) == {"services"}
     assert {entry.partition(",")[0] for entry in made["services"]} == {"0.0.0.0/1", "128.0.0.0/1"}
     assert len(made["services"]) == 2 * (9 * 256 + 200)
