@@ -79,8 +79,8 @@ MUTANTS = (
     Mutant(
         "established connections are known only behind the drop",
         COMPILER,
-        "(*rules, *first.rules)",
-        "(*rules[1:], *first.rules, _established_rule(host))",
+        "(*ingress, *first.rules)",
+        "(*ingress[1:], *first.rules, _established_rule(host))",
         (STATEFUL,),
     ),
     Mutant(
@@ -144,8 +144,8 @@ MUTANTS = (
     Mutant(
         "another interface's rules are the primary's",
         COMPILER,
-        'rules += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]',
-        "rules += []",
+        'ingress += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]',
+        "ingress += []",
     ),
     Mutant(
         "an address of two interfaces is not the first one's",
@@ -186,8 +186,8 @@ MUTANTS = (
     Mutant(
         "a union forgets a source",
         TREE,
-        "members = _members(sources)\n",
-        "members = _members(sources[1:])\n",
+        "members = members_of_all(sources)\n",
+        "members = members_of_all(sources[1:])\n",
     ),
     Mutant(
         "a type of ICMP is open when one of its codes is",
@@ -198,8 +198,8 @@ MUTANTS = (
     Mutant(
         "a set tells protocols whose packets have ports",
         ENTRIES,
-        "if number not in _NOT_TOLD",
-        "if number not in (6, 17)",
+        "and number not in _NOT_TOLD",
+        "and number not in (6, 17)",
         (PROOF,),
     ),
     Mutant(

@@ -236,7 +236,8 @@ def _body(packet: Packet, number: int, addresses: bytes) -> bytes:
         before = bytes(packet.icmp or (0, 0))
         after = struct.pack("!HH", unique, 0) + mark
     else:
-        return bytes(8) + mark
+        # What has ports has one that is not 0.
+        return struct.pack("!HHI", 0, 7, 0) + mark
     pseudo = b""
     if packet.protocol != ICMP:
         length = len(before) + 2 + len(after)
