@@ -58,7 +58,7 @@ def vouches_for(name: str, members: Sequence[str]) -> bool:
 
 def set_type(name: str) -> str:
     """Return the type of one of our sets: of sources, or of sources and services."""
-    return "hash:net,port" if name.startswith("s") else "hash:net"
+    return "hash:net,port" if name.startswith(("s4:", "s6:")) else "hash:net"
 
 
 def set_label(name: str) -> str:
