@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
+from reyes.netfilter.entries import EVERY_CODE
 from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import LiveKernel, LiveTable, comment_of
 from reyes.netfilter.plan import FilterTable, paired
@@ -60,12 +61,14 @@ def _member_changes(
 
 
 def _shown(members: Iterable[str]) -> Iterator[str]:
-    """Write a set's members for people: a source once, however many entries it has."""
-    services = Counter(member.partition(",")[0] for member in members)
-    yield from (
-        network if entries == 1 else f"{network} ({entries} entries)"
-        for network, entries in services.items()
-    )
+    """Write a set's members for people: a type of ICMP with all its codes is one line."""
+    by_type: dict[str, list[str]] = {}
+    for member in members:
+        network, comma, service = member.partition(",")
+        start = service.partition("/")[0]
+        by_type.setdefault(f"{network}{comma}{start}", []).append(member)
+    for start, same in by_type.items():
+        yield from [start] if len(same) == EVERY_CODE else same
 
 
 def _signed(before: Iterable[str], after: Iterable[str], prefix: str) -> Iterator[str]:

@@ -24,11 +24,15 @@ from reyes.net import (
 _HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("8000::/1", "::/1")}
 """What holds every address, where /0 is refused: in all sets."""
 
-_NOT_TOLD = frozenset({1, 6, 17, 58, 132, 136})
-"""Protocols of which ipset compares a port or type as well (ip_set_getport.c of the kernel)."""
+_NOT_TOLD = frozenset({0, 1, 6, 17, 58, 132, 136})
+"""Protocols of which ipset compares a port or type as well (ip_set_getport.c of the kernel), and
+0, which it does not take."""
 
 _LAST_NAMED = 142
-"""The last protocol that IANA has named in a row: before 7.13 ipset takes none without a name."""
+"""The last protocol that hosts have a name for: before 7.13 ipset takes none without."""
+
+EVERY_CODE = 256
+"""The codes of a type of ICMP: an entry each."""
 
 _ICMP, _ICMPV6 = PROTOCOL_NUMBERS["icmp"], PROTOCOL_NUMBERS["icmpv6"]
 
@@ -105,7 +109,7 @@ def service_ports(service: Service, family: Family) -> tuple[str, ...]:
     """
     match service:
         case Icmp(protocol, kind, code) if kind != -1:
-            codes = range(256) if code == -1 else (code,)
+            codes = range(EVERY_CODE) if code == -1 else (code,)
             return tuple(f"{PROTOCOL_NUMBERS[protocol]}:{kind}/{one}" for one in codes)
         case Protocol(number) if family is Family.V4 and number not in _NOT_TOLD:
             return (f"{number}:0",) if number <= _LAST_NAMED else ()

@@ -48,7 +48,7 @@ def repair_text(sets: Iterable[IPSet], existing: Container[str]) -> str:
     """
     text = ""
     for entry in sets:
-        spare = names.set_name(entry.family, "repair", (entry.name,))
+        spare = names.spare_name(entry.name)
         if spare in existing:
             text += f"destroy {spare}\n"
         text += _one(entry, spare) + f"swap {spare} {entry.name}\ndestroy {spare}\n"
@@ -63,6 +63,6 @@ def _head(entry: IPSet, name: str) -> str:
     family = "inet" if entry.family is Family.V4 else "inet6"
     size = max(64, 1 << (len(entry.members) // 4).bit_length())
     return (
-        f"create {name} {names.set_type(entry.name)} family {family}"
+        f"create {name} {names.set_type(name)} family {family}"
         f" hashsize {size} maxelem {entry.maximum}\n"
     )

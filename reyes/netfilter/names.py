@@ -51,6 +51,12 @@ def set_name(family: Family, label: str, members: Sequence[str]) -> str:
     return start + _digest(start, members)
 
 
+def spare_name(name: str) -> str:
+    """Name the stand-in for one of our sets while its members are put right."""
+    start = f"{name[:3]}repair:"
+    return start + _digest(start, (name,))
+
+
 def vouches_for(name: str, members: Sequence[str]) -> bool:
     """Tell whether one of our sets is named after these members, canonical and sorted."""
     return name.endswith(_digest(name, members))

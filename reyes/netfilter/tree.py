@@ -13,7 +13,7 @@ ICMP types and protocol numbers have no ranges in iptables, so they can only be 
 are many one look-up of source and service together stands for all but a few of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -101,6 +101,7 @@ class TreeCompiler:
         self._own = sum(own.values())
         self._most = max(UNION_FACTOR * self._own, UNION_LEAST)
         self._by_service = grouped(sources, lambda source: source.allow.service)
+        self._spread: dict[frozenset[Match | None], frozenset[str]] = {}
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
     def chains(self, name: str) -> list[Chain]:
@@ -247,31 +248,32 @@ class TreeCompiler:
     def _walked(self, services: Iterable[Service]) -> list[Rule]:
         return [rule for s in services for rule in self._accept(self._by_service[s], s)]
 
-    def _with_room(self, services: Iterable[Service]) -> dict[Service, int]:
-        """Return the services that one set can tell, if that leaves few, each with its entries.
+    def _with_room(self, services: Sequence[Service]) -> list[Service]:
+        """Return the services that one set is to tell: all but a few, or what everybody may do.
 
-        Room is held back for the unions of the sources of those that are left.
+        Room is held back for the two unions of what is left, of ICMP and of protocols.
         """
         room = min(self._room - 2 * self._own, UNION_LEAST)
         entries = {
-            service: len(service_ports(service, self._family))
-            * sum(len(source.members) for source in self._sources(service))
+            service: len(service_ports(service, self._family)) * len(self._networks(service))
             for service in services
         }
-        found: dict[Service, int] = {}
-        for service in sorted(entries, key=entries.__getitem__):
+        found: list[Service] = []
+        for service in sorted(services, key=entries.__getitem__):
             if 0 < entries[service] <= room:
                 room -= entries[service]
-                found[service] = entries[service]
-        return found if len(entries) - len(found) <= WALKED_SERVICES else {}
+                found.append(service)
+        if len(services) - len(found) <= WALKED_SERVICES:
+            return found
+        return [service for service in found if service in self._for_all]
 
-    def _told_together(self, services: Mapping[Service, int]) -> list[Rule]:
+    def _told_together(self, services: Iterable[Service]) -> list[Rule]:
         """Write the rule that looks up source and service at once."""
         told = [source for service in services for source in self._sources(service)]
         entries = {
             f"{network},{port}"
             for service in services
-            for network in without_everywhere(members_of_all(self._sources(service)))
+            for network in self._networks(service)
             for port in service_ports(service, self._family)
         }
         self._room -= len(entries)
@@ -283,6 +285,14 @@ class TreeCompiler:
         """Return whom a service is open to: who is everybody needs no other beside."""
         sources = self._by_service[service]
         return [source for source in sources if source.match is None] or sources
+
+    def _networks(self, service: Service) -> frozenset[str]:
+        """Return the networks that a service is open to, as a set takes them."""
+        sources = self._sources(service)
+        key = frozenset(source.match for source in sources)
+        if key not in self._spread:
+            self._spread[key] = frozenset(without_everywhere(members_of_all(sources)))
+        return self._spread[key]
 
     def _accept_all(
         self, services: Iterable[Ports], part: Ports, *, implied: bool = False

@@ -144,9 +144,9 @@ def _measure(target: _Target, probes: Iterable[Probe], least: dict[Probe, float]
 
 
 def _worst(costs: Mapping[Probe, float], base: Mapping[Probe, float]) -> PacketCost:
-    """Return the cost of the packet that costs most."""
-    found = [PacketCost(cost, cost - base[probe]) for probe, cost in costs.items()]
-    return max(found, key=lambda cost: cost.net)
+    """Return what the packet costs that costs most, whole and net: these may be two."""
+    net = max(cost - base[probe] for probe, cost in costs.items())
+    return PacketCost(max(costs.values()), net)
 
 
 def _packet_rows(which: Backend, curves: Curves) -> Iterator[Row]:

@@ -71,6 +71,15 @@ def test_a_repair_gives_a_set_in_use_its_members_back_and_leaves_nothing_behind(
     assert kernel.read_members() == {entry.name: entry.members}
 
 
+def test_a_set_of_services_is_repaired_by_one_of_its_type() -> None:
+    entry = ip_set(Family.V4, "services", ["10.2.0.10,47:0", "10.2.0.11,1:8/0"])
+    kernel = MemoryKernel()
+    kernel.ipset(create_text([entry]).replace("10.2.0.11", "10.66.6.6"))
+    kernel.ipset(repair_text([entry], ()))
+    assert kernel.read_members() == {entry.name: entry.members}
+    assert names.set_type(names.spare_name(entry.name)) == "hash:net,port"
+
+
 def test_the_stand_in_of_a_repair_is_ours_and_one_a_set() -> None:
     entries = [ip_set(Family.V4, "web", [f"10.0.0.{i}"]) for i in range(3)]
     lines = repair_text(entries, ()).splitlines()

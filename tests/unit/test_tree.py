@@ -183,6 +183,25 @@ def test_strangers_do_not_walk_types_that_have_no_room_together() -> None:
     assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
 
 
+def test_what_everybody_may_do_is_told_together_whatever_else_has_no_room() -> None:
+    everybody = Source(None, ("0.0.0.0/0",), "0.0.0.0/0", ANYBODY)
+    services = [Protocol(number=number) for number in (*range(90, 130), *range(200, 210))]
+    sources = [replace(everybody, allow=replace(ANYBODY, service=s)) for s in services]
+    denied = Rule((), Goto(names.DROP), "denied")
+    (chain,) = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "s4:x").chains("first")
+    joint, *walked, _ = chain.rules
+    assert (len(joint.origins), len(walked)) == (40, 10)
+
+
+def test_sources_of_several_rules_take_the_room_of_one() -> None:
+    types: list[tuple[Service, int]] = [
+        (_icmp(kind), number) for kind in range(30) for number in (1, 1)
+    ]
+    with patch.multiple(tree, UNION_FACTOR=0, UNION_LEAST=30 * 2560 + 2 * 20):
+        chains = compiled(types)
+    assert len(chains["reyes-0-icmp"].rules) == 1 + 1
+
+
 def test_protocols_of_ipv6_are_walked() -> None:
     everybody = Source(None, ("::/0",), "::/0", ANYBODY)
     services = [Protocol(number=number) for number in range(100, 120)]
