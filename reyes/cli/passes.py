@@ -145,7 +145,8 @@ class FollowerPass:
         (live,) = reading()
         if not self._options.force and follower.is_settled(answer, host, live):
             return None
-        as_left = not self._options.force and follower.is_as_left(host, live)
+        published = answer is not None and not self._options.force
+        as_left = published and follower.is_as_left(host, live)
         replaced = answer is not None and answer.blob != self._memory.last_good()
         if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()

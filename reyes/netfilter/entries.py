@@ -7,7 +7,6 @@ a protocol without ports is 0. It has no ranges, so any code is 256 entries.
 Protocols are written as numbers, which the host need not know: it is asked for each name.
 """
 
-import functools
 from collections.abc import Iterable, Iterator
 
 from reyes.net import (
@@ -24,12 +23,10 @@ from reyes.net import (
 _HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("8000::/1", "::/1")}
 """What holds every address, where /0 is refused: in all sets."""
 
-_NOT_TOLD = frozenset({0, 1, 6, 17, 58, 132, 136})
-"""Protocols of which ipset compares a port or type as well (ip_set_getport.c of the kernel), and
-0, which it does not take."""
-
-_LAST_NAMED = 142
-"""The last protocol that hosts have a name for: before 7.13 ipset takes none without."""
+_TOLD = frozenset(range(1, 143)) - {1, 6, 17, 58, 132, 136}
+"""Protocols that a set tells by their number alone. Of the six ipset compares a port or type, too
+(ip_set_getport.c of the kernel); above 142 hosts have no names, and before 7.13 ipset takes no
+number without one."""
 
 EVERY_CODE = 256
 """The codes of a type of ICMP: an entry each."""
@@ -100,7 +97,6 @@ def without_everywhere(networks: Iterable[str]) -> Iterator[str]:
         yield from _HALVES.get(network, (network,))
 
 
-@functools.cache
 def service_ports(service: Service, family: Family) -> tuple[str, ...]:
     """Return `protocol:port` for all that a service is in a set; nothing if a set cannot tell.
 
@@ -111,8 +107,8 @@ def service_ports(service: Service, family: Family) -> tuple[str, ...]:
         case Icmp(protocol, kind, code) if kind != -1:
             codes = range(EVERY_CODE) if code == -1 else (code,)
             return tuple(f"{PROTOCOL_NUMBERS[protocol]}:{kind}/{one}" for one in codes)
-        case Protocol(number) if family is Family.V4 and number not in _NOT_TOLD:
-            return (f"{number}:0",) if number <= _LAST_NAMED else ()
+        case Protocol(number) if family is Family.V4 and number in _TOLD:
+            return (f"{number}:0",)
         case _:
             return ()
 

@@ -234,7 +234,7 @@ class TreeCompiler:
         if len(services) <= WALKED_SERVICES:
             return self._walked(services), []
         together = self._with_room(services)
-        rules = self._told_together(together) if together else []
+        rules = self._told_together([service for service in services if service in together])
         left = [service for service in services if service not in together]
         rules += self._walked(service for service in left if service in self._for_all)
         shut = [service for service in left if service not in self._for_all]
@@ -248,7 +248,7 @@ class TreeCompiler:
     def _walked(self, services: Iterable[Service]) -> list[Rule]:
         return [rule for s in services for rule in self._accept(self._by_service[s], s)]
 
-    def _with_room(self, services: Sequence[Service]) -> list[Service]:
+    def _with_room(self, services: Sequence[Service]) -> frozenset[Service]:
         """Return the services that one set is to tell: all but a few, or what everybody may do.
 
         Room is held back for the two unions of what is left, of ICMP and of protocols.
@@ -263,18 +263,19 @@ class TreeCompiler:
             if 0 < entries[service] <= room:
                 room -= entries[service]
                 found.append(service)
-        if len(services) - len(found) <= WALKED_SERVICES:
-            return found
-        return [service for service in found if service in self._for_all]
+        few_left = len(services) - len(found) <= WALKED_SERVICES
+        return frozenset(found if few_left else self._for_all.intersection(found))
 
-    def _told_together(self, services: Iterable[Service]) -> list[Rule]:
-        """Write the rule that looks up source and service at once."""
+    def _told_together(self, services: Sequence[Service]) -> list[Rule]:
+        """Write the rule that looks up source and service at once, if it is to tell any."""
+        if not services:
+            return []
         told = [source for service in services for source in self._sources(service)]
         entries = {
             f"{network},{port}"
             for service in services
-            for network in self._networks(service)
             for port in service_ports(service, self._family)
+            for network in self._networks(service)
         }
         self._room -= len(entries)
         match = SourceServiceSet(self._make_set("services", entries))
