@@ -575,6 +575,17 @@ def test_good_rules_again_end_the_blame_of_others() -> None:
     assert says_nothing_new(machine)
 
 
+def test_a_blame_that_a_killed_pass_did_not_end_unsettles_a_host() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    machine.notebook.state = replace(machine.notebook.state, unhealthy="other rules")
+    assert not settled(machine)
+    machine.run()
+    assert settled(machine)
+    assert machine.notebook.state.unhealthy is None
+
+
 def test_a_host_that_remembers_nothing_is_not_as_it_was_left() -> None:
     machine = Machine()
     machine.run()

@@ -112,7 +112,7 @@ def test_text_with_a_second_meaning_is_refused(text: bytes, reason: str) -> None
         ("sg-0000000a", "sg-0000000A"),
         ("sg-0000000a", "sg-0000000a -j ACCEPT"),
         ('"groups":["sg-0000000a"', '"groups":["sg-0000000a\\n"'),
-        ("i-0000000b", "i-0000000b\\n"),
+        ('"instance":"i-0000000b"', '"instance":"i-0000000b\\n"'),
         ("eni-0000000a", "eni-"),
         ("vpc-0a1b2c3d", "vpc-0a1b2c3d\\nx"),
         ('"id":"eni-0000000e","vpc":"vpc-', '"id":"eni-0000000e","vpc":"vpn-'),
