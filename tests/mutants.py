@@ -41,7 +41,7 @@ class Mutant:
 POLICY, COMPILER = "reyes/policy.py", "reyes/netfilter/compiler.py"
 MATCHING, IPTABLES = "reyes/matching.py", "reyes/netfilter/iptables.py"
 IPSET, TREE = "reyes/netfilter/ipset.py", "reyes/netfilter/tree.py"
-ENTRIES = "reyes/netfilter/entries.py"
+ENTRIES, DIVISION = "reyes/netfilter/entries.py", "reyes/netfilter/division.py"
 
 MUTANTS = (
     Mutant(
@@ -161,27 +161,27 @@ MUTANTS = (
     ),
     Mutant(
         "the last port of a service is forgotten",
-        TREE,
+        DIVISION,
         "meeting = [s for s in (*meeting, *beginning[first]) if first <= s.last]",
         "meeting = [s for s in (*meeting, *beginning[first]) if first < s.last]",
     ),
     Mutant(
         "a service covers the ports behind its last",
-        TREE,
-        "if service.first <= part.first and part.last <= service.last",
-        "if service.first <= part.first",
+        DIVISION,
+        "if service.first <= ports.first and ports.last <= service.last",
+        "if service.first <= ports.first",
     ),
     Mutant(
         "a way takes the first ports of the next one",
         TREE,
-        "else _part(part, 0, one.last)",
-        "else _part(part, 0, one.last + 1)",
+        "part_of(way.ports, 0, way.ports.last)",
+        "part_of(way.ports, 0, way.ports.last + 1)",
     ),
     Mutant(
         "services of a part count as looked up when those of all of it were",
-        TREE,
-        "done = done.union(covering)",
-        "done = done.union(stretches[0].services)",
+        DIVISION,
+        "stretch.services - covering",
+        "stretch.services - stretches[0].services",
     ),
     Mutant(
         "a union forgets a source",

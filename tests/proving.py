@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from reyes.netfilter import compiler, rules, tree
+from reyes.netfilter import compiler, division, rules, tree
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Evaluator, Packet
 from reyes.netfilter.ipset import create_text
@@ -46,11 +46,10 @@ def compiled(world: World) -> Dataplane:
     with (
         patch.multiple(compiler, PLAIN_RULES=shape.plain_rules, LOOKUPS=shape.lookups),
         patch.multiple(rules, LOOKUPS=shape.lookups),
+        patch.multiple(division, LEAF_SERVICES=shape.leaf_services),
         patch.multiple(
             tree,
-            LEAF_SERVICES=shape.leaf_services,
             WALKED_SERVICES=shape.walked_services,
-            LOOKUPS=shape.lookups,
             UNION_FACTOR=shape.union_factor,
             UNION_LEAST=shape.union_least,
         ),

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
+from reyes.netfilter.division import LEAF_SERVICES
 from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES
-from reyes.netfilter.tree import LEAF_SERVICES, UNION_FACTOR, UNION_LEAST, WALKED_SERVICES
+from reyes.netfilter.tree import UNION_FACTOR, UNION_LEAST, WALKED_SERVICES
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -76,7 +77,7 @@ PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 136, 254, 255)
 
 @dataclass(frozen=True)
 class Shape:
-    """From how many rules on the compiler makes a tree, and of what kind: see `netfilter.tree`."""
+    """From how many rules on the compiler makes a tree, and of what kind (`tree`, `division`)."""
 
     plain_rules: int
     leaf_services: int

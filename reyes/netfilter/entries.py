@@ -7,7 +7,7 @@ a protocol without ports is 0. It has no ranges, so any code is 256 entries.
 Protocols are written as numbers, which the host need not know: it is asked for each name.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from reyes.net import (
     PROTOCOL_NUMBERS,
@@ -91,10 +91,14 @@ _ICMP_NAMES = {
 """Words of ipset for a type and a code (lib/icmp.c and lib/icmpv6.c of ipset)."""
 
 
-def without_everywhere(networks: Iterable[str]) -> Iterator[str]:
+def without_everywhere(networks: Iterable[str]) -> set[str]:
     """Split /0, which no set takes, in two."""
-    for network in networks:
-        yield from _HALVES.get(network, (network,))
+    found = set(networks)
+    for everywhere, halves in _HALVES.items():
+        if everywhere in found:
+            found.remove(everywhere)
+            found.update(halves)
+    return found
 
 
 def service_ports(service: Service, family: Family) -> tuple[str, ...]:

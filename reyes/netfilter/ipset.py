@@ -29,7 +29,7 @@ def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
     """Make the set of these entries, in any order, where /0 may be among the networks."""
     ordered = tuple(members)
     if not in_order(ordered) or str(family.everywhere) in ordered:
-        ordered = tuple(sorted(set(without_everywhere(ordered))))
+        ordered = tuple(sorted(without_everywhere(ordered)))
     return IPSet(names.set_name(family, label, ordered), family, ordered)
 
 

@@ -18,7 +18,7 @@ PLAIN_RULES = 16
 """Up to so many rules are as cheap to walk one after the other, and easier to read."""
 
 LOOKUPS = 3
-"""So many sources of a service are looked up one by one, in a list or to spare members."""
+"""So many sources of a service are looked up one by one in a list."""
 
 MAX_COMMENT = 200
 
@@ -32,6 +32,7 @@ class Source(Struct, frozen=True):
     allow: Allow
 
 
+Item = TypeVar("Item")
 Key = TypeVar("Key")
 MakeSet = Callable[[str, Iterable[str]], str]
 """Make a set of this label and these members, and return its name."""
@@ -89,11 +90,11 @@ def _rule_of(source: Source) -> str:
     return f"{source.allow.group.id} rule {source.allow.rule}"
 
 
-def grouped(sources: Iterable[Source], key: Callable[[Source], Key]) -> dict[Key, list[Source]]:
-    """Return sources by what a function says of them, in their order."""
-    found: dict[Key, list[Source]] = {}
-    for source in sources:
-        found.setdefault(key(source), []).append(source)
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return sources, or services, by what a function says of them, in their order."""
+    found: dict[Key, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
     return found
 
 

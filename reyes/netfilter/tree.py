@@ -1,23 +1,16 @@
 """Many rules as a decision tree, so that no packet has to walk them all.
 
-Rules are sorted by protocol, and those of tcp and udp by destination port. Where services begin
-and end they cut the ports into stretches, each open to the same sources in all of it. A chain
-stands for a part of the ports: each of its ways takes a third of the stretches that are left,
-and the last few are looked at one by one. So the parts that a packet reaches late have few chains
-below them, and every packet pays about the same. Each way ends in a denial.
+Rules are sorted by protocol, and those of tcp and udp by destination port, as `division` says: a
+chain stands for a part of the ports. Each way ends in a denial.
 
-Sources that open the same thing share one set. Such a union costs members, so there is a budget,
-and a form of the tree with fewer members and more look-ups for those whom it does not suffice.
+Sources that open the same thing share one set. Such a union costs members, so there is a budget;
+where it does not suffice for one look-up of a packet's source, several on its way take fewer.
 
 ICMP types and protocol numbers have no ranges in iptables, so they can only be walked. Where they
 are many one look-up of source and service together stands for all but a few of them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
-from typing import Literal
-
-from msgspec import Struct
 
 from reyes.net import (
     PROTOCOL_NUMBERS,
@@ -29,6 +22,7 @@ from reyes.net import (
     Service,
 )
 from reyes.netfilter import names
+from reyes.netfilter.division import Part, cut, divide, every_port, part_of
 from reyes.netfilter.entries import service_ports, without_everywhere
 from reyes.netfilter.iptables import (
     Chain,
@@ -41,7 +35,6 @@ from reyes.netfilter.iptables import (
     way_comment,
 )
 from reyes.netfilter.rules import (
-    LOOKUPS,
     MakeSet,
     Source,
     comment_for,
@@ -50,36 +43,19 @@ from reyes.netfilter.rules import (
     rule_for,
 )
 
-LEAF_SERVICES = 4
-"""A chain looks at so many stretches of one port, or half as many longer ones, one by one."""
-
 WALKED_SERVICES = 8
 """So many ICMP types or protocols are looked at one by one."""
 
-SHARE = 3
-"""A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all."""
+MOST_LOOKUPS = 6
+"""So often at most the sources of ports are asked for on the way of one packet."""
 
-SPARING_SHARE = 4
-"""To spare members it is this part of all: what is open in the rest is looked up in each way."""
-
-UNION_FACTOR = 32
+UNION_FACTOR = 48
 """The unions of one tree may hold so many times the members that its sources have."""
 
 UNION_LEAST = 150_000
 """The unions of any tree may hold so many members: 4 MB of the kernel's memory, and 0.3 s.
 
 A set of sources and services never holds more: of a type with any code it has 256 a source."""
-
-
-class _Stretch(Struct, frozen=True):
-    """Neighbouring ports that are open to the sources of the same services."""
-
-    ports: Ports
-    services: frozenset[Ports]
-
-
-class _TooManyMembersError(Exception):
-    """The unions would hold more members than they may."""
 
 
 class TreeCompiler:
@@ -99,33 +75,24 @@ class TreeCompiler:
         self._make_set = make_set
         own = {source.match: len(source.members) for source in sources}
         self._own = sum(own.values())
-        self._most = max(UNION_FACTOR * self._own, UNION_LEAST)
+        self._room = max(UNION_FACTOR * self._own, UNION_LEAST)
         self._by_service = grouped(sources, lambda source: source.allow.service)
+        self._unions: dict[frozenset[Match | None], Match] = {}
         self._spread: dict[frozenset[Match | None], frozenset[str]] = {}
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
     def chains(self, name: str) -> list[Chain]:
-        """Return the chains of the tree, the one of `name` first: with few look-ups if it can be.
+        """Return the chains of the tree, the one of `name` first.
 
-        Where the unions for that would hold too many members these are spared instead.
+        Those of tcp or of udp, whichever has more, begin there. Whole protocols come first where a
+        way leads on for the same packets, else last: no packet should meet a rule for nothing.
         """
-        try:
-            return self._tree(name, sparing=False)
-        except _TooManyMembersError:
-            return self._tree(name, sparing=True)
-
-    def _tree(self, name: str, *, sparing: bool) -> list[Chain]:
-        """Write all chains; those of tcp or of udp, whichever has more, begin in the first.
-
-        Whole protocols come first where a way leads on for the same packets, else last: no packet
-        should meet a rule for nothing.
-        """
-        self._sparing, self._room = sparing, self._most
-        self._unions: dict[frozenset[Match | None], Match] = {}
-        entered = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
         icmp = [service for service in self._by_service if isinstance(service, Icmp)]
-        led_on = {PROTOCOL_NUMBERS[protocol] for protocol, _ in entered}
-        led_on.update(PROTOCOL_NUMBERS[service.protocol] for service in icmp)
+        led_on = {
+            PROTOCOL_NUMBERS[service.protocol]
+            for service in self._by_service
+            if isinstance(service, Icmp | Ports)
+        }
         before: list[Rule] = []
         apart: list[Service] = []
         for service, sources in self._by_service.items():
@@ -133,6 +100,7 @@ class TreeCompiler:
                 apart.append(service)
             elif isinstance(service, Everything | Protocol):
                 before += self._accept(sources, service)
+        entered = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
         branches = [*entered[:-1], *self._icmp_branches(icmp)]
         after, below = self._walk(apart, f"{self._prefix}protocols")
         ways = [_way(_whole(protocol), root.name) for protocol, (root, *_) in branches]
@@ -144,76 +112,46 @@ class TreeCompiler:
                 ways.append(Rule((_whole(protocol),), self._denied.target, self._denied.comment))
         return [Chain(name, (*before, *ways, *after, self._denied)), *below]
 
-    def _port_branches(self) -> Iterator[tuple[str, list[Chain]]]:
-        for protocol in _PORT_PROTOCOLS:
-            services = [
-                s for s in self._by_service if isinstance(s, Ports) and s.protocol == protocol
-            ]
-            if services:
-                ports, stretches = _every_port(protocol), self._stretches(services)
-                yield protocol, list(self._port_chains(ports, stretches, frozenset()))
+    def _port_branches(self) -> list[tuple[str, list[Chain]]]:
+        """Return the chains of tcp and of udp: they take as few look-ups as there is room for."""
+        by_protocol = grouped(
+            [service for service in self._by_service if isinstance(service, Ports)],
+            lambda service: service.protocol,
+        )
+        stretches = [cut(own, self._for_all) for _, own in sorted(by_protocol.items())]
+        parts: list[Part] = []
+        for lookups in range(1, MOST_LOOKUPS + 1):
+            parts = [divide(own, lookups) for own in stretches]
+            if self._have_room(parts):
+                break
+        return [(part.ports.protocol, list(self._port_chains(part))) for part in parts]
 
-    def _stretches(self, services: Sequence[Ports]) -> list[_Stretch]:
-        """Cut the ports where services begin and end; who is everybody needs no other beside."""
-        beginning: dict[int, list[Ports]] = {}
-        for service in services:
-            beginning.setdefault(service.first, []).append(service)
-            beginning.setdefault(service.last + 1, [])
-        found: list[_Stretch] = []
-        meeting: list[Ports] = []
-        for first, after in pairwise(sorted(beginning)):
-            meeting = [s for s in (*meeting, *beginning[first]) if first <= s.last]
-            opened = frozenset(s for s in meeting if s in self._for_all) or frozenset(meeting)
-            if not opened:
-                continue
-            joined = bool(found) and (found[-1].ports.last + 1, found[-1].services) == (
-                first,
-                opened,
-            )
-            begin = found.pop().ports.first if joined else first
-            found.append(_Stretch(_part(services[0], begin, after - 1), opened))
-        return found
+    def _have_room(self, parts: Iterable[Part]) -> bool:
+        """Tell whether the unions of these parts leave room for those of ICMP and of protocols."""
+        room, asked = self._room - 2 * self._own, set[frozenset[Match | None]]()
+        for services in (services for part in parts for services in part.asked_together()):
+            sources = [source for service in services for source in self._by_service[service]]
+            key = frozenset(source.match for source in sources)
+            if len(key) > 1 and None not in key and key not in asked:
+                asked.add(key)
+                room -= len(members_of_all(sources))
+                if room < 0:
+                    return False
+        return True
 
-    def _port_chains(
-        self, part: Ports, stretches: Sequence[_Stretch], done: frozenset[Ports]
-    ) -> Iterator[Chain]:
-        """Yield the chains for a part of the ports; only its packets arrive there.
-
-        The sources of `done` have been looked up.
-        """
-        rules: list[Rule] = []
-        if self._sparing and len(stretches) > 1:
-            covering = self._covering(part, stretches, done)
-            rules += self._accept_all(covering, part, implied=part != _every_port(part.protocol))
-            done = done.union(covering)
-            stretches = [stretch for stretch in stretches if stretch.services - done]
-        below: list[Chain] = []
-        first, whole = part.first, len(stretches)
-        while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_SERVICES:
-            part_of = whole // SPARING_SHARE if self._sparing else len(stretches) // SHARE
-            share = max(1, LEAF_SERVICES // 2, part_of)
-            taken, stretches = stretches[:share], stretches[share:]
-            one = _part(part, first, taken[-1].ports.last)
-            # One border is enough; iptables prints nothing for 0:65535, by which nobody is known.
-            asked = one if one.last == _LAST_PORT else _part(part, 0, one.last)
-            rules.append(_way(asked, self._port_chain_name(one)))
-            below += self._port_chains(one, taken, done)
-            first = one.last + 1
-        for stretch in stretches:
-            rules += self._accept_all(stretch.services - done, stretch.ports)
-        yield Chain(self._port_chain_name(part), (*rules, self._denied))
-        yield from below
-
-    def _covering(
-        self, part: Ports, stretches: Sequence[_Stretch], done: frozenset[Ports]
-    ) -> list[Ports]:
-        """Return the services that are open in all of a part, but those of `done`."""
-        shut = (s.services for s in stretches if self._for_all.isdisjoint(s.services))
-        return [
-            service
-            for service in next(shut, stretches[0].services) - done
-            if service.first <= part.first and part.last <= service.last
-        ]
+    def _port_chains(self, part: Part) -> Iterator[Chain]:
+        """Yield the chains for a part of the ports; only its packets arrive there."""
+        implied = part.ports != every_port(part.ports.protocol)
+        rules = self._accept_all(part.covering, part.ports, implied=implied)
+        for way in part.ways:
+            # Its first port tells nothing: what is below has gone other ways.
+            asked = part_of(way.ports, 0, way.ports.last)
+            rules.append(_way(asked, self._port_chain_name(way.ports)))
+        for stretch in part.stretches:
+            rules += self._accept_all(stretch.services, stretch.ports)
+        yield Chain(self._port_chain_name(part.ports), (*rules, self._denied))
+        for way in part.ways:
+            yield from self._port_chains(way)
 
     def _icmp_branches(self, services: Sequence[Icmp]) -> Iterator[tuple[str, list[Chain]]]:
         """Yield the chains of the one ICMP that the family has, if any service is of it."""
@@ -310,24 +248,18 @@ class TreeCompiler:
         if everybody:
             return [rule_for(everybody, service, implied=implied)]
         by_match = grouped(sources, lambda source: source.match)
-        if len(by_match) > (LOOKUPS if self._sparing and not implied else 1):
+        if len(by_match) > 1:
             united = self._united(sources)
             if united:
                 return [rule_for(sources, service, united, implied=implied)]
         return [rule_for(same, service, implied=implied) for same in by_match.values()]
 
     def _united(self, sources: Sequence[Source]) -> Match | None:
-        """Return the match for all these sources together, if there is room for their members.
-
-        Raises:
-            _TooManyMembersError: there is none, and members have not been spared.
-        """
+        """Return the match for all these sources together, if there is room for their members."""
         key = frozenset(source.match for source in sources)
         if key not in self._unions:
             members = members_of_all(sources)
             if len(members) > self._room:
-                if not self._sparing:
-                    raise _TooManyMembersError
                 return None
             self._room -= len(members)
             self._unions[key] = SourceSet(self._make_set("union", members))
@@ -335,22 +267,6 @@ class TreeCompiler:
 
     def _port_chain_name(self, part: Ports) -> str:
         return f"{self._prefix}{part.protocol}-{part.first}-{part.last}"
-
-
-_LAST_PORT = 65535
-_PORT_PROTOCOLS: tuple[Literal["tcp", "udp"], ...] = ("tcp", "udp")
-
-
-def _every_port(protocol: Literal["tcp", "udp"]) -> Ports:
-    return Ports(protocol=protocol, first=0, last=_LAST_PORT)
-
-
-def _part(ports: Ports, first: int, last: int) -> Ports:
-    return Ports(protocol=ports.protocol, first=first, last=last)
-
-
-def _weight(stretch: _Stretch) -> int:
-    return 1 if stretch.ports.first == stretch.ports.last else 2
 
 
 def _whole(protocol: str) -> Protocol:

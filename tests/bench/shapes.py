@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 from reyes.net import Everything, Icmp, Ports, Protocol, Service
 from reyes.policy import HostPolicy
@@ -20,8 +20,10 @@ from reyes.ruleset import (
 from tests.bench.generator import ACCOUNT, BUSY_HOST, HOME
 from tests.bench.hosts import policy_of
 
-Shape = Literal["single ports", "overlapping ranges", "one port", "mixed protocols"]
-SHAPES: tuple[Shape, ...] = ("single ports", "overlapping ranges", "one port", "mixed protocols")
+Shape = Literal[
+    "single ports", "overlapping ranges", "ranges of their own", "one port", "mixed protocols"
+]
+SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 ADDRESS = "10.250.0.5"
 _MEMBERS = 10
@@ -49,6 +51,7 @@ def rules_of(shape: Shape, count: int) -> list[tuple[Service, int]]:
     makers = {
         "single ports": _single_ports,
         "overlapping ranges": _overlapping_ranges,
+        "ranges of their own": _own_ranges,
         "one port": _one_port,
         "mixed protocols": _mixed,
     }
@@ -60,7 +63,7 @@ def probes_of(shape: Shape, count: int) -> tuple[Probe, ...]:
     match shape:
         case "single ports":
             return (Probe(6, 1024, 1023 + count), Probe(6, 60_000, 65_000))
-        case "overlapping ranges":
+        case "overlapping ranges" | "ranges of their own":
             busiest = _busiest_port(rules_of(shape, count))
             return (Probe(6, busiest, busiest), Probe(6, 1, 65_535))
         case "one port":
@@ -123,14 +126,19 @@ def _group(number: int) -> SecurityGroup:
     )
 
 
-def _interface(number: int) -> Interface:
-    """Give a group's members to one interface; nobody sends from their addresses."""
+def members_of(number: int) -> tuple[str, ...]:
+    """Return the addresses of a group's members."""
     first = number * _MEMBERS
     own = (f"10.10.{n // 256}.{n % 256}" for n in range(first, first + _MEMBERS))
+    return tuple(sorted(own))
+
+
+def _interface(number: int) -> Interface:
+    """Give a group's members to one interface."""
     return Interface(
         id=f"eni-{number:08x}",
         vpc=_PEERS,
-        addresses=tuple(sorted(own)),
+        addresses=members_of(number),
         groups=(f"sg-{number:08x}",),
     )
 
@@ -141,16 +149,26 @@ def _single_ports() -> Iterator[tuple[Service, int]]:
 
 
 def _overlapping_ranges() -> Iterator[tuple[Service, int]]:
-    """Two groups for each of 500 ranges of ten ports to a third of all."""
+    """Two groups for each of 500 ranges."""
+    for number, service in enumerate(_ranges()):
+        yield service, number % _FEW_GROUPS
+        yield service, (number + 1) % _FEW_GROUPS
+
+
+def _own_ranges() -> Iterator[tuple[Service, int]]:
+    for number, service in enumerate(_ranges()):
+        yield service, number
+
+
+def _ranges() -> Iterator[Service]:
+    """Yield different ranges of ten ports to a third of all, for ever."""
     random, seen = Random(1), set[Service]()
     while True:
         first = random.randrange(1, 65_000)
-        last = min(65_535, first + int(10 * 2000 ** random.random()))
-        service = _tcp(first, last)
+        service = _tcp(first, min(65_535, first + int(10 * 2000 ** random.random())))
         if service not in seen:
             seen.add(service)
-            yield service, len(seen) % _FEW_GROUPS
-            yield service, (len(seen) + 1) % _FEW_GROUPS
+            yield service
 
 
 def _one_port() -> Iterator[tuple[Service, int]]:

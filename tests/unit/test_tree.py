@@ -1,8 +1,8 @@
 """The form of the tree: the chains and look-ups on a packet's way, which are what it costs."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from ipaddress import ip_address
+from itertools import pairwise, product
 from unittest.mock import patch
 
 import pytest
@@ -11,13 +11,14 @@ from msgspec.structs import replace
 from reyes.net import Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import names, tree
 from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.evaluate import Evaluator, Packet
 from reyes.netfilter.iptables import Chain, Goto, Rule, SourceServiceSet, SourceSet
 from reyes.netfilter.plan import drifted_sets, in_force, plan_commit
 from reyes.netfilter.rules import Source
-from reyes.netfilter.tree import TreeCompiler
+from reyes.netfilter.tree import MOST_LOOKUPS, TreeCompiler
 from reyes.policy import Allow, Peer
 from reyes.ruleset import SecurityGroup
-from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
+from tests.bench.shapes import ADDRESS, SHAPES, Shape, members_of, policy_with, rules_of
 from tests.fakes.memory_kernel import MemoryKernel
 
 NFT_CHAINS = 16
@@ -47,16 +48,6 @@ def is_look_up(rule: Rule) -> bool:
     return any(isinstance(match, SourceSet) for match in rule.matches)
 
 
-def look_ups_of_all(chain: Chain) -> int:
-    """How many sets are asked about every packet of a chain."""
-    return sum(is_look_up(rule) and len(rule.matches) == 1 for rule in chain.rules)
-
-
-def ports_looked_up(chain: Chain) -> list[Ports]:
-    rules = filter(is_look_up, chain.rules)
-    return [match for rule in rules for match in rule.matches if isinstance(match, Ports)]
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_thousand_rules_are_few_chains_deep(shape: Shape) -> None:
     chains = compiled(rules_of(shape, 1000))
@@ -70,12 +61,35 @@ def test_a_rule_with_an_id_vouches_for_all_ways(shape: Shape) -> None:
     assert all(chain.rules[-1].marked for chain in chains.values())
 
 
+def look_ups(rules: Iterable[Rule]) -> int:
+    """How many sets at most are asked about one packet that meets these rules, and no others."""
+    asked = [rule for rule in rules if is_look_up(rule)]
+    ports = [match for rule in asked for match in rule.matches if isinstance(match, Ports)]
+    of_all = sum(len(rule.matches) == 1 for rule in asked)
+    meeting = (sum(p.first <= port.first <= p.last for p in ports) for port in ports)
+    return of_all + max(meeting, default=0)
+
+
+def met_on(way: tuple[str, ...], chains: dict[str, Chain]) -> Iterator[Rule]:
+    """The rules that a packet meets and that do not lead it on."""
+    for name, following in pairwise(way):
+        for rule in chains[name].rules:
+            if rule.target == Goto(following):
+                break
+            yield rule
+
+
+def most_look_ups(rules: list[tuple[Service, int]]) -> int:
+    chains = compiled(rules)
+    return max(look_ups(met_on(way, chains)) for way in ways(chains, names.INPUT))
+
+
 def test_overlapping_ranges_take_one_look_up() -> None:
-    chains = compiled(rules_of("overlapping ranges", 1000))
-    assert not any(map(look_ups_of_all, chains.values()))
-    for chain in chains.values():
-        ports = ports_looked_up(chain)
-        assert all(one.last < other.first for one, other in pairwise(ports))
+    assert most_look_ups(rules_of("overlapping ranges", 1000)) == 1
+
+
+def test_ranges_of_a_group_each_take_two() -> None:
+    assert most_look_ups(rules_of("ranges of their own", 1000)) == 2
 
 
 def test_members_are_spared_where_they_are_too_many() -> None:
@@ -96,17 +110,27 @@ NESTED = {
 
 @pytest.mark.parametrize("services", NESTED.values(), ids=NESTED)
 def test_members_are_spared_without_many_look_ups(services: list[Service]) -> None:
-    chains = compiled([(service, number) for number, service in enumerate(services)])
-    for way in ways(chains, names.INPUT):
-        rules = [rule for name in way for rule in chains[name].rules]
-        of_all = sum(is_look_up(rule) and len(rule.matches) == 1 for rule in rules)
-        of_ports = Counter(
-            match
-            for rule in filter(is_look_up, rules)
-            for match in rule.matches
-            if isinstance(match, Ports)
+    rules = [(service, number) for number, service in enumerate(services)]
+    assert 1 < most_look_ups(rules) <= MOST_LOOKUPS
+
+
+@pytest.mark.parametrize("factor", [0, 3, 4, 5, 7])
+def test_a_tree_means_the_same_with_any_number_of_look_ups(factor: int) -> None:
+    rules = list(enumerate(service for service, _ in rules_of("ranges of their own", 60)))
+    with patch.multiple(tree, UNION_FACTOR=factor, UNION_LEAST=0):
+        evaluator = Evaluator(compile_policy(policy_with([(s, n) for n, s in rules])))
+    borders = {port for _, s in rules if isinstance(s, Ports) for port in (s.first, s.last + 1)}
+    for port, (number, _) in product((1, *borders, *(p - 1 for p in borders)), rules):
+        packet = Packet(
+            source=ip_address(members_of(number)[0]),
+            destination=ip_address(ADDRESS),
+            protocol=6,
+            port=port,
         )
-        assert of_all + max(of_ports.values(), default=0) <= 8
+        service = rules[number][1]
+        assert isinstance(service, Ports)
+        opened = service.first <= port <= service.last
+        assert evaluator.walk(packet).decision == ("accepted" if opened else "denied")
 
 
 TO_THE_LAST_PORT = [_tcp(1024 + 3 * n, 65_535) for n in range(996)]
