@@ -186,8 +186,8 @@ MUTANTS = (
     Mutant(
         "a union forgets a source",
         TREE,
-        "members = members_of_all(sources)\n",
-        "members = members_of_all(sources[1:])\n",
+        '"union", members_of_all(sources)',
+        '"union", members_of_all(sources[1:])',
     ),
     Mutant(
         "a type of ICMP is open when one of its codes is",

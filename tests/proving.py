@@ -50,8 +50,8 @@ def compiled(world: World) -> Dataplane:
         patch.multiple(
             tree,
             WALKED_SERVICES=shape.walked_services,
-            UNION_FACTOR=shape.union_factor,
-            UNION_LEAST=shape.union_least,
+            SERVICE_ENTRIES=shape.service_entries,
+            divide=lambda stretches, n: division.divide(stretches, max(n, shape.port_lookups)),
         ),
     ):
         return compiler.compile_policy(resolve(verified(world.content), world.host))

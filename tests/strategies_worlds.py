@@ -18,7 +18,7 @@ from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
 from reyes.netfilter.division import LEAF_SERVICES
 from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES
-from reyes.netfilter.tree import UNION_FACTOR, UNION_LEAST, WALKED_SERVICES
+from reyes.netfilter.tree import MOST_LOOKUPS, SERVICE_ENTRIES, WALKED_SERVICES
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -77,22 +77,25 @@ PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 136, 254, 255)
 
 @dataclass(frozen=True)
 class Shape:
-    """From how many rules on the compiler makes a tree, and of what kind (`tree`, `division`)."""
+    """From how many rules on the compiler makes a tree, and of what kind (`tree`, `division`).
+
+    `port_lookups` are the least look-ups on the way to a port.
+    """
 
     plain_rules: int
     leaf_services: int
     walked_services: int
     lookups: int
-    union_factor: int
-    union_least: int
+    port_lookups: int
+    service_entries: int
 
 
 SHAPES = (
-    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, UNION_FACTOR, UNION_LEAST),
-    Shape(0, 1, WALKED_SERVICES, 1, UNION_FACTOR, UNION_LEAST),
-    Shape(0, 1, 0, 1, 100, 3000),
-    Shape(0, 1, 0, 1, 1, 0),
-    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 0, 0),
+    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 1, SERVICE_ENTRIES),
+    Shape(0, 1, WALKED_SERVICES, 1, 1, SERVICE_ENTRIES),
+    Shape(0, 1, 0, 1, 2, 3000),
+    Shape(0, 1, 0, 1, MOST_LOOKUPS, 0),
+    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 3, 0),
 )
 """The one in use, and some that make trees of few rules as deep as those of many."""
 

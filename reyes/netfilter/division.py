@@ -5,14 +5,13 @@ all of it. A part of the ports has ways to smaller parts, each of which takes a 
 stretches that are left, and the last few stretches are its own. So the parts that a packet reaches
 late have few below them, and every packet pays about the same.
 
-Sources are looked up in a packet's own stretch. To open it to many ranges at once takes sets with
-many members in common; where these are too many, some ranges are asked for on the way, in parts
-that lie in them altogether.
+Sources are looked up in a packet's own stretch. Where many ranges overlap, their sources are then
+members of the sets of many stretches; there are fewer of them if a range is asked for on the way,
+in a part that it holds all of.
 """
 
 from collections.abc import Container, Iterator, Sequence
 from itertools import pairwise
-from typing import Literal
 
 from msgspec import Struct
 
@@ -39,9 +38,10 @@ class Stretch(Struct, frozen=True):
 
 
 class Part(Struct, frozen=True):
-    """A part of the ports.
+    """A part of the ports; the ways lead to the first of its stretches, the last are its own.
 
-    `covering` are services that are open in all of it and nowhere asked for below.
+    Sources of the services of `covering`, which are open in all of it, are asked for first, and
+    no more below.
     """
 
     ports: Ports
@@ -49,17 +49,13 @@ class Part(Struct, frozen=True):
     ways: tuple["Part", ...]
     stretches: tuple[Stretch, ...]
 
-    def asked_together(self) -> Iterator[frozenset[Ports]]:
-        """Yield the services whose sources are looked up at once, here and below."""
-        yield self.covering
+    def looked_up(self) -> Iterator[frozenset[Ports]]:
+        """Yield the services of each look-up of sources, here and below."""
+        if self.covering:
+            yield self.covering
         yield from (stretch.services for stretch in self.stretches)
         for way in self.ways:
-            yield from way.asked_together()
-
-
-def every_port(protocol: Literal["tcp", "udp"]) -> Ports:
-    """Return all ports of a protocol."""
-    return Ports(protocol=protocol, first=0, last=_LAST_PORT)
+            yield from way.looked_up()
 
 
 def part_of(ports: Ports, first: int, last: int) -> Ports:
@@ -88,17 +84,20 @@ def cut(services: Sequence[Ports], for_all: Container[Service]) -> list[Stretch]
 
 
 def divide(stretches: Sequence[Stretch], lookups: int) -> Part:
-    """Divide all ports so that sources are looked up so often at most on a packet's way."""
-    # The last time is in a stretch of its own; each divides what is left by the same factor.
-    asks = [len(stretches) ** (number / lookups) for number in range(1, lookups)]
-    return _divide(every_port(stretches[0].ports.protocol), stretches, asks)
+    """Divide all ports so that sources are looked up so often at most on a packet's way.
+
+    The last time that is in a stretch of its own, and from one time to the next the number of
+    stretches that are left is divided by the same factor.
+    """
+    ask_at = [len(stretches) ** (number / lookups) for number in range(1, lookups)]
+    return _divide(part_of(stretches[0].ports, 0, _LAST_PORT), stretches, ask_at)
 
 
-def _divide(ports: Ports, stretches: Sequence[Stretch], asks: Sequence[float]) -> Part:
-    """Divide a part, and ask for what covers it if no more stretches than some `asks` are left."""
-    later = [ask for ask in asks if ask < len(stretches)]
+def _divide(ports: Ports, stretches: Sequence[Stretch], ask_at: Sequence[float]) -> Part:
+    """Divide a part; `ask_at` are the numbers of stretches from which on covering is asked for."""
+    later = [number for number in ask_at if number < len(stretches)]
     covering = frozenset[Ports]()
-    if len(later) < len(asks) and len(stretches) > 1:
+    if len(later) < len(ask_at) and len(stretches) > 1:
         covering = _covering(ports, stretches)
         stretches = [
             Stretch(stretch.ports, left, stretch.for_all)
@@ -117,7 +116,10 @@ def _divide(ports: Ports, stretches: Sequence[Stretch], asks: Sequence[float]) -
 
 
 def _covering(ports: Ports, stretches: Sequence[Stretch]) -> frozenset[Ports]:
-    """Return the services that are open in all of a part: one shut stretch tells them."""
+    """Return the services that are open in all of a part.
+
+    One stretch that is not open to everybody tells them: they are in each such stretch.
+    """
     shut = (stretch for stretch in stretches if not stretch.for_all)
     return frozenset(
         service

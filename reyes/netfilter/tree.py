@@ -3,14 +3,15 @@
 Rules are sorted by protocol, and those of tcp and udp by destination port, as `division` says: a
 chain stands for a part of the ports. Each way ends in a denial.
 
-Sources that open the same thing share one set. Such a union costs members, so there is a budget;
-where it does not suffice for one look-up of a packet's source, several on its way take fewer.
+Sources that open the same thing share one set. Such unions cost members, and several look-ups of a
+packet's source on its way to a port cost fewer than one: there are as few as the members allow.
 
 ICMP types and protocol numbers have no ranges in iptables, so they can only be walked. Where they
 are many one look-up of source and service together stands for all but a few of them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 
 from reyes.net import (
     PROTOCOL_NUMBERS,
@@ -22,7 +23,7 @@ from reyes.net import (
     Service,
 )
 from reyes.netfilter import names
-from reyes.netfilter.division import Part, cut, divide, every_port, part_of
+from reyes.netfilter.division import Part, cut, divide, part_of
 from reyes.netfilter.entries import service_ports, without_everywhere
 from reyes.netfilter.iptables import (
     Chain,
@@ -47,15 +48,16 @@ WALKED_SERVICES = 8
 """So many ICMP types or protocols are looked at one by one."""
 
 MOST_LOOKUPS = 6
-"""So often at most the sources of ports are asked for on the way of one packet."""
+"""So often at most the source of a packet is looked up for its port."""
 
-UNION_FACTOR = 48
-"""The unions of one tree may hold so many times the members that its sources have."""
+UNION_MEMBERS = 200_000
+"""With so many members in the unions for the ports of a protocol there are no more look-ups.
 
-UNION_LEAST = 150_000
-"""The unions of any tree may hold so many members: 4 MB of the kernel's memory, and 0.3 s.
+They take 5 MB of the kernel's memory, and up to a second to make.
+"""
 
-A set of sources and services never holds more: of a type with any code it has 256 a source."""
+SERVICE_ENTRIES = 150_000
+"""A set of sources and services has so many at most: of a type with any code 256 a source."""
 
 
 class TreeCompiler:
@@ -73,12 +75,9 @@ class TreeCompiler:
         self._prefix = f"{names.CHAIN_PREFIX}{number}-"
         self._denied = denied
         self._make_set = make_set
-        own = {source.match: len(source.members) for source in sources}
-        self._own = sum(own.values())
-        self._room = max(UNION_FACTOR * self._own, UNION_LEAST)
         self._by_service = grouped(sources, lambda source: source.allow.service)
-        self._unions: dict[frozenset[Match | None], Match] = {}
-        self._spread: dict[frozenset[Match | None], frozenset[str]] = {}
+        self._unions: dict[frozenset[Match], Match] = {}
+        self._spread: dict[frozenset[Match | None], set[str]] = {}
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
     def chains(self, name: str) -> list[Chain]:
@@ -99,7 +98,7 @@ class TreeCompiler:
             if isinstance(service, Protocol) and service.number not in led_on:
                 apart.append(service)
             elif isinstance(service, Everything | Protocol):
-                before += self._accept(sources, service)
+                before.append(self._accept(sources, service))
         entered = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
         branches = [*entered[:-1], *self._icmp_branches(icmp)]
         after, below = self._walk(apart, f"{self._prefix}protocols")
@@ -112,46 +111,68 @@ class TreeCompiler:
                 ways.append(Rule((_whole(protocol),), self._denied.target, self._denied.comment))
         return [Chain(name, (*before, *ways, *after, self._denied)), *below]
 
-    def _port_branches(self) -> list[tuple[str, list[Chain]]]:
-        """Return the chains of tcp and of udp: they take as few look-ups as there is room for."""
+    def _port_branches(self) -> Iterator[tuple[str, list[Chain]]]:
         by_protocol = grouped(
             [service for service in self._by_service if isinstance(service, Ports)],
             lambda service: service.protocol,
         )
-        stretches = [cut(own, self._for_all) for _, own in sorted(by_protocol.items())]
+        for protocol, services in sorted(by_protocol.items()):
+            yield protocol, list(self._port_chains(self._divided(services)))
+
+    def _divided(self, services: Sequence[Ports]) -> Part:
+        """Divide the ports of a protocol for as few look-ups as the members allow.
+
+        Where none does it is for the fewest members.
+        """
+        stretches = cut(services, self._for_all)
         parts: list[Part] = []
         for lookups in range(1, MOST_LOOKUPS + 1):
-            parts = [divide(own, lookups) for own in stretches]
-            if self._have_room(parts):
-                break
-        return [(part.ports.protocol, list(self._port_chains(part))) for part in parts]
+            parts.append(divide(stretches, lookups))
+            if self._members_in_unions(parts[-1], UNION_MEMBERS) <= UNION_MEMBERS:
+                return parts[-1]
+        found, least = parts[-1], self._members_in_unions(parts[-1], inf)
+        for part in reversed(parts[:-1]):
+            members = self._members_in_unions(part, least)
+            if members <= least:
+                found, least = part, members
+        return found
 
-    def _have_room(self, parts: Iterable[Part]) -> bool:
-        """Tell whether the unions of these parts leave room for those of ICMP and of protocols."""
-        room, asked = self._room - 2 * self._own, set[frozenset[Match | None]]()
-        for services in (services for part in parts for services in part.asked_together()):
-            sources = [source for service in services for source in self._by_service[service]]
+    def _members_in_unions(self, part: Part, most: float) -> int:
+        """Count the members of the sets that have to be made for a part and all below it.
+
+        Nobody counts on where they are more than `most`.
+        """
+        members, seen = 0, set[frozenset[Match | None]]()
+        for services in part.looked_up():
+            sources = self._sources_of(services)
             key = frozenset(source.match for source in sources)
-            if len(key) > 1 and None not in key and key not in asked:
-                asked.add(key)
-                room -= len(members_of_all(sources))
-                if room < 0:
-                    return False
-        return True
+            if len(key) > 1 and None not in key and key not in seen:
+                seen.add(key)
+                members += len(members_of_all(sources))
+                if members > most:
+                    break
+        return members
 
     def _port_chains(self, part: Part) -> Iterator[Chain]:
         """Yield the chains for a part of the ports; only its packets arrive there."""
-        implied = part.ports != every_port(part.ports.protocol)
-        rules = self._accept_all(part.covering, part.ports, implied=implied)
+        rules: list[Rule] = []
+        if part.covering:
+            sources = self._sources_of(part.covering)
+            rules.append(self._accept(sources, part.ports, implied=True))
         for way in part.ways:
             # Its first port tells nothing: what is below has gone other ways.
             asked = part_of(way.ports, 0, way.ports.last)
             rules.append(_way(asked, self._port_chain_name(way.ports)))
-        for stretch in part.stretches:
-            rules += self._accept_all(stretch.services, stretch.ports)
+        rules += [
+            self._accept(self._sources_of(stretch.services), stretch.ports)
+            for stretch in part.stretches
+        ]
         yield Chain(self._port_chain_name(part.ports), (*rules, self._denied))
         for way in part.ways:
             yield from self._port_chains(way)
+
+    def _sources_of(self, services: Iterable[Ports]) -> list[Source]:
+        return [source for service in sorted(services) for source in self._by_service[service]]
 
     def _icmp_branches(self, services: Sequence[Icmp]) -> Iterator[tuple[str, list[Chain]]]:
         """Yield the chains of the one ICMP that the family has, if any service is of it."""
@@ -178,20 +199,16 @@ class TreeCompiler:
         shut = [service for service in left if service not in self._for_all]
         if len(shut) > WALKED_SERVICES:
             united = self._united([source for s in shut for source in self._by_service[s]])
-            if united:
-                way = Rule((united,), Goto(name), f"sources of any: see {name}")
-                return [*rules, way], [Chain(name, (*self._walked(shut), self._denied))]
+            way = Rule((united,), Goto(name), f"sources of any: see {name}")
+            return [*rules, way], [Chain(name, (*self._walked(shut), self._denied))]
         return [*rules, *self._walked(shut)], []
 
     def _walked(self, services: Iterable[Service]) -> list[Rule]:
-        return [rule for s in services for rule in self._accept(self._by_service[s], s)]
+        return [self._accept(self._by_service[service], service) for service in services]
 
     def _with_room(self, services: Sequence[Service]) -> frozenset[Service]:
-        """Return the services that one set is to tell: all but a few, or what everybody may do.
-
-        Room is held back for the two unions of what is left, of ICMP and of protocols.
-        """
-        room = min(self._room - 2 * self._own, UNION_LEAST)
+        """Return the services that one set is to tell: all but a few, or what everybody may do."""
+        room = SERVICE_ENTRIES
         entries = {
             service: len(service_ports(service, self._family)) * len(self._networks(service))
             for service in services
@@ -215,7 +232,6 @@ class TreeCompiler:
             for port in service_ports(service, self._family)
             for network in self._networks(service)
         }
-        self._room -= len(entries)
         match = SourceServiceSet(self._make_set("services", entries))
         origins = tuple(source.allow for source in told)
         return [Rule((match,), Goto(names.ACCEPT), comment_for(told), origins)]
@@ -225,44 +241,30 @@ class TreeCompiler:
         sources = self._by_service[service]
         return [source for source in sources if source.match is None] or sources
 
-    def _networks(self, service: Service) -> frozenset[str]:
+    def _networks(self, service: Service) -> set[str]:
         """Return the networks that a service is open to, as a set takes them."""
         sources = self._sources(service)
         key = frozenset(source.match for source in sources)
         if key not in self._spread:
-            self._spread[key] = frozenset(without_everywhere(members_of_all(sources)))
+            self._spread[key] = without_everywhere(members_of_all(sources))
         return self._spread[key]
-
-    def _accept_all(
-        self, services: Iterable[Ports], part: Ports, *, implied: bool = False
-    ) -> list[Rule]:
-        """Write the rules that open a part of the ports to the sources of all these services."""
-        sources = [source for service in sorted(services) for source in self._by_service[service]]
-        return self._accept(sources, part, implied=implied)
 
     def _accept(
         self, sources: Sequence[Source], service: Service, *, implied: bool = False
-    ) -> list[Rule]:
-        """Write the rules that open a service to sources; `implied`: the chain stands for it."""
-        everybody = tuple(source for source in sources if source.match is None)
+    ) -> Rule:
+        """Write the rule that opens a service to sources; `implied`: the chain stands for it."""
+        everybody = [source for source in sources if source.match is None]
         if everybody:
-            return [rule_for(everybody, service, implied=implied)]
-        by_match = grouped(sources, lambda source: source.match)
-        if len(by_match) > 1:
-            united = self._united(sources)
-            if united:
-                return [rule_for(sources, service, united, implied=implied)]
-        return [rule_for(same, service, implied=implied) for same in by_match.values()]
+            return rule_for(everybody, service, implied=implied)
+        return rule_for(sources, service, self._united(sources), implied=implied)
 
-    def _united(self, sources: Sequence[Source]) -> Match | None:
-        """Return the match for all these sources together, if there is room for their members."""
-        key = frozenset(source.match for source in sources)
+    def _united(self, sources: Sequence[Source]) -> Match:
+        """Return the match for all these sources together, of which none is everybody."""
+        key = frozenset(source.match for source in sources if source.match)
+        if len(key) == 1:
+            return next(iter(key))
         if key not in self._unions:
-            members = members_of_all(sources)
-            if len(members) > self._room:
-                return None
-            self._room -= len(members)
-            self._unions[key] = SourceSet(self._make_set("union", members))
+            self._unions[key] = SourceSet(self._make_set("union", members_of_all(sources)))
         return self._unions[key]
 
     def _port_chain_name(self, part: Ports) -> str:

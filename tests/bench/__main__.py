@@ -76,6 +76,7 @@ def main(
 def _measure(names: tuple[str, ...], bench: Bench) -> Figures:
     machine = describe_machine()
     found: list[Row | Curve] = []
+    first = time.monotonic()
     for name in names:
         started = time.monotonic()
         found += MEASURES[name](bench)
@@ -83,6 +84,7 @@ def _measure(names: tuple[str, ...], bench: Bench) -> Figures:
     return Figures(
         machine=machine,
         quick=bench.quick,
+        seconds=round(time.monotonic() - first),
         rows=tuple(row for row in found if isinstance(row, Row)),
         curves=tuple(curve for curve in found if isinstance(curve, Curve)),
     )

@@ -53,10 +53,11 @@ class Curve(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True, kw_only=True):
-    """A whole run; `machine` are facts in words."""
+    """A whole run and how long it took; `machine` are facts in words."""
 
     machine: tuple[str, ...]
     quick: bool
+    seconds: float
     rows: tuple[Row, ...]
     curves: tuple[Curve, ...] = ()
 

@@ -8,9 +8,9 @@ import re
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -53,7 +53,7 @@ def measure(bench: Bench) -> Iterator[Row | Curve]:
         with backend(which, bench.directory), Wire([ADDRESS]) as wire:
             target = _Target(wire, flood)
             counts = QUICK_COUNTS if bench.quick else COUNTS
-            curves = _curves(target, counts, rounds=1 if bench.quick else 6)
+            curves = _curves(target, counts, rounds=1 if bench.quick else 5)
             yield from _packet_rows(which, curves)
             yield from _plot_curves(which, curves)
             for shape in SHAPES:
@@ -115,38 +115,33 @@ class _Target:
 
 
 def _curves(target: _Target, counts: tuple[int, ...], rounds: int) -> Curves:
-    """Measure in turn; the linear form once, as it is so far off that nobody asks for more.
-
-    The least of the rounds counts: what else a shared machine does only adds.
-    """
-    least: defaultdict[tuple[str, Shape, int], dict[Probe, float]] = defaultdict(dict)
-    base: dict[Probe, float] = {}
-    for number in range(rounds):
-        for shape in SHAPES:
-            for count in counts:
-                probes, policy = probes_of(shape, count), policy_with(rules_of(shape, count))
-                target.drop_all()
-                _measure(target, probes, base)
-                target.apply_compiled(policy)
-                _measure(target, probes, least["Reyes", shape, count])
-                if number == 0:
-                    target.apply_linear(policy)
-                    _measure(target, probes, least["linear", shape, count])
+    """Measure in turn; the linear form once, as it is so far off that nobody asks for more."""
+    found: defaultdict[tuple[str, Shape, int], list[dict[Probe, PacketCost]]] = defaultdict(list)
+    for number, shape, count in product(range(rounds), SHAPES, counts):
+        probes, policy = probes_of(shape, count), policy_with(rules_of(shape, count))
+        target.drop_all()
+        base = {probe: target.cost(probe) for probe in probes}
+        target.apply_compiled(policy)
+        found["Reyes", shape, count].append(_measure(target, base))
+        if number == 0:
+            target.apply_linear(policy)
+            found["linear", shape, count].append(_measure(target, base))
     curves: Curves = {}
-    for (form, shape, count), costs in least.items():
-        curves.setdefault((form, shape), {})[count] = _worst(costs, base)
+    for (form, shape, count), costs in found.items():
+        curves.setdefault((form, shape), {})[count] = _worst(costs)
     return curves
 
 
-def _measure(target: _Target, probes: Iterable[Probe], least: dict[Probe, float]) -> None:
-    for probe in probes:
-        least[probe] = min(target.cost(probe), least.get(probe, inf))
+def _measure(target: _Target, base: Mapping[Probe, float]) -> dict[Probe, PacketCost]:
+    costs = {probe: target.cost(probe) for probe in base}
+    return {probe: PacketCost(cost, cost - base[probe]) for probe, cost in costs.items()}
 
 
-def _worst(costs: Mapping[Probe, float], base: Mapping[Probe, float]) -> PacketCost:
+def _worst(rounds: Sequence[Mapping[Probe, PacketCost]]) -> PacketCost:
     """Return what the packet costs that costs most, whole and net: these may be two."""
-    net = max(cost - base[probe] for probe, cost in costs.items())
-    return PacketCost(max(costs.values()), net)
+    wholes = [median(costs[probe].whole for costs in rounds) for probe in rounds[0]]
+    nets = [median(costs[probe].net for costs in rounds) for probe in rounds[0]]
+    return PacketCost(max(wholes), max(nets))
 
 
 def _packet_rows(which: Backend, curves: Curves) -> Iterator[Row]:

@@ -13,7 +13,9 @@ def render(figures: Figures) -> dict[str, str]:
     machine = ", ".join(figures.machine)
     return {
         "performance.md": _TEMPLATE.read_text(encoding="utf-8").format(
-            machine=machine, table=table.markdown(figures)
+            machine=machine,
+            minutes=f"{figures.seconds / 60:.1f}",
+            table=table.markdown(figures),
         ),
         "performance.svg": plot.draw(figures.curves),
         "performance.json": to_json(figures).decode(),

@@ -21,7 +21,12 @@ from tests.bench.generator import ACCOUNT, BUSY_HOST, HOME
 from tests.bench.hosts import policy_of
 
 Shape = Literal[
-    "single ports", "overlapping ranges", "ranges of their own", "one port", "mixed protocols"
+    "single ports",
+    "overlapping ranges",
+    "ranges of 1,000 groups",
+    "wide ranges of 1,000 groups",
+    "one port",
+    "mixed protocols",
 ]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
@@ -51,7 +56,8 @@ def rules_of(shape: Shape, count: int) -> list[tuple[Service, int]]:
     makers = {
         "single ports": _single_ports,
         "overlapping ranges": _overlapping_ranges,
-        "ranges of their own": _own_ranges,
+        "ranges of 1,000 groups": lambda: _each_of_its_own(_ranges()),
+        "wide ranges of 1,000 groups": lambda: _each_of_its_own(_wide_ranges()),
         "one port": _one_port,
         "mixed protocols": _mixed,
     }
@@ -63,7 +69,7 @@ def probes_of(shape: Shape, count: int) -> tuple[Probe, ...]:
     match shape:
         case "single ports":
             return (Probe(6, 1024, 1023 + count), Probe(6, 60_000, 65_000))
-        case "overlapping ranges" | "ranges of their own":
+        case "overlapping ranges" | "ranges of 1,000 groups" | "wide ranges of 1,000 groups":
             busiest = _busiest_port(rules_of(shape, count))
             return (Probe(6, busiest, busiest), Probe(6, 1, 65_535))
         case "one port":
@@ -155,9 +161,10 @@ def _overlapping_ranges() -> Iterator[tuple[Service, int]]:
         yield service, (number + 1) % _FEW_GROUPS
 
 
-def _own_ranges() -> Iterator[tuple[Service, int]]:
-    for number, service in enumerate(_ranges()):
-        yield service, number
+def _each_of_its_own(services: Iterator[Service]) -> Iterator[tuple[Service, int]]:
+    """Open each service to another group."""
+    for group, service in enumerate(services):
+        yield service, group
 
 
 def _ranges() -> Iterator[Service]:
@@ -169,6 +176,14 @@ def _ranges() -> Iterator[Service]:
         if service not in seen:
             seen.add(service)
             yield service
+
+
+def _wide_ranges() -> Iterator[Service]:
+    """Yield ranges between any two ports."""
+    random = Random(1)
+    while True:
+        first, last = sorted(random.sample(range(1, 65_536), 2))
+        yield _tcp(first, last)
 
 
 def _one_port() -> Iterator[tuple[Service, int]]:

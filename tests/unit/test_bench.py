@@ -142,6 +142,7 @@ def test_the_table_shows_figures_with_their_units() -> None:
     figures = Figures(
         machine=("a machine",),
         quick=False,
+        seconds=492,
         rows=(
             row(what="first", aim=Aim("ratio", 1.3)),
             row(what="second", unit="ns", floor=1234.0, ours=617.0, grows="x 2"),
@@ -160,7 +161,9 @@ def test_the_table_shows_figures_with_their_units() -> None:
 
 def test_a_page_is_written_from_the_json_of_a_whole_run_only(tmp_path: Path) -> None:
     curve = Curve(name="Reyes, nft", points=((1, 400.0), (1000, 900.0)))
-    figures = Figures(machine=("a machine",), quick=False, rows=(row(),), curves=(curve,))
+    figures = Figures(
+        machine=("a machine",), quick=False, seconds=492, rows=(row(),), curves=(curve,)
+    )
     data = tmp_path / "figures.json"
 
     data.write_bytes(to_json(figures))
@@ -168,6 +171,7 @@ def test_a_page_is_written_from_the_json_of_a_whole_run_only(tmp_path: Path) -> 
 
     assert from_json(data.read_bytes()) == figures
     assert table.markdown(figures) in (tmp_path / "performance.md").read_text()
+    assert "8.2 minutes" in (tmp_path / "performance.md").read_text()
     assert ">Reyes, nft</text>" in (tmp_path / "performance.svg").read_text()
 
     data.write_bytes(to_json(msgspec.structs.replace(figures, quick=True)))

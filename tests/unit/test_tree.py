@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from reyes.net import Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import names, tree
 from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.division import divide
 from reyes.netfilter.evaluate import Evaluator, Packet
 from reyes.netfilter.iptables import Chain, Goto, Rule, SourceServiceSet, SourceSet
 from reyes.netfilter.plan import drifted_sets, in_force, plan_commit
@@ -89,16 +90,7 @@ def test_overlapping_ranges_take_one_look_up() -> None:
 
 
 def test_ranges_of_a_group_each_take_two() -> None:
-    assert most_look_ups(rules_of("ranges of their own", 1000)) == 2
-
-
-def test_members_are_spared_where_they_are_too_many() -> None:
-    rules = rules_of("overlapping ranges", 1000)
-    most = 50_000
-    with patch.multiple(tree, UNION_FACTOR=0, UNION_LEAST=most):
-        sets = compile_policy(policy_with(rules)).sets
-    unions = [entry for entry in sets if entry.name.startswith("r4:union:")]
-    assert most / 2 < sum(len(entry.members) for entry in unions) <= most
+    assert most_look_ups(rules_of("ranges of 1,000 groups", 1000)) == 2
 
 
 NESTED = {
@@ -108,16 +100,48 @@ NESTED = {
 }
 
 
-@pytest.mark.parametrize("services", NESTED.values(), ids=NESTED)
-def test_members_are_spared_without_many_look_ups(services: list[Service]) -> None:
-    rules = [(service, number) for number, service in enumerate(services)]
-    assert 1 < most_look_ups(rules) <= MOST_LOOKUPS
+WIDE = [service for service, _ in rules_of("wide ranges of 1,000 groups", 1000)]
+STAIRCASE = [_tcp(1 + 30 * n, 20_000 + 30 * n) for n in range(1000)]
+ALL = {**NESTED, "between any two ports": WIDE, "each a bit behind the one before": STAIRCASE}
 
 
-@pytest.mark.parametrize("factor", [0, 3, 4, 5, 7])
-def test_a_tree_means_the_same_with_any_number_of_look_ups(factor: int) -> None:
-    rules = list(enumerate(service for service, _ in rules_of("ranges of their own", 60)))
-    with patch.multiple(tree, UNION_FACTOR=factor, UNION_LEAST=0):
+@pytest.mark.parametrize("groups", [50, 150, 300, 1000])
+@pytest.mark.parametrize("services", ALL.values(), ids=ALL)
+def test_many_ranges_are_told_by_few_look_ups(services: list[Service], groups: int) -> None:
+    rules = [(service, number % groups) for number, service in enumerate(services)]
+    assert 1 <= most_look_ups(rules) <= MOST_LOOKUPS
+
+
+def members_in_unions(rules: list[tuple[Service, int]]) -> int:
+    sets = compile_policy(policy_with(rules)).sets
+    return sum(len(entry.members) for entry in sets if entry.name.startswith("r4:union:"))
+
+
+def test_a_tree_takes_more_look_ups_where_members_are_too_many() -> None:
+    rules = rules_of("wide ranges of 1,000 groups", 100)
+    found = []
+    for most in (100_000, 25_000, 16_000, 12_000):
+        with patch.object(tree, "UNION_MEMBERS", most):
+            found.append(most_look_ups(rules))
+            assert members_in_unions(rules) <= most
+    assert found == [1, 2, 3, 4]
+
+
+def test_where_all_are_too_many_the_fewest_members_are_taken() -> None:
+    rules = rules_of("overlapping ranges", 1000)
+    with patch.object(tree, "UNION_MEMBERS", 0):
+        fewest = members_in_unions(rules)
+    assert 50_000 < fewest < members_in_unions(rules)
+    # Where all ranges are open to few groups more look-ups need not spare any.
+    few = [(service, number % 5) for number, service in enumerate(WIDE)]
+    with patch.object(tree, "UNION_MEMBERS", 0):
+        assert most_look_ups(few) == 1
+
+
+@pytest.mark.parametrize("lookups", range(1, MOST_LOOKUPS + 1))
+def test_a_tree_means_the_same_with_any_number_of_look_ups(lookups: int) -> None:
+    rules = list(enumerate(service for service, _ in rules_of("wide ranges of 1,000 groups", 60)))
+    with patch.object(tree, "divide", lambda stretches, _: divide(stretches, lookups)):
         evaluator = Evaluator(compile_policy(policy_with([(s, n) for n, s in rules])))
     borders = {port for _, s in rules if isinstance(s, Ports) for port in (s.first, s.last + 1)}
     for port, (number, _) in product((1, *borders, *(p - 1 for p in borders)), rules):
@@ -189,8 +213,7 @@ def test_a_whole_icmp_is_asked_for_before() -> None:
 
 
 def test_what_has_no_room_is_walked_if_it_is_little() -> None:
-    own = 210 * 10
-    with patch.multiple(tree, UNION_FACTOR=0, UNION_LEAST=2 * own + 200 * 10 + 5 * 2560):
+    with patch.object(tree, "SERVICE_ENTRIES", 200 * 10 + 5 * 2560):
         chains = compiled([*TYPES, (_icmp(200), 1)])
     joint, *walked, denied = chains["reyes-0-icmp"].rules
     assert len(joint.origins) == 200 + 5
@@ -221,9 +244,17 @@ def test_sources_of_several_rules_take_the_room_of_one() -> None:
     types: list[tuple[Service, int]] = [
         (_icmp(kind), number) for kind in range(30) for number in (1, 1)
     ]
-    with patch.multiple(tree, UNION_FACTOR=0, UNION_LEAST=30 * 2560 + 2 * 20):
+    with patch.object(tree, "SERVICE_ENTRIES", 30 * 2560):
         chains = compiled(types)
     assert len(chains["reyes-0-icmp"].rules) == 1 + 1
+
+
+def test_many_types_are_told_together_whatever_the_ports_take() -> None:
+    types: list[tuple[Service, int]] = [(_icmp(kind), 1000 + kind) for kind in range(40)]
+    chains = compiled([*((service, n) for n, service in enumerate(WIDE[:900])), *types])
+    joint, denied = chains["reyes-0-icmp"].rules
+    assert isinstance(joint.matches[0], SourceServiceSet)
+    assert denied.target == Goto(names.DROP)
 
 
 def test_protocols_of_ipv6_are_walked() -> None:
