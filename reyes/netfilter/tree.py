@@ -51,9 +51,9 @@ MOST_LOOKUPS = 6
 """So often at most the source of a packet is looked up for its port."""
 
 UNION_MEMBERS = 200_000
-"""With so many members in the unions for the ports of a protocol there are no more look-ups.
+"""There are as few look-ups as keep the unions for the ports of a protocol to so many members.
 
-They take 5 MB of the kernel's memory, and up to a second to make.
+These take 5 MB of the kernel's memory, and up to a second to make.
 """
 
 SERVICE_ENTRIES = 150_000
@@ -127,11 +127,14 @@ class TreeCompiler:
         stretches = cut(services, self._for_all)
         parts: list[Part] = []
         for lookups in range(1, MOST_LOOKUPS + 1):
-            parts.append(divide(stretches, lookups))
-            if self._members_in_unions(parts[-1], UNION_MEMBERS) <= UNION_MEMBERS:
-                return parts[-1]
-        found, least = parts[-1], self._members_in_unions(parts[-1], inf)
-        for part in reversed(parts[:-1]):
+            part = divide(stretches, lookups)
+            if parts and part == parts[-1]:
+                continue  # where nothing overlaps more look-ups spare nothing
+            if self._members_in_unions(part, UNION_MEMBERS) <= UNION_MEMBERS:
+                return part
+            parts.append(part)
+        found, least = parts[-1], inf
+        for part in reversed(parts):
             members = self._members_in_unions(part, least)
             if members <= least:
                 found, least = part, members
@@ -140,7 +143,7 @@ class TreeCompiler:
     def _members_in_unions(self, part: Part, most: float) -> int:
         """Count the members of the sets that have to be made for a part and all below it.
 
-        Nobody counts on where they are more than `most`.
+        Counting ends where they are more than `most`.
         """
         members, seen = 0, set[frozenset[Match | None]]()
         for services in part.looked_up():
