@@ -50,6 +50,7 @@ def compiled(world: World) -> Dataplane:
         patch.multiple(
             tree,
             WALKED_SERVICES=shape.walked_services,
+            UNION_MEMBERS=shape.union_members,
             SERVICE_ENTRIES=shape.service_entries,
             divide=lambda stretches, n: division.divide(stretches, max(n, shape.port_lookups)),
         ),

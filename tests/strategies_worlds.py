@@ -18,7 +18,7 @@ from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
 from reyes.netfilter.division import LEAF_SERVICES
 from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES
-from reyes.netfilter.tree import MOST_LOOKUPS, SERVICE_ENTRIES, WALKED_SERVICES
+from reyes.netfilter.tree import MOST_LOOKUPS, SERVICE_ENTRIES, UNION_MEMBERS, WALKED_SERVICES
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -87,15 +87,16 @@ class Shape:
     walked_services: int
     lookups: int
     port_lookups: int
+    union_members: int
     service_entries: int
 
 
 SHAPES = (
-    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 1, SERVICE_ENTRIES),
-    Shape(0, 1, WALKED_SERVICES, 1, 1, SERVICE_ENTRIES),
-    Shape(0, 1, 0, 1, 2, 3000),
-    Shape(0, 1, 0, 1, MOST_LOOKUPS, 0),
-    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 3, 0),
+    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 1, UNION_MEMBERS, SERVICE_ENTRIES),
+    Shape(0, 1, WALKED_SERVICES, 1, 1, 0, SERVICE_ENTRIES),
+    Shape(0, 1, 0, 1, 2, 3000, 3000),
+    Shape(0, 1, 0, 1, MOST_LOOKUPS, UNION_MEMBERS, 0),
+    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 3, 0, 0),
 )
 """The one in use, and some that make trees of few rules as deep as those of many."""
 

@@ -53,8 +53,11 @@ MOST_LOOKUPS = 6
 UNION_MEMBERS = 200_000
 """There are as few look-ups as keep the unions for the ports of a protocol to so many members.
 
-These take 5 MB of the kernel's memory, and up to a second to make.
+These take 7 MB of the kernel's memory, and about a second to make.
 """
+
+HARDLY_MORE = 1.2
+"""Look-ups are spared for so many times the least members."""
 
 SERVICE_ENTRIES = 150_000
 """A set of sources and services has so many at most: of a type with any code 256 a source."""
@@ -77,6 +80,8 @@ class TreeCompiler:
         self._make_set = make_set
         self._by_service = grouped(sources, lambda source: source.allow.service)
         self._unions: dict[frozenset[Match], Match] = {}
+        self._keys: dict[frozenset[Ports], frozenset[Match | None]] = {}
+        self._sizes: dict[frozenset[Match | None], int] = {}
         self._spread: dict[frozenset[Match | None], set[str]] = {}
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
@@ -122,23 +127,24 @@ class TreeCompiler:
     def _divided(self, services: Sequence[Ports]) -> Part:
         """Divide the ports of a protocol for as few look-ups as the members allow.
 
-        Where none does it is for the fewest members.
+        Where no number of look-ups keeps to them, it is for as few as take hardly more members
+        than the least that can be.
         """
         stretches = cut(services, self._for_all)
         parts: list[Part] = []
         for lookups in range(1, MOST_LOOKUPS + 1):
             part = divide(stretches, lookups)
             if parts and part == parts[-1]:
-                continue  # where nothing overlaps more look-ups spare nothing
+                continue
             if self._members_in_unions(part, UNION_MEMBERS) <= UNION_MEMBERS:
                 return part
             parts.append(part)
-        found, least = parts[-1], inf
+        found, least = [], inf
         for part in reversed(parts):
-            members = self._members_in_unions(part, least)
-            if members <= least:
-                found, least = part, members
-        return found
+            members = self._members_in_unions(part, HARDLY_MORE * least)
+            found.append((members, part))
+            least = min(least, members)
+        return next(part for members, part in reversed(found) if members <= HARDLY_MORE * least)
 
     def _members_in_unions(self, part: Part, most: float) -> int:
         """Count the members of the sets that have to be made for a part and all below it.
@@ -147,14 +153,24 @@ class TreeCompiler:
         """
         members, seen = 0, set[frozenset[Match | None]]()
         for services in part.looked_up():
-            sources = self._sources_of(services)
-            key = frozenset(source.match for source in sources)
-            if len(key) > 1 and None not in key and key not in seen:
+            key, size = self._union_of(services)
+            if key not in seen:
                 seen.add(key)
-                members += len(members_of_all(sources))
+                members += size
                 if members > most:
                     break
         return members
+
+    def _union_of(self, services: frozenset[Ports]) -> tuple[frozenset[Match | None], int]:
+        """Say of whom services take a union, and its members: none for everybody or for one."""
+        if services not in self._keys:
+            sources = self._sources_of(services)
+            key = self._keys[services] = frozenset(source.match for source in sources)
+            if key not in self._sizes:
+                united = len(key) > 1 and None not in key
+                self._sizes[key] = len(members_of_all(sources)) if united else 0
+        key = self._keys[services]
+        return key, self._sizes[key]
 
     def _port_chains(self, part: Part) -> Iterator[Chain]:
         """Yield the chains for a part of the ports; only its packets arrive there."""
@@ -163,7 +179,8 @@ class TreeCompiler:
             sources = self._sources_of(part.covering)
             rules.append(self._accept(sources, part.ports, implied=True))
         for way in part.ways:
-            # Its first port tells nothing: what is below has gone other ways.
+            # Its first port tells nothing: what is below has gone other ways. Its last port is not
+            # 65535, as a part keeps stretches of its own: iptables prints nothing for 0:65535.
             asked = part_of(way.ports, 0, way.ports.last)
             rules.append(_way(asked, self._port_chain_name(way.ports)))
         rules += [
