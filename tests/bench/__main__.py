@@ -40,7 +40,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 
 @click.command()
 @click.argument("measures", nargs=-1, type=click.Choice(list(MEASURES)))
-@click.option("--quick", is_flag=True, help="Fewer rounds, smaller worlds: under 90 s.")
+@click.option("--quick", is_flag=True, help="Fewer rounds, smaller worlds: about two minutes.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Also write a JSON file.")
 @click.option(
     "--page",
