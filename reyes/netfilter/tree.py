@@ -135,7 +135,7 @@ class TreeCompiler:
         for lookups in range(1, MOST_LOOKUPS + 1):
             part = divide(stretches, lookups)
             if parts and part == parts[-1]:
-                continue
+                continue  # one look-up more changes nothing
             if self._members_in_unions(part, UNION_MEMBERS) <= UNION_MEMBERS:
                 return part
             parts.append(part)
@@ -164,11 +164,10 @@ class TreeCompiler:
     def _union_of(self, services: frozenset[Ports]) -> tuple[frozenset[Match | None], int]:
         """Say of whom services take a union, and its members: none for everybody or for one."""
         if services not in self._keys:
-            sources = self._sources_of(services)
+            sources = _needed(self._sources_of(services))
             key = self._keys[services] = frozenset(source.match for source in sources)
             if key not in self._sizes:
-                united = len(key) > 1 and None not in key
-                self._sizes[key] = len(members_of_all(sources)) if united else 0
+                self._sizes[key] = len(members_of_all(sources)) if len(key) > 1 else 0
         key = self._keys[services]
         return key, self._sizes[key]
 
@@ -245,7 +244,7 @@ class TreeCompiler:
         """Write the rule that looks up source and service at once, if it is to tell any."""
         if not services:
             return []
-        told = [source for service in services for source in self._sources(service)]
+        told = [source for s in services for source in _needed(self._by_service[s])]
         entries = {
             f"{network},{port}"
             for service in services
@@ -256,14 +255,9 @@ class TreeCompiler:
         origins = tuple(source.allow for source in told)
         return [Rule((match,), Goto(names.ACCEPT), comment_for(told), origins)]
 
-    def _sources(self, service: Service) -> Sequence[Source]:
-        """Return whom a service is open to: who is everybody needs no other beside."""
-        sources = self._by_service[service]
-        return [source for source in sources if source.match is None] or sources
-
     def _networks(self, service: Service) -> set[str]:
         """Return the networks that a service is open to, as a set takes them."""
-        sources = self._sources(service)
+        sources = _needed(self._by_service[service])
         key = frozenset(source.match for source in sources)
         if key not in self._spread:
             self._spread[key] = without_everywhere(members_of_all(sources))
@@ -273,10 +267,9 @@ class TreeCompiler:
         self, sources: Sequence[Source], service: Service, *, implied: bool = False
     ) -> Rule:
         """Write the rule that opens a service to sources; `implied`: the chain stands for it."""
-        everybody = [source for source in sources if source.match is None]
-        if everybody:
-            return rule_for(everybody, service, implied=implied)
-        return rule_for(sources, service, self._united(sources), implied=implied)
+        needed = _needed(sources)
+        united = self._united(needed) if needed[0].match else None
+        return rule_for(needed, service, united, implied=implied)
 
     def _united(self, sources: Sequence[Source]) -> Match:
         """Return the match for all these sources together, of which none is everybody."""
@@ -289,6 +282,11 @@ class TreeCompiler:
 
     def _port_chain_name(self, part: Ports) -> str:
         return f"{self._prefix}{part.protocol}-{part.first}-{part.last}"
+
+
+def _needed(sources: Sequence[Source]) -> Sequence[Source]:
+    """Leave out whom nobody needs to ask for: beside everybody that is all others."""
+    return [source for source in sources if source.match is None] or sources
 
 
 def _whole(protocol: str) -> Protocol:
