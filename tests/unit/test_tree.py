@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 from msgspec.structs import replace
 
-from reyes.net import Family, Icmp, Ports, Protocol, Service
+from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import names, tree
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.division import divide
@@ -259,6 +259,21 @@ def test_strangers_do_not_walk_types_that_have_no_room_together() -> None:
     assert (is_look_up(way), way.target) == (True, Goto("reyes-0-icmp-types"))
     assert denied.target == Goto(names.DROP)
     assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
+
+
+def test_a_group_before_everybody_keeps_nobody_out() -> None:
+    services: list[Service] = [_tcp(443, 443), _tcp(1000, 2000), _icmp(8), GRE, Everything()]
+    group = SourceSet("r4:web:0123456789abcdef")
+    sources = [
+        Source(match, members, "", replace(ANYBODY, service=service))
+        for service in services
+        for match, members in ((group, ("10.0.0.1",)), (None, ("0.0.0.0/0",)))
+    ]
+    denied = Rule((), Goto(names.DROP), "denied")
+    chains = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "").chains("first")
+    accepting = [r for c in chains for r in c.rules if r.target == Goto(names.ACCEPT)]
+    assert len(accepting) == len(services)
+    assert not any(map(is_look_up, accepting))
 
 
 def test_what_everybody_may_do_is_told_together_whatever_else_has_no_room() -> None:
