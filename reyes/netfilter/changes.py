@@ -36,7 +36,7 @@ def _table_changes(table: Table, live: LiveTable, filter_table: FilterTable) -> 
         yield from (f"- {family} not of Reyes, discarded: {line}" for line in live.foreign)
     for chain in table.chains:
         before = [comment_of(line) for line in live.rules.get(chain.name, ())]
-        after = [rule.comment for rule in chain.rules]
+        after = [comment_of(line) for _, line in table.rendered[chain.name]]
         yield from _signed(before, after, f"{family} {chain.name}: ")
         if before != after and sorted(before) == sorted(after):
             yield f"+ {family} {chain.name}: the rules in their right order"

@@ -21,7 +21,7 @@ LOG_LIMIT = "3/min"
 LOG_BURST = 10
 """The gem's limits."""
 
-_WAY = re.compile(r"-A \S+ -p \S+(?: -m \S+ --\S+ (?:\d+:)?(\d+))? -g (reyes-\S+)$")
+_WAY = re.compile(r"-A \S+( -p \S+(?: -m \S+ --\S+ (?:\d+:)?(\d+))?)? -g (reyes-\S+)$")
 _PROHIBITED = {Family.V4: "icmp-admin-prohibited", Family.V6: "icmp6-adm-prohibited"}
 
 
@@ -126,7 +126,8 @@ class Rule(Struct, frozen=True):
 
     `origins` are the parts of the policy that it stands for, if it carries any. One that is not
     `marked` goes to another chain without a comment in the kernel, where it is a match like any
-    other and the dearest part of such a rule (36 ns of 62 with nft); a marked one follows.
+    other and the dearest part of such a rule (36 ns of 62 with nft). A marked one follows, or it
+    is the last and for all packets.
     """
 
     matches: tuple[Match, ...]
@@ -181,11 +182,15 @@ def way_comment(chain: str) -> str:
 def way_id(line: str) -> str:
     """Return what the line of an unmarked rule is known by, nothing if it can be none of ours.
 
-    That is the last port, if any, and the chain: `0:80 -g reyes-x` is `80 reyes-x`. They
-    are what all versions and both backends print alike; protocols come back as names.
+    That is the last port, if any, and the chain: `0:80 -g reyes-x` is `80 reyes-x`, and
+    `all reyes-x` is for all packets. They are what all versions and both backends print alike;
+    protocols come back as names.
     """
     found = _WAY.match(line)
-    return " ".join(filter(None, found.groups())) if found else ""
+    if not found:
+        return ""
+    service, port, chain = found.groups()
+    return " ".join(filter(None, (port if service else "all", chain)))
 
 
 def referenced_sets(chains: Iterable[Chain]) -> frozenset[str]:

@@ -13,6 +13,8 @@ are many one look-up of source and service together stands for all but a few of 
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 
+from msgspec.structs import replace
+
 from reyes.net import (
     PROTOCOL_NUMBERS,
     Everything,
@@ -77,6 +79,7 @@ class TreeCompiler:
         self._family = family
         self._prefix = f"{names.CHAIN_PREFIX}{number}-"
         self._denied = denied
+        self._denied_below = replace(denied, marked=False)
         self._make_set = make_set
         self._by_service = grouped(sources, lambda source: source.allow.service)
         self._unions: dict[frozenset[Match], Match] = {}
@@ -186,7 +189,7 @@ class TreeCompiler:
             self._accept(self._sources_of(stretch.services), stretch.ports)
             for stretch in part.stretches
         ]
-        yield Chain(self._port_chain_name(part.ports), (*rules, self._denied))
+        yield Chain(self._port_chain_name(part.ports), (*rules, self._denied_below))
         for way in part.ways:
             yield from self._port_chains(way)
 
@@ -201,7 +204,7 @@ class TreeCompiler:
         name = f"{self._prefix}{protocol}"
         first = self._walked(service for service in services if service.type == -1)
         ways, chains = self._walk([s for s in services if s.type != -1], f"{name}-types")
-        yield protocol, [Chain(name, (*first, *ways, self._denied)), *chains]
+        yield protocol, [Chain(name, (*first, *ways, self._denied_below)), *chains]
 
     def _walk(self, services: Sequence[Service], name: str) -> tuple[list[Rule], list[Chain]]:
         """Write the rules of services that have no ranges: a few one by one, many together.
@@ -219,7 +222,7 @@ class TreeCompiler:
         if len(shut) > WALKED_SERVICES:
             united = self._united([source for s in shut for source in self._by_service[s]])
             way = Rule((united,), Goto(name), f"sources of any: see {name}")
-            return [*rules, way], [Chain(name, (*self._walked(shut), self._denied))]
+            return [*rules, way], [Chain(name, (*self._walked(shut), self._denied_below))]
         return [*rules, *self._walked(shut)], []
 
     def _walked(self, services: Iterable[Service]) -> list[Rule]:

@@ -142,7 +142,7 @@ def test_an_unmarked_rule_is_known_by_the_chain_it_leads_to() -> None:
         ("-p ipv6-icmp -m icmp6 --icmpv6-type 128 -g reyes-y", "128 reyes-y"),
         ("-p udp -g reyes-y", "reyes-y"),
         ("-p tcp -m tcp --dport 0:81 -g reyes-y", "81 reyes-y"),
-        ("-g reyes-y", ""),
+        ("-g reyes-y", "all reyes-y"),
         ("-s 203.0.113.9/32 -g reyes-y", ""),
         ("-s 203.0.113.9/32 -p tcp -m tcp --dport 0:80 -g reyes-y", ""),
         ("-p tcp -m tcp --dport 0:80 -j reyes-y", ""),
