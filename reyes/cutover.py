@@ -9,6 +9,8 @@
 Sets need no way back: they are named by content, and those of the generation before stay.
 """
 
+from contextlib import suppress
+
 from reyes.errors import KernelError
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import LiveKernel
@@ -17,7 +19,10 @@ from reyes.world import Guard, Kernel
 
 
 class UnhealthyError(KernelError):
-    """The rules went live, the host did not prove healthy, and the rules before are back."""
+    """The rules went live, and the host did not prove healthy.
+
+    The rules before are back, or the next pass brings them back.
+    """
 
 
 def changes_rules(plan: CommitPlan) -> bool:
@@ -50,10 +55,16 @@ def cut_over(
         try:
             trouble = guard.trouble()
         except BaseException:
-            go_back()
+            # Where this way back is refused there is another one: the switch goes it, too.
+            with suppress(KernelError):
+                go_back()
             raise
         if trouble:
-            go_back()
+            try:
+                go_back()
+            except KernelError as error:
+                refused = f"{trouble}, and the way back is refused: {error.message}"
+                raise UnhealthyError(refused, "the next run tries to go back once more") from error
     if trouble:
         raise _verdict(trouble, guard.is_well())
 

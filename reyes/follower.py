@@ -261,7 +261,8 @@ class Follower(Struct, frozen=True, kw_only=True):
         if not force and self._is_held(state, prepared.verified):
             self._stay(prepared, state)
             return "held"
-        if not force and changes_rules(prepared.plan) and state.unhealthy == prepared.fingerprint:
+        # They may stand though they are blamed, where the way back was refused.
+        if not force and state.unhealthy == prepared.fingerprint:
             self._stay(prepared, state)
             raise UnhealthyError(
                 "these rules cost the host its health before, or were not agreed to:"

@@ -1,6 +1,7 @@
 """A commit that can go back: rehearsed, armed, confirmed, and rolled back on demand."""
 
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -124,6 +125,49 @@ def test_a_host_that_loses_its_health_gets_its_rules_back_and_tries_no_second_ti
         machine.run()
     assert machine.run(force=True) == "applied"
     assert machine.notebook.state.unhealthy is None
+
+
+def refuse(*_: object) -> None:
+    raise KernelError("somebody holds the xtables lock")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_blamed_rules_that_stand_because_the_way_back_was_refused_do_not_stay(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.guard.finds = "it was not confirmed"
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.kernel, "revert", refuse)
+        with pytest.raises(UnhealthyError, match="not confirmed, and the way back is refused"):
+            machine.follower.commit(machine.prepare(), machine.guard, asked=asked)
+    assert state(machine.kernel)[0] != first
+    machine.guard.finds = None
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        machine.run()
+    assert state(machine.kernel)[0] == first
+
+
+@pytest.mark.parametrize("way_back", [None, refuse])
+def test_rules_that_stand_unanswered_do_not_stay(
+    way_back: Callable[..., None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.guard, "trouble", lambda: sys.exit(1))
+        patch.setattr(machine.kernel, "revert", way_back or (lambda *_: None))
+        with pytest.raises(SystemExit):
+            machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+    assert state(machine.kernel)[0] != first
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        machine.run()
+    assert state(machine.kernel)[0] == first
 
 
 def test_other_rules_are_tried_after_unhealthy_ones() -> None:
