@@ -43,7 +43,7 @@ from reyes.netfilter.plan import (
 )
 from reyes.netfilter.settled import settle
 from reyes.policy import HostPolicy, resolve
-from reyes.rollback import is_held, remembered, stay
+from reyes.rollback import is_held, is_intact, remembered, stay
 from reyes.state import State
 from reyes.trust import (
     Accepted,
@@ -323,7 +323,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         previous = self.memory.generation()
         # What somebody else has made of our rules is nothing to go back to, and nothing to hold.
         is_new = state.applied != prepared.fingerprint
-        intact = is_new and (prepared.live.jumps_right or self._judged_nothing(state))
+        intact = is_new and is_intact(self.memory, prepared.live)
         try:
             if intact and asked:
                 self._blame(prepared, state)  # whatever cuts the question off is a no
@@ -349,13 +349,6 @@ class Follower(Struct, frozen=True, kw_only=True):
                 hint = "nothing better is there to stay with: the next run tries again"
                 raise UnhealthyError(str(error), hint) from error
             raise
-
-    def _judged_nothing(self, state: State) -> bool:
-        """Tell whether no rules of ours should be in force: before the first, or by a rollback."""
-        if not state.hold:
-            return state.applied is None
-        held = self.memory.held_generation()
-        return held is not None and not held.kernel.judges
 
     def _blame(self, prepared: Prepared, state: State) -> None:
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""

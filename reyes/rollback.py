@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.ipset import IPSet
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import CommitPlan, FilterTable, drifted_sets, plan_return
+from reyes.netfilter.plan import CommitPlan, FilterTable, drifted_sets, plan_return, shows
 from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
@@ -40,6 +40,7 @@ def roll_back(
             "one is kept at each commit that changes rules",
         )
     now = kernel.read(strict=False)
+    intact = is_intact(memory, now)
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
         kernel.execute(plan_back(before, now, filter_table))
@@ -55,9 +56,25 @@ def roll_back(
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         # What somebody else has made of our rules is nothing to come back to.
-        if now.jumps_right:
+        if intact:
             memory.keep_generation(remembered(now, kernel, before.referenced_sets))
     return before.kernel
+
+
+def is_intact(memory: Memory, live: LiveKernel) -> bool:
+    """Tell whether our rules in a kernel are as Reyes left them, by a pass or by a rollback.
+
+    Before the first ones they are, whatever is there, and where nobody remembers them a jump in
+    its place has to do.
+    """
+    state = memory.load()
+    if state.applied is None and not state.hold:
+        return True
+    held = memory.held_generation() if state.hold else None
+    if held and shows(live, held):
+        return True
+    settled = memory.settled()
+    return settled.rules_shown_by(live) if settled else live.jumps_right
 
 
 def stay(

@@ -160,8 +160,8 @@ class FollowerPass:
 
     def _uphold(self, record: Record, host: Host, live: LiveKernel | None = None) -> bool:
         """Repair what is in force; tell whether the kernel may have changed by that."""
-        asks_people = self._options.interactive or self._options.confirm is not None
-        if asks_people or is_disabled(self._config.follower):
+        # Who is shown all that a commit changes is shown what others have changed, too.
+        if self._options.interactive or is_disabled(self._config.follower):
             return False
         follower = self._follower
         try:

@@ -146,6 +146,16 @@ def plan_return(
     return CommitPlan(tuple(steps))
 
 
+def shows(live: LiveKernel, generation: Generation) -> bool:
+    """Tell whether a kernel shows our rules of another time, whatever its sets hold."""
+    now = {table.family: table for table in live.tables}
+    return all(
+        revert(before, now[before.family], flush=False) is None
+        for before in generation.kernel.tables
+        if before.family in now
+    )
+
+
 def drifted_sets(members: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
     """Return the names of our sets that do not vouch for the members that were read."""
     return frozenset(name for name, own in members.items() if not vouches_for(name, own))

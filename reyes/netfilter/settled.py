@@ -27,13 +27,17 @@ class Settled(Struct, frozen=True, kw_only=True):
 
     def shown_by(self, live: LiveKernel, filter_table: FilterTable) -> bool:
         """Tell whether a kernel shows just this."""
-        return all(
-            is_right(self.chains.get(str(table.family.value), {}), table, filter_table)
-            for table in live.tables
-        ) and all(
+        return self.rules_shown_by(live, filter_table) and all(
             name in live.sets and live.sets[name].entries == entries
             for name, entries in self.sets.items()
             if set_family(name) in live.families
+        )
+
+    def rules_shown_by(self, live: LiveKernel, filter_table: FilterTable = "shared") -> bool:
+        """Tell whether a kernel shows just these rules, whatever its sets hold."""
+        return all(
+            is_right(self.chains.get(str(table.family.value), {}), table, filter_table)
+            for table in live.tables
         )
 
 

@@ -253,13 +253,24 @@ def test_a_signal_while_the_rules_are_on_trial_ends_in_the_old_ones(
 def test_a_repair_that_was_cut_off_at_the_question_is_due_again(host: FollowerHost) -> None:
     host.apply(0)
     host.iptables("-I", "reyes-ingress", "-j", "ACCEPT")
-    host.publish(0)
     with asked(host, "--confirm", "60", publish=False) as running:
         running.send_signal(signal.SIGHUP)
         running.communicate(timeout=30)
     host.settle()
     assert "repaired" in host.run().stdout
     assert host.in_force() == (0, 0)
+
+
+def test_a_no_brings_nothing_back_that_somebody_opened(host: FollowerHost) -> None:
+    host.apply(0)
+    right = host.saved(4)
+    host.iptables("-F", "reyes-drop")
+    with asked(host, "--confirm", "60") as running:
+        running.communicate("no\n", timeout=30)
+        assert running.returncode == 25
+    assert host.saved(4) == right
+    assert host.run().returncode == 25
+    assert host.saved(4) == right
 
 
 def test_a_forced_and_agreed_pass_repairs_members(host: FollowerHost) -> None:

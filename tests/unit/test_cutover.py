@@ -213,6 +213,60 @@ def test_a_hold_ends_at_its_time_or_with_another_ruleset() -> None:
     assert machine.notebook.state.hold is None
 
 
+OPENED = (":reyes-drop - [0:0]", "-I reyes-ingress 1 -j RETURN", "-D INPUT -j reyes-input")
+"""What somebody may do to our rules."""
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_what_somebody_made_of_the_rules_is_nothing_to_go_back_to(opened: str) -> None:
+    machine, first = two_generations()
+    spoil(machine.kernel, opened)
+    advanced(machine, "web")
+    assert machine.run() == "applied"
+    third = state(machine.kernel)[0]
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+    spoil(machine.kernel, opened)
+    for _ in range(2):
+        machine.roll_back()
+        assert state(machine.kernel)[0] == third
+
+
+@pytest.mark.parametrize("opened", OPENED)
+def test_rules_are_not_blamed_for_what_somebody_made_of_those_before(opened: str) -> None:
+    machine = Machine()
+    machine.run()
+    spoil(machine.kernel, opened)
+    advanced(machine, "web")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError) as caught:
+        machine.run()
+    assert "nothing better" in str(caught.value.hint)
+    assert machine.notebook.held is None
+    machine.guard.finds = None
+    assert machine.run() == "applied"
+
+
+def test_a_host_without_a_good_sight_keeps_its_way_back() -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    machine.notebook.calm = None
+    advanced(machine, "db")
+    machine.run()
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
+def test_what_is_held_is_a_generation_to_come_back_to() -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    advanced(machine, "web")
+    assert machine.run() == "applied"
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
 def test_force_ends_a_hold() -> None:
     machine, first = two_generations()
     machine.roll_back()
