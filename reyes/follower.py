@@ -228,22 +228,36 @@ class Follower(Struct, frozen=True, kw_only=True):
             fingerprint=fingerprint,
         )
 
-    def uphold(self, host: Host, live: LiveKernel) -> Outcome:
-        """Repair the rules in force from what was accepted last; nothing new is put in force.
+    def keeps_what_is_in_force(self) -> bool:
+        """Tell whether the ruleset that was accepted last was also put in force last."""
+        settled = self.memory.settled()
+        return settled is not None and (
+            settled.content_sha256 == self.memory.load().content_sha256
+        )
+
+    def prepare_repair(
+        self, host: Host, live: LiveKernel, *, configured: bool = False
+    ) -> Prepared | None:
+        """Prepare to repair what is in force from what was accepted last; None if it is right.
 
         For a pass that has nothing newer to go by, and for one that is about to replace rules that
-        somebody has changed: they are its way back.
+        somebody has changed: they are its way back. With `configured` it is not right either if
+        the configuration has changed since.
 
         Raises:
             SignatureError, ReplayError: what is kept is not what was accepted.
-            KernelError: the kernel refused, or the rules are blamed.
         """
-        state = self.memory.load()
-        intact = self._shows_settled(live) and not self._members_due(live)
+        state, settled = self.memory.load(), self.memory.settled()
+        is_right = (
+            settled is not None
+            and settled.shown_by(live, self.config.follower.filter_table)
+            and not self._members_due(live)
+            and not (configured and settled.key != self._key(state.content_sha256, host))
+        )
         nothing_known = state.applied is None and not state.hold
-        if (intact and not state.hold) or nothing_known or self.memory.last_good() is None:
-            return "unchanged"
-        return self.commit(self.prepare(self.last_good(), host, live), None)
+        if (is_right and not state.hold) or nothing_known or self.memory.last_good() is None:
+            return None
+        return self.prepare(self.last_good(), host, live)
 
     def commit(
         self, prepared: Prepared, guard: Guard | None, *, force: bool = False, asked: bool = False
@@ -314,9 +328,10 @@ class Follower(Struct, frozen=True, kw_only=True):
         if after != state:
             self.memory.save(after)
         self._tidy(prepared)
-        key = self._key(prepared.verified.ruleset.content_sha256, prepared.policy.host)
+        content_sha256 = prepared.verified.ruleset.content_sha256
+        key = self._key(content_sha256, prepared.policy.host)
         until = prepared.verified.key_expires_at
-        self.memory.keep_settled(settle(prepared.dataplane, key, until))
+        self.memory.keep_settled(settle(prepared.dataplane, key, content_sha256, until))
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, asked: bool) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before."""

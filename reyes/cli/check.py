@@ -30,7 +30,7 @@ from reyes.follower import Follower, Prepared
 from reyes.host import Host
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import FilterTable, drifted_sets
-from reyes.rollback import is_held, plan_back
+from reyes.rollback import is_held, is_intact, plan_back
 from reyes.state import State
 from reyes.status import Status
 from reyes.trust import VerifiedRuleset
@@ -136,17 +136,26 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
         prepared = _prepared(follower, verified, host, live)
     except HostUnknownError as error:
         yield Problem(severity="warning", message=error.message)
-        yield from jump_problems(live)
+        yield from _unlike_before(memory, live)
         return
     if prepared.fingerprint != state.applied:
         # Rules of another ruleset or configuration, or of a rollback that holds no longer; the
         # next pass tries these, or the last failed.
-        yield from jump_problems(live)
+        yield from _unlike_before(memory, live)
         return
     members = kernel.read_members()
     dataplane = prepared.dataplane
     if prepared.plan.steps or not drifted_sets(members).isdisjoint(e.name for e in dataplane.sets):
         yield from drift_problems(dataplane, live, members, settings.filter_table)
+
+
+def _unlike_before(memory: _LookingMemory, live: LiveKernel) -> Iterator[Problem]:
+    """Compare the kernel with what Reyes left there, whatever it should be now."""
+    jumps = list(jump_problems(live))
+    yield from jumps
+    if not jumps and not is_intact(memory, live):
+        message = "drift: the kernel's rules are not those that Reyes left there"
+        yield Problem(severity="critical", message=message)
 
 
 def _held_differences(

@@ -159,22 +159,35 @@ class FollowerPass:
         return prepared
 
     def _uphold(self, record: Record, host: Host, live: LiveKernel | None = None) -> bool:
-        """Repair what is in force; tell whether the kernel may have changed by that."""
+        """Repair what is in force; tell whether the kernel may have changed by that.
+
+        Where no ruleset will come after it, what `live` was not read for, the configuration comes
+        in force if it has changed: nobody remembers what it was before.
+        """
         # Who is shown all that a commit changes is shown what others have changed, too.
         if self._options.interactive or is_disabled(self._config.follower):
             return False
-        follower = self._follower
+        follower, settings = self._follower, self._config.follower
+        nobody_asked = self._options.confirm is None
+        configured = live is None and nobody_asked and follower.keeps_what_is_in_force()
         try:
             if live is None:
-                with deadline(self._config.follower.deadline):
+                with deadline(settings.deadline):
                     live = follower.kernel.read()
-            outcome = follower.uphold(host, live)
+            prepared = follower.prepare_repair(host, live, configured=configured)
+            if prepared is None:
+                return False
+            guard = CommitGuard(settings, None) if configured else None
+            outcome = follower.commit(prepared, guard)
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)
             return True
         if outcome == "repaired":
             record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
+        if outcome == "applied":
+            record.prepared, record.configured = prepared, True
+            log.warning("put the configuration in force, with the ruleset that was accepted last")
         return outcome != "unchanged"
 
     def _agreed(self, host: Host) -> CommitPlan:

@@ -37,12 +37,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Record:
-    """What a pass gets to know on its way, as it gets to know it."""
+    """What a pass gets to know on its way, as it gets to know it.
+
+    Although it failed it may have `repaired` what is in force, or put a changed configuration in
+    force (`configured`).
+    """
 
     host: Host | None = None
     verified: VerifiedRuleset | None = None
     outcome: str = "failed"
     repaired: bool = False
+    configured: bool = False
     started: float = field(default_factory=time.monotonic)
     _prepared: Prepared | None = None
     _prepared_at: float = 0
@@ -136,6 +141,7 @@ def _pass(
         applied=record.applied(now),
         omitted=prepared.policy.omitted if prepared else None,
         repaired=record.repaired,
+        configured=record.configured,
         rolled_back=rolled_back,
         hold=_state(memory).hold,
     )

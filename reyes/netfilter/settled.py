@@ -17,10 +17,12 @@ from reyes.netfilter.plan import FilterTable, is_right
 class Settled(Struct, frozen=True, kw_only=True):
     """What the rules of each chain of each family (by IP version) are known by, and sets' entries.
 
-    `key` stands for all that they were compiled from, until the signing key expires.
+    `key` stands for all that they were compiled from, until the signing key expires, and
+    `content_sha256` for the ruleset among that.
     """
 
     key: str
+    content_sha256: str
     until: int | None
     chains: Mapping[str, Mapping[str, tuple[str, ...]]]
     sets: Mapping[str, int]
@@ -41,10 +43,11 @@ class Settled(Struct, frozen=True, kw_only=True):
         )
 
 
-def settle(dataplane: Dataplane, key: str, until: int | None) -> Settled:
+def settle(dataplane: Dataplane, key: str, content_sha256: str, until: int | None) -> Settled:
     """Describe what a kernel shows with this dataplane in force."""
     return Settled(
         key=key,
+        content_sha256=content_sha256,
         until=until,
         chains={str(table.family.value): table.identities for table in dataplane.tables},
         sets={entry.name: len(entry.members) for entry in dataplane.sets},

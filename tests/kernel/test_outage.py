@@ -152,11 +152,42 @@ def test_a_table_that_is_to_be_exclusive_is_no_repair(host: FollowerHost) -> Non
     host.configure(filter_table="exclusive")
     host.iptables("-A", "INPUT", "-s", "192.0.2.1", "-j", "ACCEPT")
     gone(host)
-    assert host.run().returncode == 78
-    assert any("192.0.2.1" in rule for rule in host.saved(4))
-    host.publish(0)
-    assert "WARNING repaired" not in host.run().stdout
+    done = host.run()
+    assert done.returncode == 78
+    assert "WARNING repaired" not in done.stdout
+    assert "put the configuration in force" in done.stdout
     assert not any("192.0.2.1" in rule for rule in host.saved(4))
+
+
+@pytest.mark.parametrize(("outage", "code"), OUTAGES.values(), ids=OUTAGES)
+@pytest.mark.parametrize("spoiled", [False, True], ids=["intact", "spoiled"])
+def test_a_changed_configuration_waits_for_no_ruleset(
+    host: FollowerHost, outage: Callable[[FollowerHost], None], code: int, spoiled: bool
+) -> None:
+    host.apply(0)
+    host.configure(failsafe=[{"cidr": "192.0.2.1", "protocol": "tcp", "port": 22}], enforce=False)
+    outage(host)
+    if spoiled:
+        host.iptables("-F", "reyes-drop")
+    for put in (True, False):
+        done = host.run()
+        assert done.returncode == code, done.stdout
+        assert ("put the configuration in force" in done.stdout) is put
+        assert any("failsafe: tcp 22 from 192.0.2.1" in rule for rule in host.saved(4))
+    report = json.loads((host.state / "status.json").read_bytes())
+    assert report["applied"]["enforced"] is False
+    host.configure(enforce=True)
+    host.run()
+    assert any(r.startswith("-A reyes-drop") and r.endswith("-j DROP") for r in host.saved(4))
+
+
+def test_a_changed_configuration_waits_for_who_is_to_be_asked(host: FollowerHost) -> None:
+    host.apply(0)
+    before = host.saved(4)
+    host.configure(denied="reject")
+    gone(host)
+    assert host.run("--confirm", "1").returncode == 78
+    assert host.saved(4) == before
 
 
 def test_a_host_that_is_disabled_while_it_waits_is_left_alone(host: FollowerHost) -> None:

@@ -196,6 +196,15 @@ def test_the_end_of_a_hold_is_no_drift_until_the_next_pass(third: FollowerHost) 
     assert not held(third)
 
 
+def test_a_hold_ends_in_time_though_no_ruleset_is_to_be_had(third: FollowerHost) -> None:
+    roll_back(third, "--until", "1s")
+    assert third.in_force() == (1, 1)
+    wait_for(lambda: time.time() > third.remembered()["hold"]["until"], "the time is over")
+    (third.directory / "ruleset.gpg").unlink()
+    assert third.run().returncode == 78
+    assert third.in_force() == (2, 2)
+
+
 def test_a_commit_that_failed_is_no_generation(host: FollowerHost) -> None:
     host.publish(0)
     host.wrap("ip6tables-restore", 'case "$*" in *--version*) exec {real} "$@";; esac; exit 1')

@@ -179,6 +179,19 @@ def test_a_changed_configuration_is_no_drift_until_it_is_applied(host: FollowerH
     assert check(host)[0] == 0
 
 
+def test_rules_that_others_opened_are_drift_whatever_the_configuration_says(
+    host: FollowerHost,
+) -> None:
+    host.apply(0)
+    host.configure(denied="reject")
+    host.iptables("-F", "reyes-drop")
+    code, said = check(host)
+    assert (code, said) == (
+        2,
+        "CRITICAL: drift: the kernel's rules are not those that Reyes left there\n",
+    )
+
+
 def test_a_refused_ruleset_is_critical_and_counted(host: FollowerHost) -> None:
     host.apply(0)
     (host.directory / "ruleset.gpg").write_bytes(b"\x90 nobody signed this")

@@ -388,7 +388,8 @@ def test_what_a_dead_run_left_behind_is_destroyed_though_nothing_else_is_to_do()
 
 def uphold(machine: Machine) -> str:
     host = configured_host(machine.config.follower, HOST, "us-west-2")
-    return machine.follower.uphold(host, machine.kernel.read())
+    prepared = machine.follower.prepare_repair(host, machine.kernel.read())
+    return machine.follower.commit(prepared, None) if prepared else "unchanged"
 
 
 def test_without_a_new_ruleset_what_is_in_force_is_repaired() -> None:
