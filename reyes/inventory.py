@@ -270,7 +270,7 @@ def _service(permission: replies.IpPermission) -> Service | None:
         case "-1":
             return Everything()
         case "tcp" | "udp" as name:
-            if first == -1:
+            if first == last == -1:
                 return Ports(protocol=name, first=0, last=_LAST_PORT)
             possible = 0 <= first <= last <= _LAST_PORT
             return Ports(protocol=name, first=first, last=last) if possible else None

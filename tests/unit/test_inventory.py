@@ -160,6 +160,9 @@ def test_protocol_and_ports_become_a_service(
     [
         ("tcp", 7, 3),
         ("tcp", 22, -1),
+        ("tcp", -1, 80),
+        ("tcp", None, 80),
+        ("udp", 53, None),
         ("tcp", 0, 65536),
         ("udp", -2, 5),
         ("icmp", 256, 0),
