@@ -50,7 +50,7 @@ _NAMES = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6"}
 
 _LAST_PORT = 65535
 _LAST_OCTET = 255
-_OCTET = re.compile("[0-9]{1,3}")
+_OCTET = re.compile("0|[1-9][0-9]{0,2}")
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
