@@ -122,7 +122,7 @@ def jump_problems(live: LiveKernel) -> Iterator[Problem]:
 
 def _too_old(what: str, then: int, now: int, limits: Limits) -> Iterator[Problem]:
     severity: Severity = "critical" if now - then >= limits.critical else "warning"
-    if now - then >= limits.warning:
+    if now - then >= min(limits.warning, limits.critical):
         yield Problem(severity=severity, message=f"{what} {age_text(then, now)} ago")
 
 

@@ -62,6 +62,12 @@ def test_passes_that_stopped_are_noticed(age: int, severity: str | None) -> None
     assert all(message.startswith("the last pass was ") for _, message in found)
 
 
+@pytest.mark.parametrize(("age", "severity"), [(599, None), (600, "critical"), (900, "critical")])
+def test_what_is_critical_does_not_wait_for_the_warning(age: int, severity: str | None) -> None:
+    found = status_problems(lasting(GOOD), NOW + age, Limits(warning=900, critical=600))
+    assert [problem.severity for problem in found] == ([severity] if severity else [])
+
+
 @pytest.mark.parametrize(
     ("exit_code", "severity"),
     [
