@@ -1,11 +1,13 @@
 """One bound on all the waiting of a run, also against services that answer a byte at a time."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from reyes.errors import SourceError
+
+_SOON_SECONDS = 0.001
 
 
 class DeadlineError(SourceError):
@@ -16,17 +18,30 @@ class _DeadlinePassed(BaseException):
     """Not an Exception: botocore takes those for failures of one request, and tries again."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """Interrupt the block after so many seconds with a DeadlineError; main thread only."""
+    running = False
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    def interrupt(_signal: int, frame: FrameType | None) -> None:
+        nonlocal running
+        if not running:
+            return  # the block has ended meanwhile
+        if frame is not None and frame.f_globals is vars(contextlib):
+            # On the way into the block or out of it, where nobody would catch what is raised.
+            signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
+            return
+        running = False
         raise _DeadlinePassed
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        yield
+        try:
+            running = True
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            yield
+        finally:
+            running = False
     except _DeadlinePassed:
         raise DeadlineError(
             f"what the run waits for did not come within {seconds:.0f} s",
