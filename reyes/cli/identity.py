@@ -46,12 +46,14 @@ def remembered_host(config: Config, identity: Identity | None) -> Host:
     """Describe this host before its network is up.
 
     Raises:
-        ConfigError: nothing is remembered, or it was remembered on another machine.
+        ConfigError: nothing is remembered, it was remembered on another machine, or this one
+            cannot tell which it is.
     """
     follower = config.follower
     if follower.instance_id is not None:
         return configured_host(follower, follower.instance_id, follower.region)
-    if identity is None or identity.machine != machine_id():
+    # Two machines without an id are not the same one.
+    if identity is None or not identity.machine or identity.machine != machine_id():
         raise ConfigError(
             "who this host is cannot be told before the network is up",
             "it is remembered from the first pass on; follower.instance_id says it at once",
@@ -60,7 +62,11 @@ def remembered_host(config: Config, identity: Identity | None) -> Host:
 
 
 def machine_id() -> str:
-    """Return what tells this machine from another that was made from its image."""
+    """Return what tells this machine from another that was made from its image; empty if nothing.
+
+    /etc/machine-id, the second source, does so only if the image was cleared of it: a copy of the
+    image has a copy of the file.
+    """
     for path in ("/sys/class/dmi/id/product_uuid", "/etc/machine-id"):
         try:
             text = Path(path).read_text(encoding="ascii").strip()
