@@ -28,7 +28,12 @@ class Desk:
             "s3": {"bucket": "acme-reyes", "key": KEY, "region": "us-west-2"},
             "signing": {"keyring_directory": str(home.path), "signing_key": self._leader},
         }
-        (directory / "config.yaml").write_text(json.dumps(config))
+        self._config = config
+        self.configure()
+
+    def configure(self, **follower: object) -> None:
+        config = {**self._config, "follower": follower}
+        (self.directory / "config.yaml").write_text(json.dumps(config))
 
     def signed(self, payload: bytes, *, genuine: bool = True) -> bytes:
         return self._home.sign(payload, self._leader if genuine else self._stranger)

@@ -66,6 +66,16 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
     _play(acts)
 
 
+def check_possible() -> None:
+    """Make the namespace of a rehearsal, and play nothing in it.
+
+    Raises:
+        KernelError: the rehearsal would fail, whatever it were about.
+        ConfigError: this process may not make network namespaces.
+    """
+    _play(())
+
+
 def _play(acts: Sequence[Act]) -> None:
     """Run the acts in one namespace, each fed from its own file; stop at the first refusal."""
     descriptors = [_file_of(act.text) for act in acts]

@@ -1,4 +1,4 @@
-"""`reyes check-config`: all that can be told without touching AWS or the kernel."""
+"""`reyes check-config`: all that can be told without touching AWS or the rules in force."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,9 +11,10 @@ from reyes.adapters.files import check_private
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.kernel import COMMANDS
 from reyes.adapters.programs import find_program
+from reyes.adapters.rehearsal import check_possible
 from reyes.cli.options import config_option, load_config
 from reyes.config import Config
-from reyes.errors import ConfigError
+from reyes.errors import ConfigError, KernelError
 from reyes.leader import leader_config
 
 Check = Callable[[], str]
@@ -26,6 +27,7 @@ Check = Callable[[], str]
 def command(config_path: Path, role: str | None) -> None:
     """Check the configuration, the keys, the rights and the commands of this machine.
 
+    It tries as well whether a follower can rehearse new rules here.
     Without --leader or --follower it checks for a leader if the file has a `leader:` section,
     else for a follower.
     """
@@ -37,7 +39,7 @@ def command(config_path: Path, role: str | None) -> None:
     for check in checks:
         try:
             click.echo(f"ok      {check()}")
-        except ConfigError as error:
+        except (ConfigError, KernelError) as error:
             problems += 1
             hint = f" ({error.hint})" if error.hint else ""
             click.echo(f"problem {error.message}{hint}")
@@ -51,10 +53,14 @@ def _leader_checks(config: Config) -> Iterator[Check]:
 
 
 def _follower_checks(config: Config) -> Iterator[Check]:
+    state = Path(config.follower.state_directory)
     yield lambda: _keyring(config)
-    yield lambda: _state_directory(Path(config.follower.state_directory))
+    yield lambda: _state_directory(state)
     for name in COMMANDS:
         yield partial(_installed, name)
+    # Who may not write there is not the user who runs the follower, and may lack his rights.
+    if config.follower.rehearsal and _may_write(_existing(state)):
+        yield _rehearsal
 
 
 def _sections(config: Config) -> str:
@@ -85,11 +91,19 @@ def _keyring(config: Config) -> str:
 
 
 def _state_directory(directory: Path) -> str:
-    existing = directory if directory.exists() else directory.parent
+    existing = _existing(directory)
     check_private(existing)
-    if not os.access(existing, os.W_OK | os.X_OK):
+    if not _may_write(existing):
         raise ConfigError(f"{existing} is not writable", "run the follower as root")
     return f"the state directory {directory} can be used"
+
+
+def _existing(directory: Path) -> Path:
+    return directory if directory.exists() else directory.parent
+
+
+def _may_write(directory: Path) -> bool:
+    return os.access(directory, os.W_OK | os.X_OK)
 
 
 def _installed(name: str) -> str:
@@ -97,6 +111,11 @@ def _installed(name: str) -> str:
     if path is None:
         raise ConfigError(f"the command {name} is missing", "install ipset and iptables")
     return path
+
+
+def _rehearsal() -> str:
+    check_possible()
+    return "new rules can be rehearsed"
 
 
 def _gpg(config: Config) -> Gpg:

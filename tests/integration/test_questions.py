@@ -1,6 +1,9 @@
 """Questions at an operator's desk: explain, check-ruleset, check-config."""
 
 import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,3 +155,51 @@ def test_a_configuration_is_checked_with_what_it_needs(desk: Desk) -> None:
     assert leader.exit_code == 78
     assert "problem the configuration has no leader section" in leader.stdout
     assert "signs, and followers trust it" in leader.stdout
+
+
+@pytest.fixture
+def unshare(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An `unshare` that may make no namespace, on a host whose state directory is there."""
+    path = tmp_path / "unshare"
+    path.write_text("#!/bin/sh\nexit 1\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    desk.configure(state_directory=str(tmp_path))
+    yield path
+    desk.configure()
+
+
+NO_REHEARSAL = "problem no rehearsal: this process may not make network namespaces (set follower."
+
+
+def test_a_host_that_cannot_rehearse_is_told_so(desk: Desk, unshare: Path) -> None:
+    result = desk.run("check-config", "--follower")
+    assert result.exit_code == 78
+    assert NO_REHEARSAL in result.stdout
+    unshare.write_text("#!/bin/sh\necho 'no shell' >&2; exit 127\n")
+    result = desk.run("check-config", "--follower")
+    assert result.exit_code == 78
+    assert "problem the rehearsal failed: no shell\n" in result.stdout
+
+
+def test_a_host_that_can_rehearse_is_told_so(desk: Desk, unshare: Path) -> None:
+    unshare.write_text("#!/bin/sh\nexit 0\n")
+    assert "ok      new rules can be rehearsed\n" in desk.run("check-config").stdout
+
+
+@pytest.mark.usefixtures("unshare")
+def test_rehearsals_are_no_matter_of_hosts_without_them(desk: Desk, tmp_path: Path) -> None:
+    assert " rehears" not in desk.run("check-config", "--leader").stdout
+    desk.configure(state_directory=str(tmp_path), rehearsal=False)
+    assert " rehears" not in desk.run("check-config", "--follower").stdout
+
+
+@pytest.mark.usefixtures("unshare")
+def test_others_than_the_followers_user_are_told_nothing_of_namespaces(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path and access(path, mode))
+    result = desk.run("check-config", "--follower")
+    assert "is not writable (run the follower as root)" in result.stdout
+    assert " rehears" not in result.stdout

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from reyes.adapters import rehearsal
-from reyes.adapters.rehearsal import rehearse
+from reyes.adapters.rehearsal import check_possible, rehearse
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 from reyes.netfilter.live import LiveKernel, LiveTable
@@ -117,3 +117,25 @@ def test_a_shell_that_dies_is_no_success(stage: Path) -> None:
     script(stage, "ipset", "kill -KILL $PPID")
     with pytest.raises(KernelError, match="the rehearsal failed"):
         rehearse(WANTED, EMPTY)
+
+
+def test_whether_a_rehearsal_is_possible_is_told_without_one(stage: Path) -> None:
+    check_possible()
+    script(stage, "unshare", f'case "$1" in --net) exit 1 ;; esac; {UNSHARE}')
+    check_possible()
+    assert list(stage.glob("*.fed")) == []
+
+
+def test_what_a_rehearsal_would_fail_of_is_told_without_one(
+    stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(stage, "unshare", "exit 1")
+    with pytest.raises(ConfigError, match="may not make network namespaces"):
+        check_possible()
+    script(stage, "unshare", "echo 'no shell' >&2; exit 127")
+    with pytest.raises(KernelError, match="the rehearsal failed: no shell"):
+        check_possible()
+    (stage / "unshare").unlink()
+    monkeypatch.setattr(rehearsal, "find_program", lambda name: str(stage / name))
+    with pytest.raises(ConfigError, match="cannot start unshare: No such file"):
+        check_possible()
