@@ -115,7 +115,9 @@ class Kernel:
     def read_packets(self) -> dict[Family, Packets]:
         """Read how many new packets our last chains have accepted and denied."""
         return {
-            family: _read((f"{PREFIX[family]}-save", "-c", "-t", "filter"), parse_packets)
+            family: _read(
+                (f"{PREFIX[family]}{self._of}-save", "-c", "-t", "filter"), parse_packets
+            )
             for family in families()
         }
 

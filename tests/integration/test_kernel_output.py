@@ -107,6 +107,11 @@ def test_a_member_that_is_no_network_is_refused(commands: Commands) -> None:
         Kernel().read_members()
 
 
+def test_packets_are_those_of_the_same_backend_as_the_rules(commands: Commands) -> None:
+    commands.say("iptables-legacy-save", TABLE % b"[7:420] -A reyes-accept -j RETURN\n")
+    assert Kernel("legacy").read_packets()[Family.V4].accepted == 7
+
+
 @pytest.mark.parametrize("path", [None, "", ":", ".:/nowhere"])
 def test_no_command_comes_from_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
