@@ -57,7 +57,7 @@ _Table = dict[str, _Chain]
 
 
 class MemoryKernel:
-    """A `KernelPort` and the far side of its commands; `refuses` picks steps that fail."""
+    """A `reyes.world.Kernel` and the far side of its commands; `refuses` picks steps that fail."""
 
     def __init__(self, families: Iterable[Family] = tuple(Family)) -> None:
         self.tables: dict[Family, _Table] = {
