@@ -53,7 +53,8 @@ def command(context: click.Context, /, config_path: Path, **options: object) -> 
     config = load_config(config_path)
     if asked.source is None and asked.instance is None and asked.group is None:
         raise click.UsageError("say --from ADDRESS for a packet, or --instance, or --group")
-    if asked.source is None and (asked.destination or asked.proto or asked.icmp or asked.port):
+    of_a_packet = (asked.destination, asked.proto, asked.icmp, asked.port)
+    if asked.source is None and any(value is not None for value in of_a_packet):
         raise click.UsageError("--to, --proto, --port and --icmp need --from ADDRESS")
     if asked.unverified and asked.ruleset is None:
         raise click.UsageError("--unverified needs the file: --ruleset FILE")

@@ -61,6 +61,7 @@ def test_without_a_packet_reach_and_uses_are_listed(desk: Desk) -> None:
     [
         ((), 2, "say --from ADDRESS for a packet, or --instance, or --group"),
         (("--instance", "i-0000000b", "--port", "80"), 2, "--port and --icmp need --from ADDRESS"),
+        (("--instance", "i-0000000b", "--port", "0"), 2, "--port and --icmp need --from ADDRESS"),
         (("--from", "10.2.0", "--port", "1", "--instance", DB), 2, "--from: "),
         (("--from", "fe80::1%eth0", "--port", "1", "--instance", DB), 2, "has a scope"),
         (("--from", WEB, "--to", "::1", "--port", "1", "--instance", DB), 2, "not of one family"),
