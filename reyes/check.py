@@ -78,7 +78,7 @@ def status_problems(status: Status | None, now: int, limits: Limits) -> Iterator
         yield from _failure(status, now, limits)
     if status.disabled:
         yield Problem(severity="warning", message="disabled: nothing is touched")
-    elif status.hold and not 0 < status.hold.until <= now:
+    elif status.hold and not status.hold.ended(now):
         yield Problem(severity="warning", message=hold_text(status.hold))
     if status.applied and not status.applied.enforced:
         message = "audit mode: what would be denied is let through"

@@ -41,6 +41,7 @@ def follower_metrics(
 ) -> tuple[Metric, ...]:
     """Say what a follower knows after a pass."""
     counters = status.counters
+    held = status.hold is not None and not status.hold.ended(status.run.at)
     metrics = [
         *_run_metrics("reyes", status.run, status.last_success),
         Metric(
@@ -60,7 +61,7 @@ def follower_metrics(
             counters.rolled_back,
         ),
         _one("reyes_disabled", "1 while the disable file exists.", status.disabled),
-        _one("reyes_held", "1 while a rollback holds.", status.hold is not None),
+        _one("reyes_held", "1 while a rollback holds.", held),
         _one("reyes_omitted", "Parts of rules that allow nothing here.", len(status.omitted)),
     ]
     if status.ruleset:

@@ -15,7 +15,7 @@ from reyes.world import Guard, Kernel, Memory
 
 def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
     """Tell whether a rollback still holds against a ruleset."""
-    if hold is None or 0 < hold.until <= now:
+    if hold is None or hold.ended(now):
         return False
     return ruleset.header.serial <= hold.serial or ruleset.content_sha256 == hold.content_sha256
 

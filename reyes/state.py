@@ -16,6 +16,10 @@ class Hold(Struct, frozen=True, kw_only=True):
     content_sha256: str
     until: int
 
+    def ended(self, now: float) -> bool:
+        """Tell whether its time is over; a ruleset may have ended it before."""
+        return 0 < self.until <= now
+
 
 class Identity(Struct, frozen=True, kw_only=True):
     """Who this host is, for the time before the network is up; `machine` is the hardware's id.

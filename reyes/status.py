@@ -167,7 +167,7 @@ def after_pass(before: Status | None, done: Pass) -> Status:
 
 def status_lines(status: Status, now: int) -> Iterator[str]:
     """Put a status into words."""
-    yield from _state_lines(status)
+    yield from _state_lines(status, now)
     yield f"last run      {_run_text(status.run, now)}"
     if status.run.message:
         yield f"              {status.run.message}"
@@ -234,10 +234,10 @@ def _counted(before: Counters, done: Pass) -> Counters:
     )
 
 
-def _state_lines(status: Status) -> Iterator[str]:
+def _state_lines(status: Status, now: int) -> Iterator[str]:
     if status.disabled:
         yield "disabled      nothing is touched"
-    if status.hold:
+    if status.hold and not status.hold.ended(now):
         yield f"held          {hold_text(status.hold)}"
     if status.applied and not status.applied.enforced:
         yield "audit mode    what would be denied is let through"

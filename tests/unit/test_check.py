@@ -136,6 +136,11 @@ def test_what_an_operator_chose_is_a_warning() -> None:
         assert message.startswith(begin)
 
 
+def test_a_hold_that_is_over_is_no_problem() -> None:
+    hold = Hold(serial=7, content_sha256="c", until=NOW)
+    assert problems(replace(GOOD, hold=hold)) == []
+
+
 def test_the_worst_counts_and_what_is_certain_counts_more() -> None:
     warning = Problem(severity="warning", message="w")
     unknown = Problem(severity="unknown", message="u")

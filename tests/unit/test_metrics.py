@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from reyes.findings import Finding
@@ -92,6 +93,12 @@ def test_states_that_an_operator_chose_show() -> None:
     )
     found = values(follower_metrics(status))
     assert (found["reyes_disabled"], found["reyes_held"], found["reyes_enforced"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("until", "held"), [(NOW + 1, 1), (NOW, 0)])
+def test_a_hold_that_is_over_is_none(until: int, held: int) -> None:
+    hold = Hold(serial=1, content_sha256="c", until=until)
+    assert values(follower_metrics(replace(GOOD, hold=hold)))["reyes_held"] == held
 
 
 def test_a_leader_tells_what_it_published_and_what_is_doubtful() -> None:

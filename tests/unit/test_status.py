@@ -143,6 +143,15 @@ def test_a_hold_ends_with_the_pass_that_ends_it() -> None:
     assert after_pass(held, a_full_pass("applied")).hold is None
 
 
+@pytest.mark.parametrize(("until", "ended"), [(0, False), (NOW + 1, False), (NOW, True)])
+def test_a_hold_that_is_over_is_not_said(until: int, ended: bool) -> None:
+    hold = Hold(serial=7, content_sha256="c", until=until)
+    assert hold.ended(NOW) is ended
+    status = after(a_full_pass("held", hold=hold))
+    said = [line for line in status_lines(status, NOW) if line.startswith("held ")]
+    assert len(said) == (not ended)
+
+
 def test_what_a_pass_has_in_hand_is_described() -> None:
     prepared = Machine().prepare()
     assert accepted_ruleset(prepared.verified) == replace(RULESET, signer=prepared.verified.signer)
