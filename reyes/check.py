@@ -41,6 +41,9 @@ class Problem(Struct, frozen=True, kw_only=True):
     message: str
 
 
+AUDIT_MODE = Problem(severity="warning", message="audit mode: what would be denied is let through")
+
+
 class Limits(Struct, frozen=True, kw_only=True):
     """Seconds without a pass, or without a successful one, from which on that is a problem."""
 
@@ -81,8 +84,7 @@ def status_problems(status: Status | None, now: int, limits: Limits) -> Iterator
     elif status.hold and not status.hold.ended(now):
         yield Problem(severity="warning", message=hold_text(status.hold))
     if status.applied and not status.applied.enforced:
-        message = "audit mode: what would be denied is let through"
-        yield Problem(severity="warning", message=message)
+        yield AUDIT_MODE
     if status.ruleset:
         yield from _expiry(status.ruleset, now)
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from reyes.adapters.clock import now
 from reyes.adapters.state import StateDirectory
 from reyes.check import (
+    AUDIT_MODE,
     EXIT_CODES,
     Limits,
     Problem,
@@ -167,6 +168,8 @@ def _held_differences(
     if not held.kernel.judges:
         message = "the rollback brought back a time without rules of Reyes"
         yield Problem(severity="critical", message=message)
+    if held.kernel.only_audits:
+        yield AUDIT_MODE
     drifted = held.referenced_sets & drifted_sets(kernel.read_members())
     if drifted or plan_back(held, live, filter_table).steps:
         message = "drift: the kernel's rules are not those that the rollback brought back"

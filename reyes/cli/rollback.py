@@ -43,6 +43,8 @@ def command(config_path: Path, until: str | None) -> None:
     click.echo(f"rolled back; this holds until a ruleset with other content{limit}")
     if not rules.judges:
         click.echo("there were no rules of Reyes before: nothing is judged now", err=True)
+    if rules.only_audits:
+        click.echo("these rules are of audit mode: what would be denied is let through", err=True)
 
 
 def _moment(text: str, now: int) -> int:

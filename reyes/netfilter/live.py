@@ -123,6 +123,12 @@ class LiveKernel(Struct, frozen=True):
         return any(table.jumps for table in self.tables)
 
     @property
+    def only_audits(self) -> bool:
+        """Whether our last chain lets through what it denies, in any family: audit mode."""
+        last = (table.rules.get(names.DROP, ("",))[-1] for table in self.tables)
+        return any(line.endswith("-j RETURN") for line in last)
+
+    @property
     def jumps_right(self) -> bool:
         """Whether every table leads to our chains as it should."""
         return all(table.jumps_right for table in self.tables)

@@ -144,6 +144,22 @@ def test_a_rollback_to_before_the_first_rules_says_what_that_means(host: Followe
     assert "the rollback brought back a time without rules of Reyes" in done.stdout
 
 
+def test_a_rollback_to_audit_mode_says_what_that_means(host: FollowerHost) -> None:
+    host.configure(enforce=False)
+    host.publish(0)
+    assert host.run().returncode == 0
+    host.configure(enforce=True)
+    host.apply(0)
+    assert "what would be denied is let through" not in host.run(command="check").stdout
+    assert "what would be denied is let through" in roll_back(host)
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
+    for _ in range(2):
+        done = host.run(command="check")
+        assert done.returncode == 1, done.stdout
+        assert "audit mode: what would be denied is let through" in done.stdout
+        assert held(host)
+
+
 def test_a_table_that_was_flushed_during_a_hold_is_no_generation(third: FollowerHost) -> None:
     roll_back(third)
     third.iptables("-F")

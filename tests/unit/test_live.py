@@ -56,6 +56,19 @@ def test_only_the_filter_table_counts() -> None:
     assert table.own_chains == ("reyes-ingress", "reyes-input")
 
 
+@pytest.mark.parametrize(
+    ("last", "only_audits"), [("RETURN", True), ("DROP", False), ("REJECT --reject-with x", False)]
+)
+def test_rules_that_let_through_what_they_deny_are_told(last: str, only_audits: bool) -> None:
+    saved = SAVED.replace(
+        "-A reyes-ingress -j ACCEPT",
+        f"-A reyes-drop -m limit --limit 3/min -j LOG\n-A reyes-drop -j {last}",
+    )
+    tables = (LiveTable(Family.V6), parse_table(saved, Family.V4))
+    assert LiveKernel(tables).only_audits is only_audits
+    assert not LiveKernel(tables[:1]).only_audits
+
+
 def test_what_is_foreign_is_told_in_full() -> None:
     assert parse_table(SAVED, Family.V4).foreign == (
         "-P INPUT DROP",
