@@ -1,5 +1,6 @@
 """`reyes rollback`: back to the rules before, and stay there."""
 
+import logging
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,13 @@ from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
+from reyes.errors import KernelError
 from reyes.rollback import roll_back
 from reyes.trust import moment_text
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+log = logging.getLogger(__name__)
 
 
 @click.command("rollback")
@@ -36,6 +40,7 @@ def command(config_path: Path, until: str | None) -> None:
     end = _moment(until, int(now())) if until is not None else 0
     memory = StateDirectory(Path(config.follower.state_directory))
     with memory.lock():
+        _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)
         rules = roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
         record_outcome(config.follower, memory, "rolled back")
@@ -45,6 +50,21 @@ def command(config_path: Path, until: str | None) -> None:
         click.echo("there were no rules of Reyes before: nothing is judged now", err=True)
     if rules.only_audits:
         click.echo("these rules are of audit mode: what would be denied is let through", err=True)
+
+
+def _refuse_ours_elsewhere() -> None:
+    """Refuse where packets would still meet rules of ours in the other backend of iptables."""
+    try:
+        others = [kernel.read(strict=False) for kernel in Kernel.elsewhere()]
+    except KernelError as error:
+        # Tables that cannot be read keep nobody from the way out.
+        log.warning("the other backend of iptables cannot be looked at: %s", error.message)
+        return
+    if any(table.own_chains or table.jumps for other in others for table in other.tables):
+        raise KernelError(
+            "there are rules of Reyes in both backends of iptables, and a rollback changes one",
+            "`reyes follower --remove` takes them out of both",
+        )
 
 
 def _moment(text: str, now: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from reyes.adapters.programs import find_program
 from tests.kernel.followers import FollowerHost, Keys
-from tests.kernel.generations import COLOURS
+from tests.kernel.generations import COLOURS, UNFILTERED
 
 pytestmark = pytest.mark.kernel
 
@@ -252,16 +252,51 @@ def test_the_way_out_leads_through_both_backends(host: FollowerHost) -> None:
     assert "there was nothing of Reyes" in host.run("--remove", file=False).stdout
 
 
+def test_no_rollback_where_the_other_backend_would_go_on_denying(host: FollowerHost) -> None:
+    for generation in range(2):
+        host.apply(generation)
+    kernel, state = host.kernel(), host.remembered()
+    for rule in (("-N", "reyes-input"), ("-A", "INPUT", "-j", "reyes-input")):
+        host.wire.run(["ip6tables-legacy", "-w", *rule])
+    done = host.run(command="rollback")
+    assert done.returncode == 25, done.stdout
+    assert "both backends of iptables" in done.stdout
+    assert "reyes follower --remove" in done.stdout
+    assert (host.kernel(), host.remembered()) == (kernel, state)
+    assert host.run("--remove", file=False).returncode == 0
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
+
+
+def test_rules_of_others_in_the_other_backend_keep_nobody_from_a_rollback(
+    host: FollowerHost,
+) -> None:
+    for generation in range(2):
+        host.apply(generation)
+    host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
+    done = host.run(command="rollback")
+    assert done.returncode == 0, done.stdout
+    assert host.in_force() == (0, 0)
+    break_legacy_save(host)
+    done = host.run(command="rollback")
+    assert done.returncode == 0, done.stdout
+    assert "the other backend of iptables cannot be looked at" in done.stdout
+    assert host.in_force() == (1, 1)
+
+
 def test_the_other_backend_keeps_nobody_from_the_way_out(host: FollowerHost) -> None:
     host.apply(0)
     host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
-    broken = host.directory / "bin" / "iptables-legacy-save"
-    broken.write_text('#!/bin/sh\necho "can\'t initialize iptables table" >&2; exit 3\n')
-    broken.chmod(0o755)
+    break_legacy_save(host)
     done = host.run("--remove", file=False)
     assert done.returncode == 25
     assert "iptables-legacy-save refused" in done.stdout
     assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+
+
+def break_legacy_save(host: FollowerHost) -> None:
+    broken = host.directory / "bin" / "iptables-legacy-save"
+    broken.write_text('#!/bin/sh\necho "can\'t initialize iptables table" >&2; exit 3\n')
+    broken.chmod(0o755)
 
 
 def test_the_way_out_needs_no_ipset(host: FollowerHost) -> None:
