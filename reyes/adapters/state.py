@@ -1,6 +1,6 @@
 """What a follower remembers between runs: files that are whole or not there.
 
-lock            held while a run may change anything
+lock            held while a run may change anything; the number of its process meanwhile
 state.json      what was accepted, what was applied
 last-good.gpg   the signed object that was accepted last
 previous.json   the rules before the last commit that changed them
@@ -12,8 +12,9 @@ status.json     what the last run left behind, for everybody to read
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,11 @@ from reyes.state import Identity, State
 from reyes.status import Status
 
 LAST_GOOD = "last-good.gpg"
+
+_HOLDER = re.compile(rb"([1-9][0-9]{0,9})\n")
+
+_OR_END_IT = ", or end that process: rules that are still on trial are taken back then"
+"""The dead man's switch does that, and holds the lock until it has."""
 
 Decoded = TypeVar("Decoded")
 
@@ -75,7 +81,11 @@ class StateDirectory:
             ) from error
         try:
             self._seize(descriptor)
-            yield
+            _write_holder(descriptor, b"%d\n" % os.getpid())
+            try:
+                yield
+            finally:
+                _write_holder(descriptor, b"")
         finally:
             os.close(descriptor)
 
@@ -169,8 +179,11 @@ class StateDirectory:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            holder = _read_holder(descriptor)
+            process = f" (process {holder})" if holder else ""
             raise SourceError(
-                f"another follower run holds {self._directory / 'lock'}", "wait for it to end"
+                f"another follower run{process} holds {self._directory / 'lock'}",
+                f"wait for it to end{_OR_END_IT if holder else ''}",
             ) from error
 
     def _make(self) -> None:
@@ -218,6 +231,22 @@ def _open(path: Path) -> int:
         if error.errno != errno.EROFS:
             raise
         return os.open(path, flags | os.O_RDONLY)
+
+
+def _write_holder(descriptor: int, text: bytes) -> None:
+    """Write into the lock who holds it; a disk that takes nothing keeps nobody from holding it."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text, 0)
+
+
+def _read_holder(descriptor: int) -> int | None:
+    """Return the process that holds the lock, if it has said so."""
+    with suppress(OSError):
+        # One byte more than there may be, so that nothing longer passes for it.
+        said = _HOLDER.fullmatch(os.pread(descriptor, 12, 0))
+        return int(said[1]) if said else None
+    return None
 
 
 def _set_aside(path: Path, why: Exception) -> ConfigError:

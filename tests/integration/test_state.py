@@ -1,5 +1,6 @@
 """The state directory: what is whole, what is corrupt, and who holds the lock."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,57 @@ def test_what_is_corrupt_stays_where_it_is_while_one_only_looks(
 
 
 def test_a_lock_is_held_by_one(memory: StateDirectory) -> None:
-    refused = pytest.raises(SourceError, match="another follower run holds")
+    refused = pytest.raises(SourceError, match="another follower run ")
     with memory.lock(), refused, memory.lock():
         raise AssertionError
     with memory.lock():
         pass
+
+
+def refusal(memory: StateDirectory) -> SourceError:
+    with pytest.raises(SourceError) as caught, memory.lock():
+        raise AssertionError
+    return caught.value
+
+
+def test_who_holds_the_lock_is_named_as_long_as_he_does(
+    memory: StateDirectory, tmp_path: Path
+) -> None:
+    lock = tmp_path / "lock"
+    with memory.lock():
+        refused = refusal(memory)
+        assert refused.message == f"another follower run (process {os.getpid()}) holds {lock}"
+        assert refused.hint is not None
+        assert "rules that are still on trial are taken back" in refused.hint
+        assert refusal(memory).message == refused.message
+    assert lock.read_bytes() == b""
+    lock.write_bytes(b"9999999999\nof another time")
+    with memory.lock():
+        assert refusal(memory).message == refused.message
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\n", b"0\n", b"-5\n", b"12", b"1 2\n", b"12\n\n", b"\xff\n", b"9" * 99]
+)
+def test_a_lock_that_holds_anything_else_names_nobody(
+    memory: StateDirectory, tmp_path: Path, text: bytes
+) -> None:
+    lock = tmp_path / "lock"
+    with memory.lock():
+        lock.write_bytes(text)
+        refused = refusal(memory)
+    assert refused.message == f"another follower run holds {lock}"
+    assert refused.hint == "wait for it to end"
+
+
+def test_a_link_in_the_place_of_the_lock_is_refused(
+    memory: StateDirectory, tmp_path: Path
+) -> None:
+    (target := tmp_path / "target").write_bytes(b"precious")
+    (tmp_path / "lock").symlink_to(target)
+    with pytest.raises(ConfigError, match="cannot use the state directory"), memory.lock():
+        raise AssertionError
+    assert target.read_bytes() == b"precious"
 
 
 def test_what_is_short_of_processes_inside_is_not_taken_for_a_lock(

@@ -353,6 +353,22 @@ def test_who_thinks_keeps_nobody_out_and_agrees_to_nothing_else(host: FollowerHo
         assert host.in_force() == (1, 1)
 
 
+def test_who_asks_whether_to_keep_rules_is_named_to_others_and_can_be_ended(
+    host: FollowerHost,
+) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "60") as running:
+        for how in ({"command": "follower"}, {"command": "rollback"}):
+            done = host.run(**how)
+            assert done.returncode == 75
+            assert f"another follower run (process {running.pid}) holds" in done.stdout
+        assert host.in_force() == (1, 1)
+        running.terminate()
+        running.communicate(timeout=30)
+    host.settle()
+    assert host.in_force() == (0, 0)
+
+
 def test_a_family_goes_back_although_the_other_cannot(host: FollowerHost) -> None:
     host.apply(0)
     with asked(host, "--confirm", "60") as running:
