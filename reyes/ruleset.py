@@ -5,7 +5,8 @@ Rules it keeps (docs/ruleset-format.md is the specification for readers):
 * A document has exactly one text. `decode` encodes what it understood and refuses any text that
   differs, so duplicate, unknown, reordered or omitted keys cannot carry a second meaning.
 * Identifiers have AWS's form, because they end in chain names and rule comments.
-* Collections are sorted and without duplicates, so that the same world gives the same bytes.
+* Leaders write collections sorted and without duplicates, so that the same world gives the same
+  bytes. `decode` does not ask for that; it refuses what is described twice by one identifier.
 * `content_sha256` covers `content` alone: it does not change when only time moves.
 
 Whether the text is genuine, fresh and meant for us is not decided here but in `trust`.
