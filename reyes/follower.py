@@ -42,7 +42,7 @@ from reyes.netfilter.plan import (
     plan_commit,
 )
 from reyes.netfilter.settled import settle
-from reyes.policy import HostPolicy, resolve
+from reyes.policy import HostPolicy, check_known, resolve
 from reyes.rollback import is_held, is_intact, remembered, stay
 from reyes.state import State
 from reyes.trust import (
@@ -142,13 +142,17 @@ class Follower(Struct, frozen=True, kw_only=True):
         )
 
     def obtain(
-        self, answer: Envelope | None, *, force: bool = False, remember: bool = True
+        self, answer: Envelope | None, host: Host, *, force: bool = False, remember: bool = True
     ) -> VerifiedRuleset:
         """Admit what `ask` has returned, and remember it as the highest that was accepted.
+
+        One that does not know this host is not: the one before is what repairs go by, and the
+        next boot.
 
         Raises:
             SourceError: what is kept is not good any more, and the source does not answer.
             ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
+            HostUnknownError: the ruleset does not know this host.
         """
         state = self.memory.load()
         kept = self.memory.last_good()
@@ -167,6 +171,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             if remember:
                 self.memory.save(replace(state, implausible=implausible))
             raise
+        check_known(verified.ruleset.content, host)
         after = replace(
             state,
             accepted=Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts),

@@ -126,6 +126,17 @@ def suppose(content: Content, host: Host) -> HostPolicy:
     )
 
 
+def check_known(content: Content, host: Host) -> None:
+    """Refuse a ruleset that does not know a host, or not the networks of its VPCs.
+
+    Raises:
+        HostUnknownError: so it is.
+    """
+    region, interfaces = _own_interfaces(content, host)
+    for interface in interfaces:
+        _own_vpc(region, interface.vpc)
+
+
 def _own_interfaces(content: Content, host: Host) -> tuple[Region, list[Interface]]:
     for region in content.regions:
         if host.region in (None, region.name):

@@ -11,7 +11,7 @@ from reyes.config import Config, FollowerConfig
 from reyes.envelope import Envelope
 from reyes.errors import ConfigError, KernelError, SourceError
 from reyes.follower import Follower, Outcome, Prepared
-from reyes.host import configured_host
+from reyes.host import Host, configured_host
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.settled import Settled
@@ -159,14 +159,16 @@ class Machine:
     def publish(self, at: int, content: Content | None = None, **changes: Any) -> None:
         self.shelf.blobs.append(signed(document(at, content, **changes)))
 
-    def obtain(self, **how: bool) -> VerifiedRuleset:
+    def host(self, instance: str = HOST) -> Host:
+        return configured_host(self.config.follower, instance, "us-west-2")
+
+    def obtain(self, instance: str = HOST, **how: bool) -> VerifiedRuleset:
         follower = self.follower
-        return follower.obtain(follower.ask(), **how)
+        return follower.obtain(follower.ask(), self.host(instance), **how)
 
     def prepare(self, instance: str = HOST) -> Prepared:
-        verified = self.obtain()
-        host = configured_host(self.config.follower, instance, "us-west-2")
-        return self.follower.prepare(verified, host, self.kernel.read())
+        verified = self.obtain(instance)
+        return self.follower.prepare(verified, self.host(instance), self.kernel.read())
 
     def run(self, *, force: bool = False) -> Outcome:
         """A whole pass."""

@@ -150,7 +150,7 @@ class FollowerPass:
         replaced = answer is not None and answer.blob != self._memory.last_good()
         if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()
-        record.verified = follower.obtain(answer, force=self._options.force)
+        record.verified = follower.obtain(answer, host, force=self._options.force)
         if as_left and follower.says_nothing_new(record.verified, host):
             return None
         record.prepared = prepared = follower.prepare(
@@ -197,7 +197,7 @@ class FollowerPass:
         try:
             with deadline(settings.deadline):
                 verified = follower.obtain(
-                    follower.ask(), force=self._options.force, remember=False
+                    follower.ask(), host, force=self._options.force, remember=False
                 )
                 prepared = follower.prepare(
                     verified, host, follower.kernel.read(), thorough=self._options.force

@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from tests.kernel.followers import FollowerHost
+from tests.kernel.generations import policy
 
 pytestmark = pytest.mark.kernel
 
@@ -32,10 +34,17 @@ def expired(host: FollowerHost) -> None:
     host.publish(1, ahead=-7200, serial=serial)
 
 
+def lost(host: FollowerHost) -> None:
+    content = policy(1)
+    nobody = tuple(replace(region, interfaces=()) for region in content.regions[1:])
+    host.publish(1, replace(content, regions=(content.regions[0], *nobody)))
+
+
 OUTAGES: dict[str, tuple[Callable[[FollowerHost], None], int]] = {
     "no ruleset": (gone, 78),
     "garbage": (garbled, 21),
     "an expired ruleset": (expired, 20),
+    "a ruleset without this host": (lost, 23),
 }
 
 
@@ -51,6 +60,18 @@ def test_what_is_in_force_is_looked_after_all_the_same(
         assert done.returncode == code, done.stdout
         assert host.in_force() == (0, 0)
         assert ("repaired what is in force" in done.stdout) is repaired
+
+
+@pytest.mark.parametrize(("outage", "code"), OUTAGES.values(), ids=OUTAGES)
+def test_what_is_in_force_comes_back_after_a_restart_all_the_same(
+    host: FollowerHost, outage: Callable[[FollowerHost], None], code: int
+) -> None:
+    host.apply(0)
+    outage(host)
+    assert host.run().returncode == code
+    host.reboot()
+    assert host.run("--boot", file=False).returncode == 0
+    assert host.in_force() == (0, 0)
 
 
 def test_a_disabled_host_is_left_alone_all_the_same(host: FollowerHost) -> None:
