@@ -54,6 +54,7 @@ def is_judged(region: Region, interfaces: list[Interface], host: Host, packet: P
         case VpcScope(filtered):
             own = [i.vpc for i in interfaces]
             near = [cidr for vpc in region.vpcs if vpc.id in own for cidr in vpc.cidrs]
+            near.append("fe80::/10")  # on its own link, as DHCPv6 is
             return is_in(packet.source, *map(str, filtered)) and not is_in(packet.source, *near)
         case IpsecScope():
             return packet.from_ipsec

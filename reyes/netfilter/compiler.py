@@ -78,6 +78,11 @@ INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
 """Messages without which a network does not work (RFC 792, RFC 4890)."""
 
 
+LINK_LOCAL = parse_network("fe80::/10")
+"""Senders on the host's own link (RFC 4291: no router sends their packets on): DHCPv6 is theirs,
+and the answer to a multicast is no reply to conntrack."""
+
+
 class Dataplane(Struct, frozen=True):
     """All that should be in the kernel: sets sorted by name, one table a family."""
 
@@ -138,6 +143,9 @@ class _FamilyCompiler:
                 judged = [network for network in filtered if self._has(network)]
                 if judged:
                     yield from self._own_vpc_rules()
+                if any(map(_holds_link_local, judged)):
+                    comment = f"not judged: link-local {canonical(LINK_LOCAL)}"
+                    yield Rule((Source(LINK_LOCAL),), Verdict.RETURN, comment)
                 for network in judged:
                     yield Rule((Source(network),), judge, f"judged: from {canonical(network)}")
             case IpsecScope():
@@ -223,6 +231,10 @@ class _FamilyCompiler:
 
     def _has(self, network: Network) -> bool:
         return family_of(network) is self._family
+
+
+def _holds_link_local(network: Network) -> bool:
+    return family_of(network) is Family.V6 and network.overlaps(LINK_LOCAL)
 
 
 def _failsafe_rule(entry: Failsafe) -> Rule:

@@ -251,6 +251,18 @@ SCOPES: list[tuple[FollowerConfig, list[str], list[str]]] = [
         ["-i lo -j RETURN", "-s fd00:1::/64 -j RETURN", "-s fd00::/8 -g reyes-ingress"],
     ),
     (
+        FollowerConfig(filtered_cidrs=("::/0", "fe80::/16", "2001:db8::/32")),
+        ["-i lo -j RETURN"],
+        [
+            "-i lo -j RETURN",
+            "-s fd00:1::/64 -j RETURN",
+            "-s fe80::/10 -j RETURN",
+            "-s ::/0 -g reyes-ingress",
+            "-s fe80::/16 -g reyes-ingress",
+            "-s 2001:db8::/32 -g reyes-ingress",
+        ],
+    ),
+    (
         FollowerConfig(traffic="ipsec", failsafe=(NINE,)),
         [
             "-i lo -j RETURN",
