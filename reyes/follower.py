@@ -3,7 +3,7 @@
 What it keeps to:
 
 * Admit, then remember, then apply: a crash in between applies the same ruleset again.
-* Nothing is written before the ruleset is admitted, and nothing is tried live that was refused.
+* Nothing is tried live that was refused in the rehearsal.
 * A ruleset that says nothing new is admitted all the same, and the kernel is looked at whatever
   the ruleset says: others may have changed it.
 
@@ -18,18 +18,10 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-import reyes
+from reyes.acceptance import Acceptance
 from reyes.config import Config
 from reyes.cutover import UnhealthyError, changes_rules, cut_over
-from reyes.envelope import Envelope
-from reyes.errors import (
-    ConfigError,
-    ExpiredError,
-    ImplausibleError,
-    ReyesError,
-    SignatureError,
-    SourceError,
-)
+from reyes.errors import ConfigError, ReyesError
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.iptables import Log
@@ -42,26 +34,12 @@ from reyes.netfilter.plan import (
     plan_commit,
 )
 from reyes.netfilter.settled import settle
-from reyes.policy import HostPolicy, check_known, resolve
-from reyes.rollback import is_held, is_intact, remembered, stay
+from reyes.policy import HostPolicy, resolve
+from reyes.rollback import is_held, remembered, stay
+from reyes.settling import Settling, is_intact
 from reyes.state import State
-from reyes.trust import (
-    Accepted,
-    Expectation,
-    Genuine,
-    VerifiedRuleset,
-    admit,
-    authenticate,
-    readmit,
-    refuse_expired,
-)
+from reyes.trust import VerifiedRuleset
 from reyes.world import Guard, Kernel, Memory, Source, Verifier
-
-MEMBERS_CHECK_SECONDS = 3600
-"""How often the members of all sets are read back; names and counts are checked each time."""
-
-IMPLAUSIBLE_PATIENCE = 3
-"""So many different rulesets that look implausible are a world that has changed."""
 
 Outcome = Literal["unchanged", "applied", "repaired", "held"]
 """What became of a pass that did not fail."""
@@ -94,112 +72,21 @@ class Follower(Struct, frozen=True, kw_only=True):
     kernel: Kernel
     now: Callable[[], float]
 
-    def ask(self) -> Envelope | None:
-        """Fetch the ruleset's object; None if it still is the one that is kept here.
-
-        Raises:
-            SourceError: the source does not answer.
-            ExpiredError: nor is what is kept valid any more.
-        """
-        state = self.memory.load()
-        return self._fetch(state, state.etag if self.memory.last_good() else None)
-
-    def is_settled(self, answer: Envelope | None, host: Host, live: LiveKernel) -> bool:
-        """Tell whether the ruleset, this host and the kernel are what the last good pass left.
-
-        Raises:
-            ExpiredError: the ruleset is the same, and has expired.
-        """
-        if answer is not None or not self.is_as_left(host, live):
-            return False
-        refuse_expired(self.memory.load().not_after, int(self.now()))
-        return True
-
-    def is_as_left(self, host: Host, live: LiveKernel) -> bool:
-        """Tell whether what was accepted last is in force here as the last good pass left it."""
-        state, settled = self.memory.load(), self.memory.settled()
-        return not (
-            settled is None
-            or state.applied is None
-            or state.unhealthy is not None
-            or state.hold
-            or self._members_due(live)
-            or settled.key != self._key(state.content_sha256, host)
-            or (settled.until is not None and settled.until <= int(self.now()))
-            or not settled.shown_by(live, self.config.follower.filter_table)
+    @property
+    def acceptance(self) -> Acceptance:
+        """How the ruleset is got."""
+        return Acceptance(
+            config=self.config,
+            source=self.source,
+            verifier=self.verifier,
+            memory=self.memory,
+            now=self.now,
         )
 
-    def says_nothing_new(self, verified: VerifiedRuleset, host: Host) -> bool:
-        """Tell whether a ruleset says just what the last good pass has put in force.
-
-        Leaders publish the same content again and again, to keep it valid.
-        """
-        settled = self.memory.settled()
-        return (
-            settled is not None
-            and settled.key == self._key(verified.ruleset.content_sha256, host)
-            and settled.until == verified.key_expires_at
-        )
-
-    def obtain(
-        self, answer: Envelope | None, host: Host, *, force: bool = False, remember: bool = True
-    ) -> VerifiedRuleset:
-        """Admit what `ask` has returned, and remember it as the highest that was accepted.
-
-        One that does not know this host is not: the one before is what repairs go by, and the
-        next boot.
-
-        Raises:
-            SourceError: what is kept is not good any more, and the source does not answer.
-            ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
-            HostUnknownError: the ruleset does not know this host.
-        """
-        state = self.memory.load()
-        kept = self.memory.last_good()
-        envelope, genuine = self._newest(answer, state, kept)
-        header = genuine.ruleset.header
-        implausible = tuple(sorted({*state.implausible, header.serial}))
-        expectation = Expectation(
-            environment=self.config.environment,
-            now=int(self.now()),
-            accepted=state.accepted,
-            force=force or len(implausible) >= IMPLAUSIBLE_PATIENCE,
-        )
-        try:
-            verified = admit(genuine, expectation)
-        except ImplausibleError:
-            if remember:
-                self.memory.save(replace(state, implausible=implausible))
-            raise
-        check_known(verified.ruleset.content, host)
-        after = replace(
-            state,
-            accepted=Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts),
-            content_sha256=genuine.ruleset.content_sha256,
-            etag=envelope.etag,
-            not_after=header.not_after,
-            implausible=(),
-        )
-        if remember and envelope.blob != kept:
-            self.memory.keep(envelope.blob)
-        if remember and after != state:
-            self.memory.save(after)
-        return verified
-
-    def last_good(self) -> VerifiedRuleset:
-        """Return the ruleset that was accepted last, verified anew, even if it has expired.
-
-        Raises:
-            SourceError: none is kept.
-            SignatureError, ReplayError: what is kept is not what was accepted.
-        """
-        blob = self.memory.last_good()
-        if blob is None:
-            raise SourceError(
-                "no ruleset is kept", "the first run that reaches the store keeps its ruleset"
-            )
-        genuine = self._authenticate(Envelope(blob))
-        return readmit(genuine, self.config.environment, self.memory.load().accepted)
+    @property
+    def settling(self) -> Settling:
+        """Whether there is anything to do."""
+        return Settling(config=self.config, memory=self.memory, now=self.now)
 
     def prepare(
         self, verified: VerifiedRuleset, host: Host, live: LiveKernel, *, thorough: bool = False
@@ -220,7 +107,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         spared = previous.referenced_sets if previous else frozenset()
         stays = fingerprint == state.unhealthy or self._is_held(state, verified)
         strange = not stays and _names_strange_sets(dataplane, live, spared)
-        thorough = thorough or strange or self._members_due(live)
+        thorough = thorough or strange or self.settling.members_due(live)
         drifted = drifted_sets(self.kernel.read_members()) if thorough else None
         plan = plan_commit(dataplane, live, filter_table, drifted or frozenset(), spared)
         return Prepared(
@@ -231,13 +118,6 @@ class Follower(Struct, frozen=True, kw_only=True):
             plan=plan,
             drifted=drifted,
             fingerprint=fingerprint,
-        )
-
-    def keeps_what_is_in_force(self) -> bool:
-        """Tell whether the ruleset that was accepted last was also put in force last."""
-        settled = self.memory.settled()
-        return settled is not None and (
-            settled.content_sha256 == self.memory.load().content_sha256
         )
 
     def prepare_repair(
@@ -252,17 +132,17 @@ class Follower(Struct, frozen=True, kw_only=True):
         Raises:
             SignatureError, ReplayError: what is kept is not what was accepted.
         """
-        state, settled = self.memory.load(), self.memory.settled()
+        state, settling = self.memory.load(), self.settling
         is_right = (
-            settled is not None
-            and settled.shown_by(live, self.config.follower.filter_table)
-            and not self._members_due(live)
-            and not (configured and settled.key != self._key(state.content_sha256, host))
+            not state.hold
+            and settling.is_shown_by(live)
+            and not settling.members_due(live)
+            and not (configured and settling.is_configured_anew(host))
         )
         nothing_known = state.applied is None and not state.hold
-        if (is_right and not state.hold) or nothing_known or self.memory.last_good() is None:
+        if is_right or nothing_known or self.memory.last_good() is None:
             return None
-        return self.prepare(self.last_good(), host, live)
+        return self.prepare(self.acceptance.last_good(), host, live)
 
     def commit(
         self, prepared: Prepared, guard: Guard | None, *, force: bool = False, asked: bool = False
@@ -290,7 +170,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             )
         is_repair = state.applied == prepared.fingerprint
         # Nobody has changed anything where other rules mean the same: more or less is logged.
-        logs = is_repair and changes_rules(prepared.plan) and self._shows_settled(prepared.live)
+        as_left = self.settling.is_shown_by(prepared.live)
+        logs = is_repair and changes_rules(prepared.plan) and as_left
         if changes_rules(prepared.plan) and (asked or not is_repair):
             if guard is None:
                 return "unchanged"
@@ -334,7 +215,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             self.memory.save(after)
         self._tidy(prepared)
         content_sha256 = prepared.verified.ruleset.content_sha256
-        key = self._key(content_sha256, prepared.policy.host)
+        key = self.settling.key_of(content_sha256, prepared.policy.host)
         until = prepared.verified.key_expires_at
         self.memory.keep_settled(settle(prepared.dataplane, key, content_sha256, until))
 
@@ -385,59 +266,6 @@ class Follower(Struct, frozen=True, kw_only=True):
             surplus -= previous.referenced_sets
         if surplus:
             self.kernel.execute(CommitPlan((DestroySets(tuple(sorted(surplus))),)))
-
-    def _newest(
-        self, answer: Envelope | None, state: State, kept: bytes | None
-    ) -> tuple[Envelope, Genuine]:
-        if answer is None and kept is not None:
-            known = self._known(Envelope(kept, state.etag), state)
-            if known:
-                return known
-            log.warning("the last good ruleset is not good any more: fetching it anew")
-            answer = self._fetch(state, None)
-        if answer is None:
-            raise SourceError("the store says `unchanged`, and was told of no version")
-        return answer, self._authenticate(answer)
-
-    def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:
-        """Return a kept object if it still is the one that was accepted."""
-        try:
-            genuine = self._authenticate(envelope)
-        except SignatureError:
-            return None
-        return (envelope, genuine) if genuine.digest == state.digest else None
-
-    def _fetch(self, state: State, etag: str | None) -> Envelope | None:
-        try:
-            return self.source.fetch(etag)
-        except SourceError as error:
-            if state.not_after and state.not_after < self.now():
-                raise ExpiredError(
-                    f"the last good ruleset has expired, and no other is to be had: {error}",
-                    error.hint,
-                ) from error
-            raise
-
-    def _authenticate(self, envelope: Envelope) -> Genuine:
-        return authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
-
-    def _shows_settled(self, live: LiveKernel) -> bool:
-        """Tell whether a kernel shows what the last good pass left."""
-        settled = self.memory.settled()
-        return settled is not None and settled.shown_by(live, self.config.follower.filter_table)
-
-    def _members_due(self, live: LiveKernel) -> bool:
-        """Tell whether it is time to read all members back."""
-        since = abs(self.now() - self.memory.load().members_checked_at)
-        return bool(live.sets) and since >= MEMBERS_CHECK_SECONDS
-
-    def _key(self, content_sha256: str, host: Host) -> str:
-        """Stand for all that a dataplane is compiled from, and for who may have a say in it."""
-        config = self.config
-        believed = (config.environment, *sorted(config.signing.pins))
-        filter_table = config.follower.filter_table
-        origin = (reyes.__version__, content_sha256, host, filter_table, believed)
-        return hashlib.sha256(repr(origin).encode()).hexdigest()
 
 
 def _names_strange_sets(dataplane: Dataplane, live: LiveKernel, known: frozenset[str]) -> bool:

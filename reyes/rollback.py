@@ -7,8 +7,9 @@ from msgspec.structs import replace
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.ipset import IPSet
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import CommitPlan, FilterTable, drifted_sets, plan_return, shows
+from reyes.netfilter.plan import CommitPlan, FilterTable, drifted_sets, plan_return
 from reyes.ruleset import Ruleset
+from reyes.settling import is_intact
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
 
@@ -59,22 +60,6 @@ def roll_back(
         if intact:
             memory.keep_generation(remembered(now, kernel, before.referenced_sets))
     return before.kernel
-
-
-def is_intact(memory: Memory, live: LiveKernel) -> bool:
-    """Tell whether our rules in a kernel are as Reyes left them, by a pass or by a rollback.
-
-    Before the first ones they are, whatever is there, and where nobody remembers them a jump in
-    its place has to do.
-    """
-    state = memory.load()
-    if state.applied is None and not state.hold:
-        return True
-    held = memory.held_generation() if state.hold else None
-    if held and shows(live, held):
-        return True
-    settled = memory.settled()
-    return settled.rules_shown_by(live) if settled else live.jumps_right
 
 
 def stay(

@@ -164,7 +164,7 @@ class Machine:
 
     def obtain(self, instance: str = HOST, **how: bool) -> VerifiedRuleset:
         follower = self.follower
-        return follower.obtain(follower.ask(), self.host(instance), **how)
+        return follower.acceptance.obtain(follower.acceptance.ask(), self.host(instance), **how)
 
     def prepare(self, instance: str = HOST) -> Prepared:
         verified = self.obtain(instance)

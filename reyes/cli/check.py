@@ -31,7 +31,8 @@ from reyes.follower import Follower, Prepared
 from reyes.host import Host
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import FilterTable, drifted_sets
-from reyes.rollback import is_held, is_intact, plan_back
+from reyes.rollback import is_held, plan_back
+from reyes.settling import is_intact
 from reyes.state import State
 from reyes.status import Status
 from reyes.trust import VerifiedRuleset
@@ -125,7 +126,7 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
     follower, settings = follower_of(config, memory, StoreSource(config)), config.follower
     kernel = follower.kernel
     live = kernel.read()
-    verified = follower.last_good()
+    verified = follower.acceptance.last_good()
     if is_held(state.hold, verified.ruleset, now()):
         yield from _held_differences(kernel, memory.held_generation(), live, settings.filter_table)
         return

@@ -29,7 +29,8 @@ def dry_run(config: Config, options: Options) -> None:
         host = with_logging(known_host(config, memory), options)
         source = FileSource(options.ruleset) if options.ruleset else StoreSource(config)
         follower = follower_of(config, memory, source)
-        verified = follower.obtain(follower.ask(), host, force=options.force, remember=False)
+        acceptance = follower.acceptance
+        verified = acceptance.obtain(acceptance.ask(), host, force=options.force, remember=False)
         live, members = _readable_kernel(follower)
         prepared = follower.prepare(verified, host, live)
     click.echo(payload_text(prepared.dataplane, live, config.follower.filter_table))

@@ -138,20 +138,20 @@ class FollowerPass:
         # While commands read the kernel, this process makes a client, the dearest thing it does.
         reading = side_by_side([follower.kernel.read])
         try:
-            answer = follower.ask()
+            answer = follower.acceptance.ask()
         except ReyesError:
             reading()  # a kernel that cannot be read is told first
             raise
         (live,) = reading()
-        if not self._options.force and follower.is_settled(answer, host, live):
+        if not self._options.force and follower.settling.is_settled(answer, host, live):
             return None
         published = answer is not None and not self._options.force
-        as_left = published and follower.is_as_left(host, live)
+        as_left = published and follower.settling.is_as_left(host, live)
         replaced = answer is not None and answer.blob != self._memory.last_good()
         if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()
-        record.verified = follower.obtain(answer, host, force=self._options.force)
-        if as_left and follower.says_nothing_new(record.verified, host):
+        record.verified = follower.acceptance.obtain(answer, host, force=self._options.force)
+        if as_left and follower.settling.says_nothing_new(record.verified, host):
             return None
         record.prepared = prepared = follower.prepare(
             record.verified, host, live, thorough=self._options.force
@@ -169,7 +169,7 @@ class FollowerPass:
             return False
         follower, settings = self._follower, self._config.follower
         nobody_asked = self._options.confirm is None
-        configured = live is None and nobody_asked and follower.keeps_what_is_in_force()
+        configured = live is None and nobody_asked and follower.settling.keeps_what_is_in_force()
         try:
             if live is None:
                 with deadline(settings.deadline):
@@ -196,8 +196,8 @@ class FollowerPass:
         follower = replace(self._follower, memory=self._memory.looking())
         try:
             with deadline(settings.deadline):
-                verified = follower.obtain(
-                    follower.ask(), host, force=self._options.force, remember=False
+                verified = follower.acceptance.obtain(
+                    follower.acceptance.ask(), host, force=self._options.force, remember=False
                 )
                 prepared = follower.prepare(
                     verified, host, follower.kernel.read(), thorough=self._options.force
@@ -217,7 +217,7 @@ class FollowerPass:
             return
         started = time.monotonic()
         with self._recorded() as record:
-            verified = record.verified = follower.last_good()
+            verified = record.verified = follower.acceptance.last_good()
             remembered = remembered_host(self._config, self._memory.load().identity)
             host = record.host = with_logging(remembered, self._options)
             not_after = verified.ruleset.header.not_after

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from reyes.adapters.kernel import Kernel
-from reyes.follower import MEMBERS_CHECK_SECONDS
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.plan import in_force
+from reyes.settling import MEMBERS_CHECK_SECONDS
 from tests.bench.shapes import ADDRESS, policy_with, rules_of
 from tests.kernel.followers import FollowerHost, Keys
 from tests.kernel.judge import BACKENDS, Backend, backend, commit

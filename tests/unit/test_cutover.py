@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
-from reyes.follower import MEMBERS_CHECK_SECONDS
 from reyes.host import configured_host
 from reyes.net import Family
 from reyes.netfilter.plan import RestoreTable
 from reyes.removal import remove
 from reyes.ruleset import Content, PrefixList
+from reyes.settling import MEMBERS_CHECK_SECONDS
 from tests.commits import rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import HOST, NOW, Machine

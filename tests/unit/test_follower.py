@@ -6,6 +6,7 @@ from collections.abc import Collection
 import pytest
 from msgspec.structs import replace
 
+from reyes.acceptance import IMPLAUSIBLE_PATIENCE
 from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import (
@@ -19,16 +20,13 @@ from reyes.errors import (
     SignatureError,
     SourceError,
 )
-from reyes.follower import (
-    IMPLAUSIBLE_PATIENCE,
-    MEMBERS_CHECK_SECONDS,
-)
 from reyes.host import configured_host
 from reyes.net import Family
 from reyes.netfilter.live import nothing_live
 from reyes.netfilter.plan import RestoreTable, payload_text
 from reyes.removal import remove
 from reyes.ruleset import Content, Interface
+from reyes.settling import MEMBERS_CHECK_SECONDS
 from reyes.state import State
 from tests.leaders import FOREIGN_KEY, PaperSigner, signed
 from tests.machine import HOST, NOW, Machine
@@ -429,7 +427,8 @@ def test_rules_in_force_are_no_failure_if_the_disk_is_full_by_then(
 
 def settled(machine: Machine) -> bool:
     host = configured_host(machine.config.follower, HOST, "us-west-2")
-    return machine.follower.is_settled(machine.follower.ask(), host, machine.kernel.read())
+    answer = machine.follower.acceptance.ask()
+    return machine.follower.settling.is_settled(answer, host, machine.kernel.read())
 
 
 def test_a_pass_with_nothing_new_is_told_by_the_kernel_alone() -> None:
@@ -517,8 +516,8 @@ def test_a_settled_host_still_expires_and_still_asks() -> None:
 def says_nothing_new(machine: Machine) -> bool:
     follower = machine.follower
     host = configured_host(machine.config.follower, HOST, "us-west-2")
-    as_left = follower.is_as_left(host, machine.kernel.read())
-    return follower.says_nothing_new(machine.obtain(), host) and as_left
+    as_left = follower.settling.is_as_left(host, machine.kernel.read())
+    return follower.settling.says_nothing_new(machine.obtain(), host) and as_left
 
 
 def test_the_same_content_again_is_admitted_and_nothing_new() -> None:

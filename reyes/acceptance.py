@@ -1,0 +1,147 @@
+"""How a host gets a ruleset: fetched, verified, admitted, and remembered.
+
+Admit, then remember: nothing is written of what is refused.
+"""
+
+import logging
+from collections.abc import Callable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from reyes.config import Config
+from reyes.envelope import Envelope
+from reyes.errors import ExpiredError, ImplausibleError, SignatureError, SourceError
+from reyes.host import Host
+from reyes.policy import check_known
+from reyes.state import State
+from reyes.trust import (
+    Accepted,
+    Expectation,
+    Genuine,
+    VerifiedRuleset,
+    admit,
+    authenticate,
+    readmit,
+)
+from reyes.world import Memory, Source, Verifier
+
+IMPLAUSIBLE_PATIENCE = 3
+"""So many different rulesets that look implausible are a world that has changed."""
+
+log = logging.getLogger(__name__)
+
+
+class Acceptance(Struct, frozen=True, kw_only=True):
+    """The steps from a store to a ruleset that this host accepts."""
+
+    config: Config
+    source: Source
+    verifier: Verifier
+    memory: Memory
+    now: Callable[[], float]
+
+    def ask(self) -> Envelope | None:
+        """Fetch the ruleset's object; None if it still is the one that is kept here.
+
+        Raises:
+            SourceError: the source does not answer.
+            ExpiredError: nor is what is kept valid any more.
+        """
+        state = self.memory.load()
+        return self._fetch(state, state.etag if self.memory.last_good() else None)
+
+    def obtain(
+        self, answer: Envelope | None, host: Host, *, force: bool = False, remember: bool = True
+    ) -> VerifiedRuleset:
+        """Admit what `ask` has returned, and remember it as the highest that was accepted.
+
+        One that does not know this host is not: the one before is what repairs go by, and the
+        next boot.
+
+        Raises:
+            SourceError: what is kept is not good any more, and the source does not answer.
+            ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
+            HostUnknownError: the ruleset does not know this host.
+        """
+        state = self.memory.load()
+        kept = self.memory.last_good()
+        envelope, genuine = self._newest(answer, state, kept)
+        header = genuine.ruleset.header
+        implausible = tuple(sorted({*state.implausible, header.serial}))
+        expectation = Expectation(
+            environment=self.config.environment,
+            now=int(self.now()),
+            accepted=state.accepted,
+            force=force or len(implausible) >= IMPLAUSIBLE_PATIENCE,
+        )
+        try:
+            verified = admit(genuine, expectation)
+        except ImplausibleError:
+            if remember:
+                self.memory.save(replace(state, implausible=implausible))
+            raise
+        check_known(verified.ruleset.content, host)
+        after = replace(
+            state,
+            accepted=Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts),
+            content_sha256=genuine.ruleset.content_sha256,
+            etag=envelope.etag,
+            not_after=header.not_after,
+            implausible=(),
+        )
+        if remember and envelope.blob != kept:
+            self.memory.keep(envelope.blob)
+        if remember and after != state:
+            self.memory.save(after)
+        return verified
+
+    def last_good(self) -> VerifiedRuleset:
+        """Return the ruleset that was accepted last, verified anew, even if it has expired.
+
+        Raises:
+            SourceError: none is kept.
+            SignatureError, ReplayError: what is kept is not what was accepted.
+        """
+        blob = self.memory.last_good()
+        if blob is None:
+            raise SourceError(
+                "no ruleset is kept", "the first run that reaches the store keeps its ruleset"
+            )
+        genuine = self._authenticate(Envelope(blob))
+        return readmit(genuine, self.config.environment, self.memory.load().accepted)
+
+    def _newest(
+        self, answer: Envelope | None, state: State, kept: bytes | None
+    ) -> tuple[Envelope, Genuine]:
+        if answer is None and kept is not None:
+            known = self._known(Envelope(kept, state.etag), state)
+            if known:
+                return known
+            log.warning("the last good ruleset is not good any more: fetching it anew")
+            answer = self._fetch(state, None)
+        if answer is None:
+            raise SourceError("the store says `unchanged`, and was told of no version")
+        return answer, self._authenticate(answer)
+
+    def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:
+        """Return a kept object if it still is the one that was accepted."""
+        try:
+            genuine = self._authenticate(envelope)
+        except SignatureError:
+            return None
+        return (envelope, genuine) if genuine.digest == state.digest else None
+
+    def _fetch(self, state: State, etag: str | None) -> Envelope | None:
+        try:
+            return self.source.fetch(etag)
+        except SourceError as error:
+            if state.not_after and state.not_after < self.now():
+                raise ExpiredError(
+                    f"the last good ruleset has expired, and no other is to be had: {error}",
+                    error.hint,
+                ) from error
+            raise
+
+    def _authenticate(self, envelope: Envelope) -> Genuine:
+        return authenticate(self.verifier.inspect(envelope), self.config.signing.pins)
