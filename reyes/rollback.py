@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.ipset import IPSet
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import CommitPlan, FilterTable, drifted_sets, plan_return
+from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.ruleset import Ruleset
 from reyes.settling import is_intact
 from reyes.state import Hold
@@ -44,9 +44,9 @@ def roll_back(
     intact = is_intact(memory, now)
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
-        kernel.execute(plan_back(before, now, filter_table))
+        kernel.execute(plan_return(before, now, filter_table))
         after = kernel.read(strict=False)
-        if plan_back(before, after, filter_table).steps:
+        if plan_return(before, after, filter_table).steps:
             kernel.revert(now, filter_table)
             raise KernelError(
                 "the rules that came back are not in force",
@@ -93,7 +93,7 @@ def stay(
     # A group whose members nobody knows is locked out, rather than everybody let in.
     gone = dict.fromkeys(unknown.difference(live.sets), ())
     held = replace(held, members={**members, **gone})
-    kernel.execute(plan_back(held, live, filter_table, drifted))
+    kernel.execute(plan_return(held, live, filter_table, drifted))
     return tuple(sorted(unknown.intersection(drifted.union(gone))))
 
 
@@ -108,19 +108,3 @@ def remembered(
     members = kernel.read_members(names) if names else {}
     right = members.keys() - drifted_sets(members)
     return Generation(rules, {name: members[name] for name in right})
-
-
-def plan_back(
-    generation: Generation,
-    live: LiveKernel,
-    filter_table: FilterTable,
-    drifted: frozenset[str] = frozenset(),
-) -> CommitPlan:
-    """Plan the way back to a generation; KernelError names a set that is gone."""
-    try:
-        return plan_return(generation, live, filter_table, drifted)
-    except KeyError as error:
-        raise KernelError(
-            f"the set {error.args[0]} of that generation is gone",
-            "`reyes follower --force` puts the newest ruleset in force",
-        ) from error

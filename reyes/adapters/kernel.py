@@ -35,6 +35,7 @@ from reyes.netfilter.plan import (
     RestoreSets,
     RestoreTable,
     Step,
+    carry_out,
     in_force,
     revert,
 )
@@ -127,13 +128,7 @@ class Kernel:
         Raises:
             KernelError: a step was refused; the rules before are in force.
         """
-        for position, step in enumerate(plan.steps):
-            try:
-                self._do(step)
-            except BaseException:
-                for done in reversed(plan.steps[: position + 1]):
-                    self._undo(done)
-                raise
+        carry_out(plan, self._do, self._undo)
 
     def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
         """Bring the rules of another time back; nothing happens where they are in force.

@@ -30,8 +30,8 @@ from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
 from reyes.host import Host
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import FilterTable, drifted_sets
-from reyes.rollback import is_held, plan_back
+from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
+from reyes.rollback import is_held
 from reyes.settling import is_intact
 from reyes.state import State
 from reyes.status import Status
@@ -172,7 +172,7 @@ def _held_differences(
     if held.kernel.only_audits:
         yield AUDIT_MODE
     drifted = held.referenced_sets & drifted_sets(kernel.read_members())
-    if drifted or plan_back(held, live, filter_table).steps:
+    if drifted or plan_return(held, live, filter_table).steps:
         message = "drift: the kernel's rules are not those that the rollback brought back"
         yield Problem(severity="critical", message=message)
 

@@ -13,11 +13,12 @@ A plan is data: `reyes.adapters.kernel` executes it and, if a step fails, undoes
 it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
+from reyes.errors import KernelError
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import IPSet, create_text, repair_text
@@ -125,9 +126,10 @@ def plan_return(
     filter_table: FilterTable,
     drifted: frozenset[str] = frozenset(),
 ) -> CommitPlan:
-    """Plan the way back to rules of another time; KeyError names a set that nobody remembers.
+    """Plan the way back to rules of another time; `drifted` is as for `plan_commit`.
 
-    `drifted` is as for `plan_commit`.
+    Raises:
+        KernelError: one of their sets is gone, and nobody remembers its members.
     """
     named = sorted(n for n in generation.referenced_sets if set_family(n) in live.families)
     remembered = [
@@ -156,6 +158,17 @@ def shows(live: LiveKernel, generation: Generation) -> bool:
     )
 
 
+def carry_out(plan: CommitPlan, do: Callable[[Step], None], undo: Callable[[Step], None]) -> None:
+    """Do a plan's steps in order; if one fails, undo it and those before it, the last first."""
+    for position, step in enumerate(plan.steps):
+        try:
+            do(step)
+        except BaseException:
+            for done in reversed(plan.steps[: position + 1]):
+                undo(done)
+            raise
+
+
 def drifted_sets(members: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
     """Return the names of our sets that do not vouch for the members that were read."""
     return frozenset(name for name, own in members.items() if not vouches_for(name, own))
@@ -180,6 +193,11 @@ def _fill(sets: Sequence[IPSet], live: LiveKernel, drifted: frozenset[str]) -> l
 
 
 def _remembered(generation: Generation, name: str) -> IPSet:
+    if name not in generation.members:
+        raise KernelError(
+            f"the set {name} of that generation is gone",
+            "`reyes follower --force` puts the newest ruleset in force",
+        )
     return IPSet(name, set_family(name), generation.members[name])
 
 

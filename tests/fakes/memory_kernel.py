@@ -29,6 +29,7 @@ from reyes.netfilter.plan import (
     RestoreSets,
     RestoreTable,
     Step,
+    carry_out,
     in_force,
     revert,
 )
@@ -77,18 +78,15 @@ class MemoryKernel:
 
     def execute(self, plan: CommitPlan) -> None:
         self.executed.append(plan)
-        for position, step in enumerate(plan.steps):
-            try:
-                _require(not self.refuses(step), "refused")
-                self._do(step)
-            except KernelError:
-                for done in reversed(plan.steps[: position + 1]):
-                    self._undo(done)
-                raise
+        carry_out(plan, self._do_or_refuse, self._undo)
 
     def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
         for table in before.tables:
             self._revert(table, flush=filter_table == "exclusive")
+
+    def _do_or_refuse(self, step: Step) -> None:
+        _require(not self.refuses(step), "refused")
+        self._do(step)
 
     def save(self, family: Family) -> str:
         table = self.tables[family]

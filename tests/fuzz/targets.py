@@ -20,7 +20,7 @@ from reyes.adapters.gpg import KEYRING_FILE, Gpg
 from reyes.adapters.state import StateDirectory
 from reyes.config import Config, parse_config
 from reyes.envelope import Envelope, SignatureReport
-from reyes.errors import ConfigError, HostUnknownError, SignatureError
+from reyes.errors import ConfigError, HostUnknownError, KernelError, SignatureError
 from reyes.host import Host, InterfaceScope, IpsecScope, Scope, VpcScope
 from reyes.net import Family, parse_network
 from reyes.netfilter.live import (
@@ -179,7 +179,7 @@ def memory(data: bytes) -> None:
             generation = directory.generation()
             assert generation is not None
             assert directory.held_generation() == generation
-            with suppress(KeyError):
+            with suppress(KernelError):
                 plan_return(generation, LiveKernel((LiveTable(Family.V4),)), "shared")
         assert directory.last_good() in {data, None}
         if status := directory.status():

@@ -13,12 +13,14 @@ from reyes.host import configured_host
 from reyes.net import Family
 from reyes.netfilter.plan import RestoreTable
 from reyes.removal import remove
-from reyes.ruleset import Content, PrefixList
+from reyes.rollback import is_held
+from reyes.ruleset import Content, PrefixList, decode
 from reyes.settling import MEMBERS_CHECK_SECONDS
+from reyes.state import Hold
 from tests.commits import rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import HOST, NOW, Machine
-from tests.worlds import small_world
+from tests.worlds import document, small_world
 
 
 def altered(*excluded: str) -> Content:
@@ -170,6 +172,20 @@ def test_rules_that_stand_unanswered_do_not_stay(
     assert state(machine.kernel)[0] == first
 
 
+def test_a_no_is_remembered() -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.guard.finds = "it was not confirmed"
+    with pytest.raises(UnhealthyError, match="not confirmed"):
+        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+    machine.guard.finds = None
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        machine.run()
+    assert state(machine.kernel)[0] == first
+
+
 def test_other_rules_are_tried_after_unhealthy_ones() -> None:
     machine = Machine()
     machine.run()
@@ -265,6 +281,28 @@ def test_what_is_held_is_a_generation_to_come_back_to() -> None:
     assert machine.run() == "applied"
     machine.roll_back()
     assert state(machine.kernel)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("later", "other", "until", "holds"),
+    [
+        (0, False, 0, True),
+        (0, True, 0, True),
+        (1, False, 0, True),
+        (1, True, 0, False),
+        (0, False, NOW + 1, True),
+        (0, False, NOW, False),
+    ],
+)
+def test_a_hold_is_against_what_is_no_later_or_says_the_same(
+    later: int, other: bool, until: int, holds: bool
+) -> None:
+    held = decode(document(NOW))
+    serial = held.header.serial
+    hold = Hold(serial=serial, content_sha256=held.content_sha256, until=until)
+    ruleset = decode(document(NOW, altered("db") if other else None, serial=serial + later))
+    assert is_held(hold, ruleset, NOW) is holds
+    assert not is_held(None, ruleset, NOW)
 
 
 def test_force_ends_a_hold() -> None:
