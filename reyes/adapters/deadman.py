@@ -19,7 +19,7 @@ from typing import NoReturn
 _DISARMED = b"."
 _FAILED = b"!"
 _LAST_COMMAND_SECONDS = 15
-"""A command waits for the xtables lock for two thirds of this (kernel.LOCK_WAIT_SECONDS)."""
+"""A command waits for the xtables lock for two thirds of this (commands.LOCK_WAIT_SECONDS)."""
 _DEATH_SECONDS = 5
 _FOR_THE_FOLLOWER = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """Signals to which the switch is deaf: each end in the old rules, through it."""

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from reyes.adapters.commands import COMMAND_SECONDS
 from reyes.adapters.deadman import armed
 from reyes.adapters.health import Health
-from reyes.adapters.kernel import COMMAND_SECONDS
 from reyes.adapters.rehearsal import rehearse
 from reyes.config import FollowerConfig
 from reyes.netfilter.compiler import Dataplane

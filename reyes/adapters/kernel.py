@@ -1,19 +1,16 @@
-"""The kernel's packet filter, through ipset and iptables: read it, and execute a plan.
-
-Commands are bounded in time and wait for the xtables lock.
-"""
+"""The kernel's packet filter, through ipset and iptables: read it, and execute a plan."""
 
 import functools
 import logging
 import os
 import re
-import subprocess
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
+from reyes.adapters.commands import PREFIX, feed, read, restore_command, run
 from reyes.adapters.programs import find_program
-from reyes.errors import ConfigError, KernelError
+from reyes.errors import KernelError
 from reyes.net import Family
 from reyes.netfilter.counters import Packets, parse_packets
 from reyes.netfilter.iptables import Table
@@ -42,25 +39,14 @@ from reyes.netfilter.plan import (
 
 Backend = Literal["nft", "legacy"]
 
-LOCK_WAIT_SECONDS = 10
-COMMAND_SECONDS = 60
-"""Longer than any honest command takes: 200,000 set members need a second."""
-
-COMMANDS = ("ipset", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
-
 _ATTEMPTS = 5
 _FEW_SETS = 8
 """So many are read one by one: 3 ms each, and all of a large host half a second."""
 
-PREFIX = {Family.V4: "iptables", Family.V6: "ip6tables"}
 _OTHER: dict[Backend, Backend] = {"nft": "legacy", "legacy": "nft"}
-_LINE = re.compile(r"line:? (\d+)")
 _INCOMPATIBLE = re.compile(r"^# Table .* is incompatible", re.MULTILINE)
-_CONTEXT_LINES = 5
 _WITHOUT_NFT = ("Failed to initialize nft", "rule set generation id: Invalid argument")
 """What iptables-nft-save says where the kernel has no nfnetlink, or no nf_tables."""
-
-Parsed = TypeVar("Parsed")
 
 log = logging.getLogger(__name__)
 
@@ -108,17 +94,15 @@ class Kernel:
     def read_members(self, names: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Read the members of all our sets, a millisecond for 2,000 members, or of those named."""
         if names is None or len(names) > _FEW_SETS:
-            members = _read(("ipset", "save"), parse_set_members)
+            members = read(("ipset", "save"), parse_set_members)
             return {name: own for name, own in members.items() if names is None or name in names}
-        parts = [_read(("ipset", "save", name), parse_set_members) for name in names]
+        parts = [read(("ipset", "save", name), parse_set_members) for name in names]
         return {name: own for part in parts for name, own in part.items()}
 
     def read_packets(self) -> dict[Family, Packets]:
         """Read how many new packets our last chains have accepted and denied."""
         return {
-            family: _read(
-                (f"{PREFIX[family]}{self._of}-save", "-c", "-t", "filter"), parse_packets
-            )
+            family: read((f"{PREFIX[family]}{self._of}-save", "-c", "-t", "filter"), parse_packets)
             for family in families()
         }
 
@@ -148,11 +132,11 @@ class Kernel:
     def _do(self, step: Step) -> None:
         match step:
             case RestoreSets(text):
-                _feed(("ipset", "restore"), text)
+                feed(("ipset", "restore"), text)
             case CountSets(entries):
                 self._count(entries)
             case RestoreTable(family, text, flush=flush):
-                _feed(restore_command(f"{PREFIX[family]}{self._of}", flush=flush), text)
+                feed(restore_command(f"{PREFIX[family]}{self._of}", flush=flush), text)
             case ReadTables(tables):
                 self._check_rules(tables)
             case DestroySets(names):
@@ -175,7 +159,7 @@ class Kernel:
                 return
             try:
                 prefix = f"{PREFIX[before.family]}{self._of}"
-                _feed(restore_command(prefix, flush=flush), text)
+                feed(restore_command(prefix, flush=flush), text)
             except KernelError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -205,13 +189,13 @@ class Kernel:
         live = self._read_sets()
         free = [name for name in names if name in live and live[name].references == 0]
         try:
-            _feed(("ipset", "restore"), "".join(f"destroy {name}\n" for name in free))
+            feed(("ipset", "restore"), "".join(f"destroy {name}\n" for name in free))
         except KernelError as error:
             log.warning("left sets for the next run: %s", error.message)
 
     def _read_table(self, family: Family) -> LiveTable:
         command = (f"{PREFIX[family]}{self._of}-save", "-t", "filter")
-        return _read(command, lambda text: self._parse_table(text, family))
+        return read(command, lambda text: self._parse_table(text, family))
 
     def _parse_table(self, text: str, family: Family) -> LiveTable:
         if _INCOMPATIBLE.search(text) and _INCOMPATIBLE.search(in_one_line_each(text)):
@@ -223,7 +207,7 @@ class Kernel:
         return parse_table(text, family)
 
     def _read_sets(self) -> dict[str, LiveSet]:
-        return _read(("ipset", "list", "-terse"), parse_set_headers)
+        return read(("ipset", "list", "-terse"), parse_set_headers)
 
     def _refuse_split(self) -> None:
         """Refuse to work if nft and legacy iptables both hold rules: each sees only its own."""
@@ -238,26 +222,6 @@ class Kernel:
                 )
 
 
-def raise_conntrack_max(wanted: int) -> int | None:
-    """Raise nf_conntrack_max to at least `wanted`; return the former value if it was lower.
-
-    Raises:
-        KernelError: the kernel refuses, as it does in all but the first network namespace.
-    """
-    path = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-    try:
-        before = int(path.read_text(encoding="ascii"))
-        if before >= wanted:
-            return None
-        path.write_text(f"{wanted}\n", encoding="ascii")
-    except (OSError, ValueError) as error:
-        raise KernelError(
-            f"cannot raise {path} to {wanted}: {error}",
-            "leave follower.nf_conntrack_max out where Reyes may not change it",
-        ) from error
-    return before
-
-
 def _other_backend(family: Family) -> Backend:
     """Tell which backend is not used: asked once of the program that a command stands for now."""
     command = f"{PREFIX[family]}-restore"
@@ -267,7 +231,7 @@ def _other_backend(family: Family) -> Backend:
 
 @functools.lru_cache(maxsize=2 * len(Family))
 def _backend_of(command: str, _program: str) -> Backend:
-    return "nft" if "nf_tables" in _run((command, "--version")) else "legacy"
+    return "nft" if "nf_tables" in run((command, "--version")) else "legacy"
 
 
 def _holds_rules(family: Family, backend: Backend) -> bool:
@@ -284,80 +248,9 @@ def _holds_rules(family: Family, backend: Backend) -> bool:
     if find_program(command) is None:
         return False
     try:
-        rules = _run((command,))
+        rules = run((command,))
     except KernelError as error:
         if any(words in error.message for words in _WITHOUT_NFT):
             return False
         raise
     return any(line.startswith("-A ") for line in rules.splitlines())
-
-
-def restore_command(prefix: str, *, flush: bool) -> tuple[str, ...]:
-    """Return the command that puts a table in force, over all others' rules only if `flush`."""
-    command = (f"{prefix}-restore", "-w", str(LOCK_WAIT_SECONDS))
-    return command if flush else (*command, "--noflush")
-
-
-def _read(argv: tuple[str, ...], parse: Callable[[str], Parsed]) -> Parsed:
-    text = _run(argv)
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise KernelError(f"{argv[0]} says what cannot be understood: {error}") from error
-
-
-def _run(argv: tuple[str, ...], stdin: str = "") -> str:
-    executable = find_program(argv[0])
-    if executable is None:
-        raise ConfigError(f"cannot find the command {argv[0]}", "install ipset and iptables")
-    try:
-        done = subprocess.run(
-            (executable, *argv[1:]),
-            input=stdin.encode(),
-            capture_output=True,
-            check=False,
-            timeout=COMMAND_SECONDS,
-            close_fds=False,  # of ours it inherits one end of a pipe: deadman.armed
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"cannot start {executable}: {error.strerror}",
-            "see that it is a program, and that this host has the interpreter in its first line; "
-            "else install ipset and iptables anew",
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise KernelError(f"{argv[0]} did not end within {COMMAND_SECONDS} s") from error
-    # Decoded here, because Popen would take a carriage return in a comment for a line's end.
-    if done.returncode == 0:
-        return done.stdout.decode(errors="replace")
-    said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
-    raise refusal(argv, stdin, said, done.returncode)
-
-
-def _feed(argv: tuple[str, ...], text: str) -> None:
-    if text:
-        _run(argv, text)
-
-
-def refusal(argv: tuple[str, ...], stdin: str, said: str, code: int) -> KernelError | ConfigError:
-    """Make the error of a command that failed, with the line at fault and its neighbours."""
-    if "Permission denied" in said or "Operation not permitted" in said:
-        return ConfigError(
-            f"{argv[0]} may not do that: {said or f'exit code {code}'}",
-            "run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
-        )
-    where = _LINE.search(said)
-    shown = _neighbours(stdin, int(where[1])) if where and stdin else ""
-    return KernelError(f"{argv[0]} refused: {said or f'exit code {code}'}{shown}")
-
-
-def _neighbours(text: str, line: int) -> str:
-    """Show the line that was refused with those around it."""
-    lines = text.splitlines()
-    first = max(1, line - _CONTEXT_LINES)
-    last = min(len(lines), line + _CONTEXT_LINES)
-    shown = (
-        f"{'>' if number == line else ' '} {number:5} {lines[number - 1]}"
-        for number in range(first, last + 1)
-    )
-    return "\n" + "\n".join(shown)

@@ -13,7 +13,7 @@ from subprocess import CompletedProcess
 
 from msgspec import Struct
 
-from reyes.adapters.kernel import COMMAND_SECONDS, PREFIX, refusal, restore_command
+from reyes.adapters.commands import COMMAND_SECONDS, PREFIX, refusal, restore_command
 from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.compiler import Dataplane

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from reyes.adapters.commands import COMMANDS
 from reyes.adapters.files import check_private
 from reyes.adapters.gpg import Gpg
-from reyes.adapters.kernel import COMMANDS
 from reyes.adapters.programs import find_program
 from reyes.adapters.rehearsal import check_possible
 from reyes.cli.options import config_option, load_config

@@ -14,10 +14,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from reyes.adapters import clock
+from reyes.adapters.commands import COMMAND_SECONDS
+from reyes.adapters.conntrack import raise_conntrack_max
 from reyes.adapters.deadline import deadline
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
-from reyes.adapters.kernel import COMMAND_SECONDS, Kernel, raise_conntrack_max
+from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.adapters.threads import side_by_side
 from reyes.cli.identity import known_host, machine_id, remembered_host

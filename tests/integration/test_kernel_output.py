@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reyes.adapters.kernel import COMMANDS, Kernel
+from reyes.adapters.commands import COMMANDS
+from reyes.adapters.kernel import Kernel
 from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family

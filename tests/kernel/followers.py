@@ -16,8 +16,8 @@ from pathlib import Path
 from subprocess import CompletedProcess, Popen
 from typing import Any, Self
 
+from reyes.adapters.commands import COMMANDS
 from reyes.adapters.gpg import Gpg
-from reyes.adapters.kernel import COMMANDS
 from reyes.adapters.programs import find_program
 from reyes.demo.namespaces import Closing
 from reyes.net import Family
@@ -45,9 +45,9 @@ _CLONE_NEWNS = 0x00020000
 """From linux/sched.h."""
 
 IMPATIENT = """
-from reyes.adapters import guard, kernel, rehearsal
+from reyes.adapters import commands, guard, rehearsal
 from reyes.cli import main
-for module in (guard, kernel, rehearsal):
+for module in (commands, guard, rehearsal):
     module.COMMAND_SECONDS = 2
 main()
 """

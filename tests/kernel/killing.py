@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from reyes.adapters.kernel import COMMANDS
+from reyes.adapters.commands import COMMANDS
 from tests.kernel.followers import FollowerHost, wait_for
 from tests.kernel.generations import COLOURS, UNFILTERED
 from tests.kernel.launcher import Launched
