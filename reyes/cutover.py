@@ -9,6 +9,7 @@
 Sets need no way back: they are named by content, and those of the generation before stay.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from reyes.errors import KernelError
@@ -38,8 +39,12 @@ def cut_over(
     *,
     kernel: Kernel,
     guard: Guard,
+    approve: Callable[[], None],
 ) -> None:
     """Put a plan with new rules in force for good, or leave the rules before in force.
+
+    `approve` remembers that they are good while the way back is still armed; if it fails, so do
+    they.
 
     Raises:
         KernelError: the kernel refused, in the rehearsal or live.
@@ -50,23 +55,39 @@ def cut_over(
     def go_back() -> None:
         kernel.revert(before, filter_table)
 
-    with guard.armed(go_back):
-        kernel.execute(plan)
-        try:
-            trouble = guard.trouble()
-        except BaseException:
-            # Where this way back is refused there is another one: the switch goes it, too.
-            with suppress(KernelError):
-                go_back()
-            raise
-        if trouble:
+    trouble: str | None = None
+    try:
+        with guard.armed(go_back):
+            kernel.execute(plan)
             try:
+                trouble = guard.trouble()
+                if not trouble:
+                    approve()
+            except BaseException:
+                # Where this way back is refused there is another one: the switch goes it, too.
+                with suppress(KernelError):
+                    go_back()
+                raise
+            if trouble:
                 go_back()
-            except KernelError as error:
-                refused = f"{trouble}, and the way back is refused: {error.message}"
-                raise UnhealthyError(refused, "the next run tries to go back once more") from error
+    except KernelError as error:
+        if not trouble:
+            raise
+        _go_back_again(go_back, trouble, error)
     if trouble:
         raise _verdict(trouble, guard.is_well())
+
+
+def _go_back_again(go_back: Callable[[], None], trouble: str, first: KernelError) -> None:
+    """Look whether the rules before are back, as the switch has gone back meanwhile.
+
+    Rules that stand all the same are blamed, whatever else may be wrong.
+    """
+    try:
+        go_back()
+    except KernelError as error:
+        refused = f"{trouble}, and the way back is refused: {error.message}"
+        raise UnhealthyError(refused, "the next run tries to go back once more") from first
 
 
 def _verdict(trouble: str, well_again: bool) -> KernelError:  # noqa: FBT001 - a fact, not a switch

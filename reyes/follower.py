@@ -13,6 +13,7 @@ The world is reached through the protocols of `reyes.world`; `reyes.cli.passes` 
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 from msgspec import Struct
@@ -123,7 +124,9 @@ class Follower(Struct, frozen=True, kw_only=True):
     def prepare_repair(
         self, host: Host, live: LiveKernel, *, configured: bool = False
     ) -> Prepared | None:
-        """Prepare to repair what is in force from what was accepted last; None if it is right.
+        """Prepare to repair what is in force from what was accepted last.
+
+        None if it is right, or if nothing is known of it.
 
         For a pass that has nothing newer to go by, and for one that is about to replace rules that
         somebody has changed: they are its way back. With `configured` it is not right either if
@@ -174,7 +177,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         logs = is_repair and changes_rules(prepared.plan) and as_left
         if changes_rules(prepared.plan) and (asked or not is_repair):
             if guard is None:
-                return "unchanged"
+                return self._stay_if_held(prepared, state)
             self._cut_over(prepared, guard, state, asked=asked)
         else:
             # Rules that have proved healthy here are not on trial again: the way back would lead
@@ -188,6 +191,14 @@ class Follower(Struct, frozen=True, kw_only=True):
         if not prepared.plan.steps:
             return "unchanged"
         return "repaired" if is_repair and not logs else "applied"
+
+    def _stay_if_held(self, prepared: Prepared, state: State) -> Outcome:
+        """Look after what is in force instead of other rules, as far as anybody remembers it."""
+        instead = state.hold is not None or state.unhealthy is not None
+        if not instead or self.memory.held_generation() is None:
+            return "unchanged"
+        self._stay(prepared, state)
+        return "held"
 
     def _is_held(self, state: State, verified: VerifiedRuleset) -> bool:
         return is_held(state.hold, verified.ruleset, self.now())
@@ -238,18 +249,26 @@ class Follower(Struct, frozen=True, kw_only=True):
                 self.config.follower.filter_table,
                 kernel=self.kernel,
                 guard=guard,
+                approve=lambda: self._approve(prepared),
             )
         except BaseException as error:
             unhealthy = isinstance(error, UnhealthyError)
             if intact and unhealthy and not asked:
                 self._blame(prepared, state)
             if intact and asked and isinstance(error, ReyesError) and not unhealthy:
-                self.memory.save(state)  # it was not the answer
+                with suppress(ConfigError):
+                    self.memory.save(state)  # it was not the answer
             self.memory.keep_generation(previous)
             if unhealthy and not intact:
                 hint = "nothing better is there to stay with: the next run tries again"
                 raise UnhealthyError(str(error), hint) from error
             raise
+
+    def _approve(self, prepared: Prepared) -> None:
+        """Take a blame back that is on record: with the next pass it would cost the rules."""
+        state = self.memory.load()
+        if state.unhealthy is not None:
+            self.memory.save(replace(state, applied=prepared.fingerprint, unhealthy=None))
 
     def _blame(self, prepared: Prepared, state: State) -> None:
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""

@@ -64,9 +64,11 @@ class Settling(Struct, frozen=True, kw_only=True):
 
     def keeps_what_is_in_force(self) -> bool:
         """Tell whether the ruleset that was accepted last was also put in force last."""
-        settled = self.memory.settled()
-        return settled is not None and (
-            settled.content_sha256 == self.memory.load().content_sha256
+        state, settled = self.memory.load(), self.memory.settled()
+        return (
+            settled is not None
+            and settled.content_sha256 == state.content_sha256
+            and state.applied is not None  # else a rollback came last
         )
 
     def is_configured_anew(self, host: Host) -> bool:

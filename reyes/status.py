@@ -104,8 +104,8 @@ class Status(Struct, frozen=True, kw_only=True):
 class Pass(Struct, frozen=True, kw_only=True):
     """What one pass found out, as far as it came; None is what it did not get to know.
 
-    `repaired` is also of a pass that failed, or that went on to new rules, and `configured` of one
-    that failed and put a changed configuration in force.
+    `repaired` is also of a pass that failed, or that went on to new rules. `configured` is what
+    one that failed put in force: a changed configuration.
     """
 
     run: Run
@@ -115,7 +115,7 @@ class Pass(Struct, frozen=True, kw_only=True):
     applied: Applied | None = None
     omitted: tuple[Omitted, ...] | None = None
     repaired: bool = False
-    configured: bool = False
+    configured: Applied | None = None
     rolled_back: bool = False
     hold: Hold | None = None
 
@@ -210,7 +210,7 @@ def _in_force(before: Applied | None, done: Pass) -> Applied | None:
         case "held" | "removed" | "rolled back":
             return None
         case "failed" if done.configured:
-            return done.applied
+            return done.configured
         case "unchanged" if before and done.applied:
             same = replace(done.applied, at=before.at, seconds=before.seconds)
             return before if same == before else done.applied

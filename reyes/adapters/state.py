@@ -180,6 +180,7 @@ class StateDirectory:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = _read_holder(descriptor)
+            holder = holder if holder and _has_open(holder, descriptor) else None
             process = f" (process {holder})" if holder else ""
             raise SourceError(
                 f"another follower run{process} holds {self._directory / 'lock'}",
@@ -247,6 +248,17 @@ def _read_holder(descriptor: int) -> int | None:
         said = _HOLDER.fullmatch(os.pread(descriptor, 12, 0))
         return int(said[1]) if said else None
     return None
+
+
+def _has_open(process: int, descriptor: int) -> bool:
+    """Tell whether a process has our file open: what it says may be of one that was killed."""
+    wanted = os.fstat(descriptor)
+    with suppress(OSError):
+        for entry in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):
+                if os.path.samestat(entry.stat(), wanted):
+                    return True
+    return False
 
 
 def _set_aside(path: Path, why: Exception) -> ConfigError:

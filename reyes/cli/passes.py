@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from reyes.cli.identity import known_host, machine_id, remembered_host
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
+from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError, ReyesError
 from reyes.follower import Follower, Outcome, Prepared
 from reyes.host import Host
@@ -141,6 +142,7 @@ class FollowerPass:
         reading = side_by_side([follower.kernel.read])
         try:
             answer = follower.acceptance.ask()
+            record.answered = True
         except ReyesError:
             reading()  # a kernel that cannot be read is told first
             raise
@@ -170,17 +172,18 @@ class FollowerPass:
         if self._options.interactive or is_disabled(self._config.follower):
             return False
         follower, settings = self._follower, self._config.follower
-        nobody_asked = self._options.confirm is None
-        configured = live is None and nobody_asked and follower.settling.keeps_what_is_in_force()
+        asks_nobody = self._options.confirm is None
+        bound = deadline(settings.deadline) if live is None else nullcontext()
         try:
-            if live is None:
-                with deadline(settings.deadline):
-                    live = follower.kernel.read()
-            prepared = follower.prepare_repair(host, live, configured=configured)
-            if prepared is None:
-                return False
-            guard = CommitGuard(settings, None) if configured else None
-            outcome = follower.commit(prepared, guard)
+            keeps = follower.settling.keeps_what_is_in_force()
+            configured = live is None and asks_nobody and keeps
+            with bound:
+                live = live or follower.kernel.read()
+                prepared = follower.prepare_repair(host, live, configured=configured)
+                if prepared is None:
+                    return False
+                guard = self._guard_without_ruleset(record) if configured else None
+            outcome = self._commit_repair(record, prepared, guard)
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)
             return True
@@ -188,9 +191,27 @@ class FollowerPass:
             record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
         if outcome == "applied":
-            record.prepared, record.configured = prepared, True
+            record.prepared = prepared
+            record.configured = record.applied(int(clock.now()))
             log.warning("put the configuration in force, with the ruleset that was accepted last")
         return outcome != "unchanged"
+
+    def _guard_without_ruleset(self, record: Record) -> CommitGuard:
+        """Ask a store after the commit that has answered before, whatever the answer was."""
+        return self._guard() if record.answered else CommitGuard(self._config.follower, None)
+
+    def _commit_repair(
+        self, record: Record, prepared: Prepared, guard: CommitGuard | None
+    ) -> Outcome:
+        """Commit it, and record a trial that was in vain beside the failure of the pass."""
+        blamed = self._memory.load().unhealthy
+        try:
+            return self._follower.commit(prepared, guard)
+        except UnhealthyError as error:
+            if guard is not None:
+                record.rolled_back = blamed != prepared.fingerprint
+                record.besides = error.message
+            raise
 
     def _agreed(self, host: Host) -> CommitPlan:
         """Return what a person agreed to; nobody is kept out while he thinks."""

@@ -40,14 +40,18 @@ class Record:
     """What a pass gets to know on its way, as it gets to know it.
 
     Although it failed it may have `repaired` what is in force, or put a changed configuration in
-    force (`configured`).
+    force (`configured`), or have tried that in vain (`rolled_back`, and `besides` says why).
+    `answered` tells whether the store has.
     """
 
     host: Host | None = None
     verified: VerifiedRuleset | None = None
     outcome: str = "failed"
     repaired: bool = False
-    configured: bool = False
+    configured: Applied | None = None
+    answered: bool = False
+    rolled_back: bool = False
+    besides: str | None = None
     started: float = field(default_factory=time.monotonic)
     _prepared: Prepared | None = None
     _prepared_at: float = 0
@@ -90,7 +94,7 @@ def recording(
     except Exception as error:
         # Rules that were not tried once more did not have to be rolled back once more.
         tried = force or record.prepared is None or before.unhealthy != record.prepared.fingerprint
-        rolled_back = isinstance(error, UnhealthyError) and tried
+        rolled_back = record.rolled_back or (isinstance(error, UnhealthyError) and tried)
         _leave(config, memory, record, error, rolled_back=rolled_back)
         raise
     _leave(config, memory, record, None, rolled_back=record.outcome == "rolled back")
@@ -133,7 +137,7 @@ def _pass(
             seconds=time.monotonic() - record.started,
             exit_code=error.exit_code if isinstance(error, ReyesError) else int(error is not None),
             outcome="failed" if error else record.outcome,
-            message=_message(error),
+            message=_message(error, record.besides),
         ),
         instance=record.host.instance_id if record.host else None,
         region=record.host.region if record.host else None,
@@ -147,10 +151,11 @@ def _pass(
     )
 
 
-def _message(error: Exception | None) -> str | None:
+def _message(error: Exception | None, besides: str | None) -> str | None:
     """Return the first line: those behind it show what a command was fed."""
     lines = str(error).splitlines() if error else []
-    return lines[0] if lines else None
+    first = lines[:1] + ([besides] if besides else [])
+    return "; ".join(first) or None
 
 
 def _state(memory: StateDirectory) -> State:

@@ -53,7 +53,7 @@ def command(config_path: Path, until: str | None) -> None:
 
 
 def _refuse_ours_elsewhere() -> None:
-    """Refuse where packets would still meet rules of ours in the other backend of iptables."""
+    """Refuse where packets would go on to meet rules of ours in the other backend of iptables."""
     try:
         others = [kernel.read(strict=False) for kernel in Kernel.elsewhere()]
     except KernelError as error:
@@ -62,7 +62,8 @@ def _refuse_ours_elsewhere() -> None:
         return
     if any(table.own_chains or table.jumps for other in others for table in other.tables):
         raise KernelError(
-            "there are rules of Reyes in both backends of iptables, and a rollback changes one",
+            "there are rules of Reyes in the backend of iptables that this host does not use,"
+            " and a rollback would leave them in force",
             "`reyes follower --remove` takes them out of both",
         )
 

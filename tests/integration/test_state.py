@@ -118,7 +118,11 @@ def test_who_holds_the_lock_is_named_as_long_as_he_does(
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\n", b"0\n", b"-5\n", b"12", b"1 2\n", b"12\n\n", b"\xff\n", b"9" * 99]
+    "text",
+    [
+        *(b"", b"\n", b"0\n", b"-5\n", b"12", b"1 2\n", b"12\n\n", b"\xff\n", b"9" * 99),
+        *(b"1\n", b"4194305\n"),  # one that does not hold it, and one that cannot be
+    ],
 )
 def test_a_lock_that_holds_anything_else_names_nobody(
     memory: StateDirectory, tmp_path: Path, text: bytes

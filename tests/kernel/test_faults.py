@@ -260,7 +260,7 @@ def test_no_rollback_where_the_other_backend_would_go_on_denying(host: FollowerH
         host.wire.run(["ip6tables-legacy", "-w", *rule])
     done = host.run(command="rollback")
     assert done.returncode == 25, done.stdout
-    assert "both backends of iptables" in done.stdout
+    assert "in the backend of iptables that this host does not use" in done.stdout
     assert "reyes follower --remove" in done.stdout
     assert (host.kernel(), host.remembered()) == (kernel, state)
     assert host.run("--remove", file=False).returncode == 0

@@ -1,5 +1,6 @@
 """Commits that must prove healthy: rehearsal, probes, dead man's switch, people."""
 
+import json
 import os
 import pty
 import signal
@@ -131,6 +132,24 @@ def test_what_was_in_force_before_unhealthy_rules_is_looked_after(
     assert host.in_force() == (0, 0)
 
 
+def test_a_configuration_that_cuts_a_probe_off_is_told_beside_the_outage(
+    watched: tuple[FollowerHost, int],
+) -> None:
+    host, port = watched
+    host.configure(failsafe=[{"cidr": STAFF}])
+    host.publish(1)
+    assert host.run().returncode == 0
+    before = host.saved()
+    host.configure(failsafe=[])
+    (host.directory / "ruleset.gpg").unlink()
+    for said in (f"the probe {STAFF}:{port} does not answer any more", "are not tried again"):
+        assert host.run().returncode == 78
+        assert host.saved() == before
+        status = json.loads((host.state / "status.json").read_bytes())
+        assert said in status["run"]["message"]
+        assert status["counters"]["rolled_back"] == 1
+
+
 def test_a_probe_that_failed_before_does_not_count(host: FollowerHost) -> None:
     host.answer(STAFF)
     host.configure(probes=[f"{STAFF}:9"])
@@ -185,6 +204,23 @@ def test_rules_that_cut_the_store_off_are_taken_back(keys: Keys) -> None:
             host.publish(2, policy(2, Everything()))
             assert host.run(file=False, environment=way).returncode == 0
             assert host.in_force() == (2, 2)
+
+
+def test_a_configuration_that_cuts_the_store_off_is_taken_back_whatever_it_answered(
+    keys: Keys,
+) -> None:
+    with FollowerHost(keys, confirm_timeout=1, failsafe=[{"cidr": STAFF}]) as host:
+        depend_on_staff(host)
+        with store(host) as way:
+            host.publish(1)
+            assert host.run(file=False, environment=way).returncode == 0
+            before = host.saved()
+            host.configure(failsafe=[])
+            (host.directory / "ruleset.gpg").write_bytes(b"\x90garbage")
+            done = host.run(file=False, environment=way)
+            assert done.returncode == 21, done.stdout
+            assert "the ruleset's source is not reached any more" in done.stdout
+            assert host.saved() == before
 
 
 def test_a_follower_that_hangs_in_its_commit_is_ended_and_its_rules_are_taken_back(

@@ -202,6 +202,21 @@ def test_a_changed_configuration_waits_for_no_ruleset(
     assert any(r.startswith("-A reyes-drop") and r.endswith("-j DROP") for r in host.saved(4))
 
 
+@pytest.mark.parametrize("denied", ["drop", "reject"], ids=["the same", "changed"])
+def test_a_ruleset_that_was_never_in_force_comes_in_by_no_outage(
+    host: FollowerHost, denied: str
+) -> None:
+    host.apply(0)
+    host.wrap("unshare", "exit 1")
+    host.publish(1)
+    assert host.run().returncode == 78
+    host.wrap("unshare")
+    host.configure(denied=denied)
+    gone(host)
+    assert host.run().returncode == 78
+    assert host.in_force() == (0, 0)
+
+
 def test_a_changed_configuration_waits_for_who_is_to_be_asked(host: FollowerHost) -> None:
     host.apply(0)
     before = host.saved(4)

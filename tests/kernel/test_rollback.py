@@ -212,13 +212,18 @@ def test_the_end_of_a_hold_is_no_drift_until_the_next_pass(third: FollowerHost) 
     assert not held(third)
 
 
-def test_a_hold_ends_in_time_though_no_ruleset_is_to_be_had(third: FollowerHost) -> None:
+def test_a_hold_outlasts_its_time_where_no_ruleset_is_to_be_had(third: FollowerHost) -> None:
     roll_back(third, "--until", "1s")
-    assert third.in_force() == (1, 1)
     wait_for(lambda: time.time() > third.remembered()["hold"]["until"], "the time is over")
+    blob = (third.directory / "ruleset.gpg").read_bytes()
     (third.directory / "ruleset.gpg").unlink()
+    third.iptables("-F")
+    third.configure(denied="reject")
     assert third.run().returncode == 78
-    assert third.in_force() == (2, 2)
+    assert third.in_force() == (1, 1)
+    (third.directory / "ruleset.gpg").write_bytes(blob)
+    assert third.run().returncode == 0
+    assert not held(third)
 
 
 def test_a_commit_that_failed_is_no_generation(host: FollowerHost) -> None:

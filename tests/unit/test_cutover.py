@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
 from reyes.host import configured_host
@@ -169,6 +171,84 @@ def test_rules_that_stand_unanswered_do_not_stay(
     assert state(machine.kernel)[0] != first
     with pytest.raises(UnhealthyError, match="not tried again"):
         machine.run()
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_way_back_that_is_refused_once_costs_nobody_a_blame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.guard.finds, machine.guard.blameless = "s3 does not answer", True
+    revert, refusals = machine.kernel.revert, [None]
+
+    def refused_once(*way: Any) -> None:
+        if refusals:
+            refuse(refusals.pop())
+        revert(*way)
+
+    monkeypatch.setattr(machine.kernel, "revert", refused_once)
+    with pytest.raises(KernelError, match="neither with the rules before"):
+        machine.run()
+    assert machine.notebook.state.unhealthy is None
+    assert state(machine.kernel)[0] == first
+
+
+def fails(*_: object) -> None:
+    raise ConfigError("the disk is full")
+
+
+def blamed() -> tuple[Machine, list[str]]:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    machine.guard.finds = None
+    return machine, first
+
+
+def test_blamed_rules_that_are_forced_stay_only_if_the_blame_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, first = blamed()
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.notebook, "save", fails)
+        with pytest.raises(ConfigError, match="disk is full"):
+            machine.run(force=True)
+    assert state(machine.kernel)[0] == first
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.notebook, "keep_settled", fails)
+        assert machine.run(force=True) == "applied"
+    second = state(machine.kernel)[0]
+    assert machine.run() == "unchanged"
+    assert state(machine.kernel)[0] == second != first
+
+
+def test_rules_that_were_agreed_to_stay_though_nothing_more_could_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    prepared = machine.prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.notebook, "keep_settled", fails)
+        assert machine.follower.commit(prepared, machine.guard, asked=True) == "applied"
+    assert machine.run() == "unchanged"
+    assert state(machine.kernel)[0] != first
+
+
+def test_what_stands_instead_of_blamed_rules_is_repaired_whatever_the_configuration() -> None:
+    machine, first = blamed()
+    machine.config = replace(machine.config, follower=FollowerConfig(denied="reject"))
+    spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
+    assert uphold(machine) == "held"
     assert state(machine.kernel)[0] == first
 
 
