@@ -157,7 +157,7 @@ class Follower(Struct, frozen=True, kw_only=True):
 
         Raises:
             KernelError: the kernel refused, or the host did not prove healthy; the rules before
-                are in force.
+                are in force, unless the way back was refused as well.
         """
         state = self.memory.load()
         if not force and self._is_held(state, prepared.verified):
@@ -265,10 +265,11 @@ class Follower(Struct, frozen=True, kw_only=True):
             raise
 
     def _approve(self, prepared: Prepared) -> None:
-        """Take a blame back that is on record: with the next pass it would cost the rules."""
+        """Take a blame or a hold back that is on record: the next pass would go by it."""
         state = self.memory.load()
-        if state.unhealthy is not None:
-            self.memory.save(replace(state, applied=prepared.fingerprint, unhealthy=None))
+        if state.unhealthy is not None or self._is_held(state, prepared.verified):
+            proved = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
+            self.memory.save(proved)
 
     def _blame(self, prepared: Prepared, state: State) -> None:
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""

@@ -229,6 +229,25 @@ def test_blamed_rules_that_are_forced_stay_only_if_the_blame_is_taken_back(
     assert state(machine.kernel)[0] == second != first
 
 
+def test_a_hold_that_was_forced_open_stays_so_only_if_that_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, first = two_generations()
+    second = state(machine.kernel)[0]
+    machine.roll_back()
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.notebook, "save", fails)
+        with pytest.raises(ConfigError, match="disk is full"):
+            machine.run(force=True)
+    assert state(machine.kernel)[0] == first
+    assert machine.run() == "held"
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.notebook, "keep_settled", fails)
+        assert machine.run(force=True) == "applied"
+    assert machine.run() == "unchanged"
+    assert state(machine.kernel)[0] == second
+
+
 def test_rules_that_were_agreed_to_stay_though_nothing_more_could_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
