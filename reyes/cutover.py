@@ -12,7 +12,7 @@ Sets need no way back: they are named by content, and those of the generation be
 from collections.abc import Callable
 from contextlib import suppress
 
-from reyes.errors import KernelError
+from reyes.errors import KernelError, ReyesError
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable, RestoreTable
@@ -65,12 +65,12 @@ def cut_over(
                     approve()
             except BaseException:
                 # Where this way back is refused there is another one: the switch goes it, too.
-                with suppress(KernelError):
+                with suppress(ReyesError):
                     go_back()
                 raise
             if trouble:
                 go_back()
-    except KernelError as error:
+    except ReyesError as error:
         if not trouble:
             raise
         _go_back_again(go_back, trouble, error)
@@ -78,14 +78,14 @@ def cut_over(
         raise _verdict(trouble, guard.is_well())
 
 
-def _go_back_again(go_back: Callable[[], None], trouble: str, first: KernelError) -> None:
+def _go_back_again(go_back: Callable[[], None], trouble: str, first: ReyesError) -> None:
     """Look whether the rules before are back, as the switch has gone back meanwhile.
 
     Rules that stand all the same are blamed, whatever else may be wrong.
     """
     try:
         go_back()
-    except KernelError as error:
+    except ReyesError as error:
         refused = f"{trouble}, and the way back is refused: {error.message}"
         raise UnhealthyError(refused, "the next run tries to go back once more") from first
 

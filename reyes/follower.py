@@ -26,7 +26,7 @@ from reyes.errors import ConfigError, ReyesError
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.iptables import Log
-from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import (
     CommitPlan,
     DestroySets,
@@ -254,11 +254,12 @@ class Follower(Struct, frozen=True, kw_only=True):
         except BaseException as error:
             unhealthy = isinstance(error, UnhealthyError)
             if intact and unhealthy and not asked:
-                self._blame(prepared, state)
+                self._try_to_blame(prepared, state)
             if intact and asked and isinstance(error, ReyesError) and not unhealthy:
                 with suppress(ConfigError):
                     self.memory.save(state)  # it was not the answer
-            self.memory.keep_generation(previous)
+            with suppress(ConfigError):
+                self.memory.keep_generation(previous)
             if unhealthy and not intact:
                 hint = "nothing better is there to stay with: the next run tries again"
                 raise UnhealthyError(str(error), hint) from error
@@ -267,16 +268,31 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _approve(self, prepared: Prepared) -> None:
         """Take a blame or a hold back that is on record: the next pass would go by it."""
         state = self.memory.load()
-        if state.unhealthy is not None or self._is_held(state, prepared.verified):
+        if state.unhealthy == prepared.fingerprint or self._is_held(state, prepared.verified):
             proved = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
             self.memory.save(proved)
+
+    def _try_to_blame(self, prepared: Prepared, state: State) -> None:
+        """Blame rules whose failure must be told whatever becomes of that."""
+        try:
+            self._blame(prepared, state)
+        except ConfigError as error:
+            log.warning("that these rules are to blame is not remembered: %s", error.message)
 
     def _blame(self, prepared: Prepared, state: State) -> None:
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
         # What a rollback brought back is held already, as it was before anybody changed it.
         if not (state.hold and self.memory.held_generation()):
-            self.memory.hold_generation(remembered(prepared.live, self.kernel))
+            self.memory.hold_generation(self._before(prepared.live))
         self.memory.save(replace(state, unhealthy=prepared.fingerprint))
+
+    def _before(self, live: LiveKernel) -> Generation:
+        """Return the rules before, without members where the kernel cannot be asked for them."""
+        try:
+            return remembered(live, self.kernel)
+        except ReyesError as error:
+            log.warning("the members of the sets before are not remembered: %s", error.message)
+            return Generation(live)
 
     def _tidy(self, prepared: Prepared) -> None:
         """Destroy the sets that neither these rules nor the way back need."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from reyes.adapters.commands import PREFIX, feed, read, restore_command, run
 from reyes.adapters.programs import find_program
-from reyes.errors import KernelError
+from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 from reyes.netfilter.counters import Packets, parse_packets
 from reyes.netfilter.iptables import Table
@@ -119,12 +119,13 @@ class Kernel:
 
         Raises:
             KernelError: the kernel refused, for one family at least.
+            ConfigError: a command cannot be started.
         """
-        refused: KernelError | None = None
+        refused: ReyesError | None = None
         for table in before.tables:
             try:
                 self._revert(table, flush=filter_table == "exclusive")
-            except KernelError as error:
+            except ReyesError as error:
                 refused = error
         if refused:
             raise refused

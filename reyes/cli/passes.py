@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from reyes.adapters import clock
 from reyes.adapters.commands import COMMAND_SECONDS
 from reyes.adapters.conntrack import raise_conntrack_max
-from reyes.adapters.deadline import deadline
+from reyes.adapters.deadline import DeadlineError, deadline
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import Kernel
@@ -27,7 +27,13 @@ from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
 from reyes.cutover import UnhealthyError
-from reyes.errors import ConfigError, KernelError, ReyesError
+from reyes.errors import (
+    ConfigError,
+    ExpiredError,
+    KernelError,
+    ReyesError,
+    UnreachableError,
+)
 from reyes.follower import Follower, Outcome, Prepared
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
@@ -143,7 +149,8 @@ class FollowerPass:
         try:
             answer = follower.acceptance.ask()
             record.answered = True
-        except ReyesError:
+        except ReyesError as error:
+            record.answered = _is_answer(error)
             reading()  # a kernel that cannot be read is told first
             raise
         (live,) = reading()
@@ -207,10 +214,10 @@ class FollowerPass:
         blamed = self._memory.load().unhealthy
         try:
             return self._follower.commit(prepared, guard)
-        except UnhealthyError as error:
+        except ReyesError as error:
             if guard is not None:
-                record.rolled_back = blamed != prepared.fingerprint
-                record.besides = error.message
+                tried = isinstance(error, UnhealthyError) and blamed != prepared.fingerprint
+                record.rolled_back, record.besides = tried, error.message
             raise
 
     def _agreed(self, host: Host) -> CommitPlan:
@@ -286,6 +293,12 @@ class FollowerPass:
         etag = self._memory.load().etag
         ask = partial(self._store.fetch_anew, etag) if self._options.ruleset is None else None
         return CommitGuard(self._config.follower, ask, self._options.confirm)
+
+
+def _is_answer(error: ReyesError) -> bool:
+    """Tell whether it is the store that refuses: there is a way to it then."""
+    said = error.__cause__ if isinstance(error, ExpiredError) else error
+    return not isinstance(said, UnreachableError | DeadlineError | ConfigError)
 
 
 def longest_pass(settings: FollowerConfig) -> int:

@@ -162,7 +162,11 @@ def store(host: FollowerHost) -> Iterator[dict[str, str]]:
 
     class Object(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            blob = (host.directory / "ruleset.gpg").read_bytes()
+            try:
+                blob = (host.directory / "ruleset.gpg").read_bytes()
+            except FileNotFoundError:
+                self.send_error(404)
+                return
             tag = f'"{hash(blob)}"'
             known = self.headers["If-None-Match"] == tag
             self.send_response(304 if known else 200)
@@ -206,8 +210,9 @@ def test_rules_that_cut_the_store_off_are_taken_back(keys: Keys) -> None:
             assert host.in_force() == (2, 2)
 
 
+@pytest.mark.parametrize(("answer", "code"), [(b"\x90garbage", 21), (None, 75)])
 def test_a_configuration_that_cuts_the_store_off_is_taken_back_whatever_it_answered(
-    keys: Keys,
+    keys: Keys, answer: bytes | None, code: int
 ) -> None:
     with FollowerHost(keys, confirm_timeout=1, failsafe=[{"cidr": STAFF}]) as host:
         depend_on_staff(host)
@@ -216,9 +221,11 @@ def test_a_configuration_that_cuts_the_store_off_is_taken_back_whatever_it_answe
             assert host.run(file=False, environment=way).returncode == 0
             before = host.saved()
             host.configure(failsafe=[])
-            (host.directory / "ruleset.gpg").write_bytes(b"\x90garbage")
+            (host.directory / "ruleset.gpg").unlink()
+            if answer is not None:
+                (host.directory / "ruleset.gpg").write_bytes(answer)
             done = host.run(file=False, environment=way)
-            assert done.returncode == 21, done.stdout
+            assert done.returncode == code, done.stdout
             assert "the ruleset's source is not reached any more" in done.stdout
             assert host.saved() == before
 

@@ -135,9 +135,14 @@ def refuse(*_: object) -> None:
     raise KernelError("somebody holds the xtables lock")
 
 
+def cannot(*_: object) -> None:
+    raise ConfigError("cannot start iptables-restore: out of memory")
+
+
+@pytest.mark.parametrize("refuse", [refuse, cannot])
 @pytest.mark.parametrize("asked", [False, True])
 def test_blamed_rules_that_stand_because_the_way_back_was_refused_do_not_stay(
-    asked: bool, monkeypatch: pytest.MonkeyPatch
+    asked: bool, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine()
     machine.run()
@@ -200,6 +205,44 @@ def fails(*_: object) -> None:
     raise ConfigError("the disk is full")
 
 
+@pytest.mark.parametrize("way", ["save", "hold_generation"])
+def test_a_verdict_is_told_though_it_cannot_be_remembered(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, first = two_generations()
+    second, previous = state(machine.kernel)[0], machine.notebook.previous
+    advanced(machine, "web")
+    prepared = machine.prepare()
+    machine.guard.finds = "trouble"
+    monkeypatch.setattr(machine.notebook, way, fails)
+    with pytest.raises(UnhealthyError, match="trouble"):
+        machine.follower.commit(prepared, machine.guard)
+    assert state(machine.kernel)[0] == second != first
+    assert machine.notebook.previous == previous
+
+
+def test_rules_are_blamed_though_the_members_before_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine()
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    prepared = machine.prepare()
+    with monkeypatch.context() as patch:
+
+        def trouble() -> str:
+            patch.setattr(machine.kernel, "read_members", refuse)
+            return "trouble"
+
+        patch.setattr(machine.guard, "trouble", trouble)
+        with pytest.raises(UnhealthyError, match="trouble"):
+            machine.follower.commit(prepared, machine.guard)
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        machine.run()
+    assert state(machine.kernel)[0] == first
+
+
 def blamed() -> tuple[Machine, list[str]]:
     machine = Machine()
     machine.run()
@@ -260,6 +303,17 @@ def test_rules_that_were_agreed_to_stay_though_nothing_more_could_be_written(
         patch.setattr(machine.notebook, "keep_settled", fails)
         assert machine.follower.commit(prepared, machine.guard, asked=True) == "applied"
     assert machine.run() == "unchanged"
+    assert state(machine.kernel)[0] != first
+
+
+def test_other_rules_than_blamed_ones_stay_though_nothing_could_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, first = blamed()
+    machine.config = replace(machine.config, follower=FollowerConfig(denied="reject"))
+    prepared = machine.prepare()
+    monkeypatch.setattr(machine.notebook, "save", fails)
+    assert machine.follower.commit(prepared, machine.guard) == "applied"
     assert state(machine.kernel)[0] != first
 
 
