@@ -17,7 +17,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import FilterTable
 from reyes.status import REASONS, AcceptedRuleset, Status, age_text, hold_text
-from reyes.trust import KEY_WARNING, moment_text, span_text
+from reyes.trust import KEY_WARNING, MAX_CLOCK_SKEW, moment_text, span_text
 
 Severity = Literal["ok", "warning", "critical", "unknown"]
 
@@ -126,6 +126,9 @@ def _too_old(what: str, then: int, now: int, limits: Limits) -> Iterator[Problem
     severity: Severity = "critical" if now - then >= limits.critical else "warning"
     if now - then >= min(limits.warning, limits.critical):
         yield Problem(severity=severity, message=f"{what} {age_text(then, now)} ago")
+    elif then - now > MAX_CLOCK_SKEW:  # its age would be none for as long
+        message = f"{what} at {moment_text(then)}, which is to come: is this host's clock right"
+        yield Problem(severity="warning", message=message)
 
 
 def _failure(status: Status, now: int, limits: Limits) -> Iterator[Problem]:

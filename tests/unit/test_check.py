@@ -68,6 +68,13 @@ def test_what_is_critical_does_not_wait_for_the_warning(age: int, severity: str 
     assert [problem.severity for problem in found] == ([severity] if severity else [])
 
 
+@pytest.mark.parametrize(("ahead", "told"), [(120, False), (121, True)])
+def test_a_pass_that_is_to_come_says_nothing_about_the_last_one(ahead: int, told: bool) -> None:
+    (*found,) = status_problems(lasting(GOOD), NOW - ahead, Limits())
+    assert [problem.severity for problem in found] == ["warning"] * told
+    assert all("which is to come" in problem.message for problem in found)
+
+
 @pytest.mark.parametrize(
     ("exit_code", "severity"),
     [
