@@ -1,6 +1,6 @@
 """How a host gets a ruleset: fetched, verified, admitted, and remembered.
 
-Admit, then remember: nothing is written of what is refused.
+Admit, then remember: of what is refused nothing is written but that it looked implausible.
 """
 
 import logging

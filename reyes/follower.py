@@ -1,4 +1,4 @@
-"""One follower pass: fetch, admit, resolve, compile, commit.
+"""One follower pass, from an accepted ruleset to the kernel: resolve, compile, commit.
 
 What it keeps to:
 
@@ -173,8 +173,9 @@ class Follower(Struct, frozen=True, kw_only=True):
             )
         is_repair = state.applied == prepared.fingerprint
         # Nobody has changed anything where other rules mean the same: more or less is logged.
-        as_left = self.settling.is_shown_by(prepared.live)
-        logs = is_repair and changes_rules(prepared.plan) and as_left
+        logs = (
+            is_repair and changes_rules(prepared.plan) and self.settling.is_shown_by(prepared.live)
+        )
         if changes_rules(prepared.plan) and (asked or not is_repair):
             if guard is None:
                 return self._stay_if_held(prepared, state)

@@ -180,7 +180,6 @@ class StateDirectory:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = _read_holder(descriptor)
-            holder = holder if holder and _has_open(holder, descriptor) else None
             process = f" (process {holder})" if holder else ""
             raise SourceError(
                 f"another follower run{process} holds {self._directory / 'lock'}",
@@ -242,16 +241,17 @@ def _write_holder(descriptor: int, text: bytes) -> None:
 
 
 def _read_holder(descriptor: int) -> int | None:
-    """Return the process that holds the lock, if it has said so."""
+    """Return the process that holds the lock, if it has said so; one that was killed does not."""
     with suppress(OSError):
         # One byte more than there may be, so that nothing longer passes for it.
         said = _HOLDER.fullmatch(os.pread(descriptor, 12, 0))
-        return int(said[1]) if said else None
+        if said and _has_open(int(said[1]), descriptor):
+            return int(said[1])
     return None
 
 
 def _has_open(process: int, descriptor: int) -> bool:
-    """Tell whether a process has our file open: what it says may be of one that was killed."""
+    """Tell whether a process has our file open."""
     wanted = os.fstat(descriptor)
     with suppress(OSError):
         for entry in Path(f"/proc/{process}/fd").iterdir():

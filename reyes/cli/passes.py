@@ -179,11 +179,13 @@ class FollowerPass:
         if self._options.interactive or is_disabled(self._config.follower):
             return False
         follower, settings = self._follower, self._config.follower
-        asks_nobody = self._options.confirm is None
         bound = deadline(settings.deadline) if live is None else nullcontext()
         try:
-            keeps = follower.settling.keeps_what_is_in_force()
-            configured = live is None and asks_nobody and keeps
+            configured = (
+                live is None
+                and self._options.confirm is None
+                and follower.settling.keeps_what_is_in_force()
+            )
             with bound:
                 live = live or follower.kernel.read()
                 prepared = follower.prepare_repair(host, live, configured=configured)

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 @click.option(
     "--until",
     metavar="TIME",
-    help="Stay there at most so long: 90m, 12h, 2d, or a time such as 2030-01-31T06:00Z.",
+    help="After so long try again what is published: 90m, 12h, 2d, or a time such as"
+    " 2030-01-31T06:00Z.",
 )
 def command(config_path: Path, until: str | None) -> None:
     """Bring the rules back that were in force before the last change, at once.

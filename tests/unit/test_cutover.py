@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
-from reyes.host import configured_host
 from reyes.net import Family
 from reyes.netfilter.plan import RestoreTable
 from reyes.removal import remove
@@ -21,7 +20,7 @@ from reyes.settling import MEMBERS_CHECK_SECONDS
 from reyes.state import Hold
 from tests.commits import rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
-from tests.machine import HOST, NOW, Machine
+from tests.machine import NOW, Machine
 from tests.worlds import document, small_world
 
 
@@ -47,11 +46,17 @@ def advanced(machine: Machine, *excluded: str) -> None:
     machine.publish(int(machine.clock.time), altered(*excluded))
 
 
-def two_generations() -> tuple[Machine, list[str]]:
+def about_to_change() -> tuple[Machine, list[str]]:
+    """A host whose next ruleset is there, and the rules that it has."""
     machine = Machine()
     machine.run()
     first = state(machine.kernel)[0]
     advanced(machine, "db")
+    return machine, first
+
+
+def two_generations() -> tuple[Machine, list[str]]:
+    machine, first = about_to_change()
     machine.run()
     return machine, first
 
@@ -144,10 +149,7 @@ def cannot(*_: object) -> None:
 def test_blamed_rules_that_stand_because_the_way_back_was_refused_do_not_stay(
     asked: bool, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     machine.guard.finds = "it was not confirmed"
     with monkeypatch.context() as patch:
         patch.setattr(machine.kernel, "revert", refuse)
@@ -164,10 +166,7 @@ def test_blamed_rules_that_stand_because_the_way_back_was_refused_do_not_stay(
 def test_rules_that_stand_unanswered_do_not_stay(
     way_back: Callable[..., None] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     with monkeypatch.context() as patch:
         patch.setattr(machine.guard, "trouble", lambda: sys.exit(1))
         patch.setattr(machine.kernel, "revert", way_back or (lambda *_: None))
@@ -182,10 +181,7 @@ def test_rules_that_stand_unanswered_do_not_stay(
 def test_a_way_back_that_is_refused_once_costs_nobody_a_blame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     machine.guard.finds, machine.guard.blameless = "s3 does not answer", True
     revert, refusals = machine.kernel.revert, [None]
 
@@ -224,10 +220,7 @@ def test_a_verdict_is_told_though_it_cannot_be_remembered(
 def test_rules_are_blamed_though_the_members_before_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     prepared = machine.prepare()
     with monkeypatch.context() as patch:
 
@@ -244,10 +237,7 @@ def test_rules_are_blamed_though_the_members_before_cannot_be_read(
 
 
 def blamed() -> tuple[Machine, list[str]]:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     machine.guard.finds = "trouble"
     with pytest.raises(UnhealthyError):
         machine.run()
@@ -294,10 +284,7 @@ def test_a_hold_that_was_forced_open_stays_so_only_if_that_is_remembered(
 def test_rules_that_were_agreed_to_stay_though_nothing_more_could_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     prepared = machine.prepare()
     with monkeypatch.context() as patch:
         patch.setattr(machine.notebook, "keep_settled", fails)
@@ -326,10 +313,7 @@ def test_what_stands_instead_of_blamed_rules_is_repaired_whatever_the_configurat
 
 
 def test_a_no_is_remembered() -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     machine.guard.finds = "it was not confirmed"
     with pytest.raises(UnhealthyError, match="not confirmed"):
         machine.follower.commit(machine.prepare(), machine.guard, asked=True)
@@ -513,10 +497,7 @@ def test_a_second_rollback_goes_forward_again() -> None:
 
 
 def test_what_unhealthy_rules_replaced_is_what_stays() -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     machine.guard.finds = "trouble"
     with pytest.raises(UnhealthyError):
         machine.run()
@@ -578,8 +559,7 @@ def test_what_a_dead_run_left_behind_is_destroyed_though_nothing_else_is_to_do()
 
 
 def uphold(machine: Machine) -> str:
-    host = configured_host(machine.config.follower, HOST, "us-west-2")
-    prepared = machine.follower.prepare_repair(host, machine.kernel.read())
+    prepared = machine.follower.prepare_repair(machine.host(), machine.kernel.read())
     return machine.follower.commit(prepared, None) if prepared else "unchanged"
 
 
@@ -614,10 +594,7 @@ def test_rules_against_which_a_rollback_holds_are_no_good_sight() -> None:
 
 
 def test_without_a_new_ruleset_blamed_rules_do_not_come_back() -> None:
-    machine = Machine()
-    machine.run()
-    first = state(machine.kernel)[0]
-    advanced(machine, "db")
+    machine, first = about_to_change()
     machine.guard.finds = "trouble"
     with pytest.raises(UnhealthyError):
         machine.run()

@@ -20,7 +20,6 @@ from reyes.errors import (
     SignatureError,
     SourceError,
 )
-from reyes.host import configured_host
 from reyes.net import Family
 from reyes.netfilter.live import nothing_live
 from reyes.netfilter.plan import RestoreTable, payload_text
@@ -29,7 +28,7 @@ from reyes.ruleset import Content, Interface
 from reyes.settling import MEMBERS_CHECK_SECONDS
 from reyes.state import State
 from tests.leaders import FOREIGN_KEY, PaperSigner, signed
-from tests.machine import HOST, NOW, Machine
+from tests.machine import NOW, Machine
 from tests.worlds import document, shrunk, small_world
 
 
@@ -199,7 +198,7 @@ def test_nothing_is_remembered_of_a_dry_run() -> None:
     machine = Machine()
     before = machine.untouched()
     verified = machine.obtain(remember=False)
-    host = configured_host(machine.config.follower, HOST, "us-west-2")
+    host = machine.host()
     assert machine.follower.prepare(verified, host, machine.kernel.read()).plan.steps
     assert machine.untouched() == before
     machine.shelf.blobs[0] = signed(document(NOW, nothing_left()))
@@ -426,7 +425,7 @@ def test_rules_in_force_are_no_failure_if_the_disk_is_full_by_then(
 
 
 def settled(machine: Machine) -> bool:
-    host = configured_host(machine.config.follower, HOST, "us-west-2")
+    host = machine.host()
     answer = machine.follower.acceptance.ask()
     return machine.follower.settling.is_settled(answer, host, machine.kernel.read())
 
@@ -515,7 +514,7 @@ def test_a_settled_host_still_expires_and_still_asks() -> None:
 
 def says_nothing_new(machine: Machine) -> bool:
     follower = machine.follower
-    host = configured_host(machine.config.follower, HOST, "us-west-2")
+    host = machine.host()
     as_left = follower.settling.is_as_left(host, machine.kernel.read())
     return follower.settling.says_nothing_new(machine.obtain(), host) and as_left
 
