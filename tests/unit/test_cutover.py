@@ -400,6 +400,15 @@ def test_rules_are_not_blamed_for_what_somebody_made_of_those_before(opened: str
     assert machine.run() == "applied"
 
 
+def test_rules_of_others_cost_nobody_the_way_back() -> None:
+    machine, first = about_to_change()
+    spoil(machine.kernel, "-A INPUT -s 192.0.2.1 -j ACCEPT")
+    beside = state(machine.kernel)[0]
+    assert machine.run() == "applied"
+    machine.roll_back()
+    assert state(machine.kernel)[0] == beside != first
+
+
 def test_a_host_without_a_good_sight_keeps_its_way_back() -> None:
     machine = Machine()
     machine.run()

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import names, tree
+from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.division import divide
 from reyes.netfilter.evaluate import Evaluator, Packet
@@ -209,8 +210,10 @@ def test_every_way_is_found_again_in_what_a_kernel_prints(services: list[Service
 def test_a_thousand_rules_are_in_force_after_one_commit(shape: Shape) -> None:
     dataplane, kernel = compile_policy(policy_with(rules_of(shape, 1000))), MemoryKernel()
     kernel.execute(plan_commit(dataplane, kernel.read(), "shared"))
-    assert plan_commit(dataplane, kernel.read(), "shared").steps == ()
-    assert not drifted_sets(kernel.read_members())
+    live, members = kernel.read(), kernel.read_members()
+    assert plan_commit(dataplane, live, "shared").steps == ()
+    assert describe_changes(dataplane, live, members, "shared") == ()
+    assert not drifted_sets(members)
 
 
 GRE, SCTP, UNNAMED = Protocol(number=47), Protocol(number=132), Protocol(number=200)
