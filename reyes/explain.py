@@ -15,7 +15,7 @@ from reyes.net import Address, canonical, family_of, parse_network, service_text
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Walk, is_service
-from reyes.netfilter.iptables import SourceServiceSet, SourceSet
+from reyes.netfilter.iptables import SetMatch
 from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted, Peer
 from reyes.ruleset import Content, Interface, Region
 
@@ -148,11 +148,7 @@ def _granted(
     for visit in walk.visits:
         for allow in visit.rule.origins:
             if is_service(allow.service, packet) and _holds(allow.peer, packet.source):
-                sets = (
-                    match.name
-                    for match in visit.rule.matches
-                    if isinstance(match, SourceSet | SourceServiceSet)
-                )
+                sets = (match.name for match in visit.rule.matches if isinstance(match, SetMatch))
                 return replace(
                     _grant(allow, packet.source, source_is),
                     kernel_rule=table.line(visit.chain, visit.rule),

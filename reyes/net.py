@@ -22,7 +22,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-PortNumber = Annotated[int, Meta(ge=0, le=65535)]
+LAST_PORT = 65535
+PortNumber = Annotated[int, Meta(ge=0, le=LAST_PORT)]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -258,6 +259,6 @@ def service_text(service: Service) -> str:
 
 
 def _range_text(first: int, last: int) -> str:
-    if (first, last) == (0, 65535):
+    if (first, last) == (0, LAST_PORT):
         return "all ports"
     return str(first) if first == last else f"{first}-{last}"

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ORACLE = "tests/property/test_oracle.py"
 PROOF = "tests/kernel/test_proof.py"
 STATEFUL = "tests/kernel/test_stateful.py"
-SETS = "tests/unit/test_ipset.py"
-TESTS = (ORACLE, PROOF, STATEFUL, SETS)
+SETS, PORTS = "tests/unit/test_ipset.py", "tests/unit/test_port_sets.py"
+TESTS = (ORACLE, PROOF, STATEFUL, SETS, PORTS)
 
 NFT_ONLY = ("-k", "not legacy")
 """The faults are above the backends; both were proved by the tests themselves."""
@@ -41,7 +41,11 @@ class Mutant:
 POLICY, COMPILER = "reyes/policy.py", "reyes/netfilter/compiler.py"
 MATCHING, IPTABLES = "reyes/matching.py", "reyes/netfilter/iptables.py"
 IPSET, TREE = "reyes/netfilter/ipset.py", "reyes/netfilter/tree.py"
-ENTRIES, DIVISION = "reyes/netfilter/entries.py", "reyes/netfilter/division.py"
+ENTRIES, DIVISION, PORT_SETS = (
+    "reyes/netfilter/entries.py",
+    "reyes/netfilter/division.py",
+    "reyes/netfilter/port_sets.py",
+)
 
 MUTANTS = (
     Mutant(
@@ -166,10 +170,18 @@ MUTANTS = (
         "meeting = [s for s in (*meeting, *beginning[first]) if first < s.last]",
     ),
     Mutant(
-        "a service covers the ports behind its last",
-        DIVISION,
-        "if service.first <= ports.first and ports.last <= service.last",
-        "if service.first <= ports.first",
+        "a source may use the ports behind its last",
+        IPTABLES,
+        "--bytes-lt {LAST_PORT - last + 1}",
+        "--bytes-lt {LAST_PORT + 1}",
+        (PROOF,),
+    ),
+    Mutant(
+        "sources of one service may use its neighbours' ports",
+        PORT_SETS,
+        "if found and first <= found[-1][1] + 1:",
+        "if found:",
+        (PORTS,),
     ),
     Mutant(
         "a way takes the first ports of the next one",
@@ -178,10 +190,17 @@ MUTANTS = (
         "part_of(way.ports, 0, way.ports.last + 1)",
     ),
     Mutant(
-        "services of a part count as looked up when those of all of it were",
-        DIVISION,
-        "stretch.services - covering",
-        "stretch.services - stretches[0].services",
+        "a source of several groups may use the ports of the first one alone",
+        PORT_SETS,
+        "for service in opened[match].services]",
+        "for service in opened[match].services if match == matches[0]]",
+    ),
+    Mutant(
+        "sources are looked up more often than they may be",
+        PORT_SETS,
+        "earlier[-lookups] >= found[-1]",
+        "earlier[-lookups] > found[-1]",
+        (PORTS,),
     ),
     Mutant(
         "a union forgets a source",

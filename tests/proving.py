@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from reyes.netfilter import compiler, division, rules, tree
+from reyes.netfilter import compiler, division, port_sets, rules, tree
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Evaluator, Packet
 from reyes.netfilter.ipset import create_text
@@ -50,10 +50,9 @@ def compiled(world: World) -> Dataplane:
         patch.multiple(
             tree,
             WALKED_SERVICES=shape.walked_services,
-            UNION_MEMBERS=shape.union_members,
             SERVICE_ENTRIES=shape.service_entries,
-            divide=lambda stretches, n: division.divide(stretches, max(n, shape.port_lookups)),
         ),
+        patch.multiple(port_sets, LOOKUPS=shape.port_lookups, PORT_MEMBERS=shape.port_members),
     ):
         return compiler.compile_policy(resolve(verified(world.content), world.host))
 

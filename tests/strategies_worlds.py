@@ -17,8 +17,10 @@ from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
 from reyes.netfilter.division import LEAF_SERVICES
+from reyes.netfilter.port_sets import LOOKUPS as PORT_LOOKUPS
+from reyes.netfilter.port_sets import PORT_MEMBERS
 from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES
-from reyes.netfilter.tree import MOST_LOOKUPS, SERVICE_ENTRIES, UNION_MEMBERS, WALKED_SERVICES
+from reyes.netfilter.tree import SERVICE_ENTRIES, WALKED_SERVICES
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -77,26 +79,27 @@ PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 136, 254, 255)
 
 @dataclass(frozen=True)
 class Shape:
-    """From how many rules on the compiler makes a tree, and of what kind (`tree`, `division`).
+    """From how many rules on the compiler makes a tree, and of what kind.
 
-    `port_lookups` are the least look-ups on the way to a port.
+    `netfilter.tree`, `netfilter.division` and `netfilter.port_sets` have these numbers.
     """
 
     plain_rules: int
     leaf_services: int
     walked_services: int
     lookups: int
-    port_lookups: int
-    union_members: int
+    port_lookups: Sequence[int]
+    port_members: int
     service_entries: int
 
 
+PORT_SETS = (PORT_LOOKUPS, PORT_MEMBERS)
 SHAPES = (
-    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 1, UNION_MEMBERS, SERVICE_ENTRIES),
-    Shape(0, 1, WALKED_SERVICES, 1, 1, 0, SERVICE_ENTRIES),
-    Shape(0, 1, 0, 1, 2, 3000, 3000),
-    Shape(0, 1, 0, 1, MOST_LOOKUPS, UNION_MEMBERS, 0),
-    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, 3, 0, 0),
+    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, *PORT_SETS, SERVICE_ENTRIES),
+    Shape(0, 1, WALKED_SERVICES, 1, (1,), PORT_MEMBERS, SERVICE_ENTRIES),
+    Shape(0, 1, 0, 1, (2,), PORT_MEMBERS, 3000),
+    Shape(0, 1, 0, 1, (3, 6), 0, 0),
+    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, PORT_LOOKUPS, 0, 0),
 )
 """The one in use, and some that make trees of few rules as deep as those of many."""
 
@@ -177,25 +180,30 @@ SERVICES: st.SearchStrategy[Service] = st.one_of(
     st.sampled_from([Everything(), *map(Protocol, PROTOCOLS)]),
 )
 GROUP_IDS = st.integers(0, 4).map(lambda number: identifier("sg", number))
+REFERENCES = st.builds(
+    GroupReference,
+    id=GROUP_IDS,
+    peering=st.sampled_from([None, None, None, None, "deleted"]),
+)
 RULES = st.builds(
     Ingress,
     service=SERVICES,
     cidrs=some(NETWORKS, most=2),
     prefix_lists=some(st.sampled_from(["pl-00000000", "pl-00000001"]), most=1),
-    groups=some(
-        st.builds(
-            GroupReference,
-            id=GROUP_IDS,
-            peering=st.sampled_from([None, None, None, None, "deleted"]),
-        ),
-        most=3,
-    ),
+    groups=some(REFERENCES, most=3),
 )
 FEW_RULES = some(RULES, least=1, most=5)
 MANY_PORTS = st.builds(
     lambda services, cidrs: tuple(Ingress(service=one, cidrs=cidrs) for one in services),
     some(PORT_RANGES, least=6, most=12),
     some(NETWORKS, least=1, most=1),
+)
+OVERLAPPING_PORTS = some(
+    st.builds(
+        Ingress, service=PORT_RANGES, cidrs=some(NETWORKS, most=2), groups=some(REFERENCES, most=2)
+    ),
+    least=3,
+    most=9,
 )
 GROUPS = st.builds(
     SecurityGroup,
@@ -204,7 +212,7 @@ GROUPS = st.builds(
     vpc=st.just("vpc-00000000"),
     account=st.just(ACCOUNT),
     tag=st.sampled_from([None, "", "front"]),
-    ingress=mostly(FEW_RULES, MANY_PORTS),
+    ingress=mostly(FEW_RULES, MANY_PORTS | OVERLAPPING_PORTS),
 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
-from reyes.netfilter.entries import EVERY_CODE
+from reyes.netfilter.entries import EVERY_CODE, in_words
 from reyes.netfilter.iptables import Table
 from reyes.netfilter.live import LiveKernel, LiveTable, comment_of
 from reyes.netfilter.plan import FilterTable, paired
@@ -63,7 +63,7 @@ def _member_changes(
 def _shown(members: Iterable[str]) -> Iterator[str]:
     """Write a set's members for people: a type of ICMP with all its codes is one line."""
     by_type: dict[str, list[str]] = {}
-    for member in members:
+    for member in map(in_words, members):
         network, comma, service = member.partition(",")
         start = service.partition("/")[0]
         by_type.setdefault(f"{network}{comma}{start}", []).append(member)

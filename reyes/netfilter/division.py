@@ -1,29 +1,23 @@
-"""Where a decision tree divides the ports, and where on the way it asks who a packet is from.
+"""Where a decision tree divides the ports.
 
 Where services begin and end they cut the ports into stretches, each open to the same services in
 all of it. A part of the ports has ways to smaller parts, each of which takes a third of the
 stretches that are left, and the last few stretches are its own. So the parts that a packet reaches
 late have few below them, and every packet pays about the same.
-
-Sources are looked up in a packet's own stretch. Where many ranges overlap, their sources are then
-members of the sets of many stretches; there are fewer of them if a range is asked for on the way,
-in a part that it holds all of.
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from itertools import pairwise
 
 from msgspec import Struct
 
-from reyes.net import Ports, Service
+from reyes.net import LAST_PORT, Ports, Service
 
 LEAF_SERVICES = 4
 """A part looks at so many stretches of one port, or half as many longer ones, one by one."""
 
 SHARE = 3
 """A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all."""
-
-_LAST_PORT = 65535
 
 
 class Stretch(Struct, frozen=True):
@@ -38,24 +32,11 @@ class Stretch(Struct, frozen=True):
 
 
 class Part(Struct, frozen=True):
-    """A part of the ports; the ways lead to the first of its stretches, the last are its own.
-
-    Sources of the services of `covering`, which are open in all of it, are asked for first, and
-    no more below.
-    """
+    """A part of the ports; the ways lead to the first of its stretches, the last are its own."""
 
     ports: Ports
-    covering: frozenset[Ports]
     ways: tuple["Part", ...]
     stretches: tuple[Stretch, ...]
-
-    def looked_up(self) -> Iterator[frozenset[Ports]]:
-        """Yield the services of each look-up of sources, here and below."""
-        if self.covering:
-            yield self.covering
-        yield from (stretch.services for stretch in self.stretches)
-        for way in self.ways:
-            yield from way.looked_up()
 
 
 def part_of(ports: Ports, first: int, last: int) -> Ports:
@@ -83,49 +64,21 @@ def cut(services: Sequence[Ports], for_all: Container[Service]) -> list[Stretch]
     return found
 
 
-def divide(stretches: Sequence[Stretch], lookups: int) -> Part:
-    """Divide all ports so that sources are looked up so often at most on a packet's way.
-
-    The last time that is in a stretch of its own, and from one time to the next the number of
-    stretches that are left is divided by the same factor.
-    """
-    ask_at = [len(stretches) ** (number / lookups) for number in range(1, lookups)]
-    return _divide(part_of(stretches[0].ports, 0, _LAST_PORT), stretches, ask_at)
+def divide(stretches: Sequence[Stretch]) -> Part:
+    """Divide all ports, of which these stretches, in their order, are open to somebody."""
+    return _divide(part_of(stretches[0].ports, 0, LAST_PORT), stretches)
 
 
-def _divide(ports: Ports, stretches: Sequence[Stretch], ask_at: Sequence[float]) -> Part:
-    """Divide a part; `ask_at` are the numbers of stretches from which on covering is asked for."""
-    later = [number for number in ask_at if number < len(stretches)]
-    covering = frozenset[Ports]()
-    if len(later) < len(ask_at) and len(stretches) > 1:
-        covering = _covering(ports, stretches)
-        stretches = [
-            Stretch(stretch.ports, left, stretch.for_all)
-            for stretch in stretches
-            if (left := stretch.services - covering)
-        ]
+def _divide(ports: Ports, stretches: Sequence[Stretch]) -> Part:
     ways: list[Part] = []
     first = ports.first
     while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_SERVICES:
         share = max(1, LEAF_SERVICES // 2, len(stretches) // SHARE)
         taken, stretches = stretches[:share], stretches[share:]
         own = part_of(ports, first, taken[-1].ports.last)
-        ways.append(_divide(own, taken, later))
+        ways.append(_divide(own, taken))
         first = own.last + 1
-    return Part(ports, covering, tuple(ways), tuple(stretches))
-
-
-def _covering(ports: Ports, stretches: Sequence[Stretch]) -> frozenset[Ports]:
-    """Return the services that are open in all of a part.
-
-    One stretch that is not open to everybody tells them: they are in each such stretch.
-    """
-    shut = (stretch for stretch in stretches if not stretch.for_all)
-    return frozenset(
-        service
-        for service in next(shut, stretches[0]).services
-        if service.first <= ports.first and ports.last <= service.last
-    )
+    return Part(ports, tuple(ways), tuple(stretches))
 
 
 def _weight(stretch: Stretch) -> int:

@@ -4,12 +4,19 @@ A set of sources (`hash:net`) holds canonical networks. One of sources and servi
 (`hash:net,port`) holds `network,protocol:port`, where the port of ICMP is `type/code`, and that of
 a protocol without ports is 0. It has no ranges, so any code is 256 entries.
 
+A set of sources and ports (`hash:net` with counters) holds `network packets FIRST bytes REST`: the
+first port of a reach, and how many ports there are behind its last. ipset keeps two numbers beside
+an entry, which a rule can compare with its own, and iptables calls them counters. Nothing counts
+in our sets; if a rule of somebody else ever did, both would grow, which only narrows the reach.
+
 Protocols are written as numbers, which the host need not know: it is asked for each name.
 """
 
+import re
 from collections.abc import Iterable
 
 from reyes.net import (
+    LAST_PORT,
     PROTOCOL_NUMBERS,
     Family,
     Icmp,
@@ -30,6 +37,8 @@ number without one."""
 
 EVERY_CODE = 256
 """The codes of a type of ICMP: an entry each."""
+
+_REACH = re.compile(r"\S+ packets \d+ bytes \d+")
 
 _ICMP, _ICMPV6 = PROTOCOL_NUMBERS["icmp"], PROTOCOL_NUMBERS["icmpv6"]
 
@@ -89,6 +98,25 @@ _ICMP_NAMES = {
     },
 }
 """Words of ipset for a type and a code (lib/icmp.c and lib/icmpv6.c of ipset)."""
+
+
+def with_reach(network: str, first: int, last: int) -> str:
+    """Write the entry of a source that may use these ports."""
+    return f"{network} packets {first} bytes {LAST_PORT - last}"
+
+
+def reach_of(entry: str) -> tuple[str, int, int]:
+    """Return source, first port and last port of an entry."""
+    network, _, first, _, rest = entry.split(" ")
+    return network, int(first), LAST_PORT - int(rest)
+
+
+def in_words(entry: str) -> str:
+    """Write a reach as its ports, for people; any other entry stays as it is."""
+    if not _REACH.fullmatch(entry):
+        return entry
+    network, first, last = reach_of(entry)
+    return f"{network} ports {first}-{last}"
 
 
 def without_everywhere(networks: Iterable[str]) -> set[str]:

@@ -22,7 +22,7 @@ from reyes.net import (
 )
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
-from reyes.netfilter.entries import packet_port
+from reyes.netfilter.entries import packet_port, reach_of
 from reyes.netfilter.iptables import (
     Chain,
     Destination,
@@ -36,7 +36,9 @@ from reyes.netfilter.iptables import (
     RateLimit,
     Reject,
     Rule,
+    SetMatch,
     Source,
+    SourcePortsSet,
     SourceServiceSet,
     SourceSet,
     Verdict,
@@ -86,6 +88,7 @@ class Evaluator:
         }
         self._members = {entry.name: entry.members for entry in dataplane.sets}
         self._indexes: dict[tuple[str, str], dict[int, set[int]]] = {}
+        self._reaches: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
 
     def walk(self, packet: Packet) -> Walk:
         """Follow a packet from the jump in INPUT to its end."""
@@ -124,13 +127,8 @@ class Evaluator:
                 return packet.source in network
             case Destination(network):
                 return packet.destination in network
-            case SourceSet(name):
-                return self._is_member(packet.source, name)
-            case SourceServiceSet(name):
-                service = packet_port(packet.protocol, packet.icmp)
-                return self._is_member(packet.source, name, service)
-            case DestinationSet(name):
-                return self._is_member(packet.destination, name)
+            case SourceSet() | SourceServiceSet() | SourcePortsSet() | DestinationSet():
+                return self._in_set(match, packet)
             case Established():
                 return False
             case FromIpsec():
@@ -140,18 +138,47 @@ class Evaluator:
             case _:
                 return is_service(match, packet)
 
+    def _in_set(self, match: SetMatch, packet: Packet) -> bool:
+        match match:
+            case SourceSet(name):
+                return self._is_member(packet.source, name)
+            case SourceServiceSet(name):
+                service = packet_port(packet.protocol, packet.icmp)
+                return self._is_member(packet.source, name, service)
+            case SourcePortsSet():
+                return self._may_use(packet.source, match)
+            case DestinationSet(name):
+                return self._is_member(packet.destination, name)
+
     def _is_member(self, address: Address, name: str, service: str = "") -> bool:
         index = self._indexes.get((name, service))
         if index is None:
             index = self._indexes[name, service] = {}
             for member in self._members[name]:
                 text, _, of = member.partition(",")
-                if of != service:
-                    continue
-                network = parse_network(text)
-                shift = network.max_prefixlen - network.prefixlen
-                index.setdefault(shift, set()).add(int(network.network_address) >> shift)
+                if of == service:
+                    shift, prefix = _key(text)
+                    index.setdefault(shift, set()).add(prefix)
         return any(int(address) >> shift in found for shift, found in index.items())
+
+    def _may_use(self, address: Address, match: SourcePortsSet) -> bool:
+        """Tell whether an entry holds the address whose reach has all of a match's ports."""
+        if match.name not in self._reaches:
+            reaches = map(reach_of, self._members[match.name])
+            self._reaches[match.name] = {
+                _key(text): (first, last) for text, first, last in reaches
+            }
+        known = self._reaches[match.name]
+        keys = {(shift, int(address) >> shift) for shift, _ in known}
+        found = (known[key] for key in keys if key in known)
+        return any(first <= match.first and match.last <= last for first, last in found)
+
+
+def _key(text: str) -> tuple[int, int]:
+    """Return how far addresses are shifted to see whether they are in a network, and to what."""
+    network = parse_network(text)
+    shift = network.max_prefixlen - network.prefixlen
+    return shift, int(network.network_address) >> shift
 
 
 def is_service(service: Service, packet: Packet) -> bool:

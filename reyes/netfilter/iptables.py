@@ -14,7 +14,17 @@ from functools import cached_property
 
 from msgspec import Struct
 
-from reyes.net import Everything, Family, Icmp, Network, Ports, Protocol, Service, canonical
+from reyes.net import (
+    LAST_PORT,
+    Everything,
+    Family,
+    Icmp,
+    Network,
+    Ports,
+    Protocol,
+    Service,
+    canonical,
+)
 from reyes.policy import Allow
 
 LOG_LIMIT = "3/min"
@@ -55,6 +65,14 @@ class SourceServiceSet(Struct, frozen=True):
     name: str
 
 
+class SourcePortsSet(Struct, frozen=True):
+    """The packet comes from a member of this set who may use all ports from first to last."""
+
+    name: str
+    first: int
+    last: int
+
+
 class DestinationSet(Struct, frozen=True):
     """The packet goes to a member of this set."""
 
@@ -78,13 +96,12 @@ class RateLimit(Struct, frozen=True):
     """Not more often than the log limit."""
 
 
+SetMatch = SourceSet | SourceServiceSet | SourcePortsSet | DestinationSet
 Match = (
     InInterface
     | Source
     | Destination
-    | SourceSet
-    | SourceServiceSet
-    | DestinationSet
+    | SetMatch
     | Established
     | FromIpsec
     | RateLimit
@@ -200,7 +217,7 @@ def referenced_sets(chains: Iterable[Chain]) -> frozenset[str]:
         for chain in chains
         for rule in chain.rules
         for match in rule.matches
-        if isinstance(match, SourceSet | SourceServiceSet | DestinationSet)
+        if isinstance(match, SetMatch)
     )
 
 
@@ -241,12 +258,8 @@ def _match_text(match: Match) -> str:
             return f"-s {canonical(network)}"
         case Destination(network):
             return f"-d {canonical(network)}"
-        case SourceSet(name):
-            return f"-m set --match-set {name} src"
-        case SourceServiceSet(name):
-            return f"-m set --match-set {name} src,dst"
-        case DestinationSet(name):
-            return f"-m set --match-set {name} dst"
+        case SourceSet() | SourceServiceSet() | SourcePortsSet() | DestinationSet():
+            return f"-m set --match-set {match.name} {_asked_text(match)}"
         case Established(replies_only):
             direction = " --ctdir REPLY" if replies_only else ""
             return f"-m conntrack --ctstate ESTABLISHED,RELATED{direction}"
@@ -256,6 +269,20 @@ def _match_text(match: Match) -> str:
             return f"-m limit --limit {LOG_LIMIT} --limit-burst {LOG_BURST}"
         case _:
             return _service_text(match)
+
+
+def _asked_text(match: SetMatch) -> str:
+    match match:
+        case SourceSet():
+            return "src"
+        case SourceServiceSet():
+            return "src,dst"
+        case SourcePortsSet(_, first, last):
+            # As `entries.with_reach` writes them: it begins here or before, ends here or behind.
+            ports = f"--packets-lt {first + 1} --bytes-lt {LAST_PORT - last + 1}"
+            return f"src ! --update-counters {ports}"
+        case DestinationSet():
+            return "dst"
 
 
 def _service_text(service: Service) -> str:

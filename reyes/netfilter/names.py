@@ -1,7 +1,8 @@
 """Names in the kernel: what they are made of, their limits, and which of them are ours.
 
 * Chains start with `reyes-`. The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN - 1).
-* Sets are called `r4:LABEL:DIGEST` or `r6:...`, those of sources and services `s4:...`, `s6:...`.
+* Sets are called `r4:LABEL:DIGEST` or `r6:...`, those of sources and services `s4:...`, `s6:...`,
+  and those of sources and ports `p4:...`, `p6:...`.
   The kernel takes 31 (IPSET_MAXNAMELEN - 1). The digest is of what the set holds, so a name
   vouches for its members; the label is for people.
 """
@@ -26,7 +27,7 @@ MAX_CHAIN_LENGTH = 28
 MAX_SET_LENGTH = 31
 _DIGEST_LENGTH = 16
 _MAX_LABEL_LENGTH = MAX_SET_LENGTH - len("r4::") - _DIGEST_LENGTH
-_SET_NAME = re.compile(r"^[rs][46]:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}\Z")
+_SET_NAME = re.compile(r"^[rsp][46]:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}\Z")
 
 
 def owns_chain(name: str) -> bool:
@@ -46,8 +47,7 @@ def interface_chain(interface_id: str) -> str:
 
 def set_name(family: Family, label: str, members: Sequence[str]) -> str:
     """Name a set after its members, which must be canonical and sorted."""
-    kind = "s" if members and "," in members[0] else "r"
-    start = f"{kind}{family.value}:{_plain(label)}:"
+    start = f"{_kind(members)}{family.value}:{_plain(label)}:"
     return start + _digest(start, members)
 
 
@@ -67,6 +67,11 @@ def set_type(name: str) -> str:
     return "hash:net,port" if name.startswith(("s4:", "s6:")) else "hash:net"
 
 
+def keeps_numbers(name: str) -> bool:
+    """Tell whether one of our sets has numbers beside its entries: ports of sources."""
+    return name.startswith(("p4:", "p6:"))
+
+
 def set_label(name: str) -> str:
     """Return family and label of one of our sets: what stays when its members change."""
     return name.rpartition(":")[0]
@@ -75,6 +80,11 @@ def set_label(name: str) -> str:
 def set_family(name: str) -> Family:
     """Return the family of one of our sets."""
     return Family(int(name[1]))
+
+
+def _kind(members: Sequence[str]) -> str:
+    sample = members[0] if members else ""
+    return "p" if " " in sample else "s" if "," in sample else "r"
 
 
 def _digest(name: str, members: Sequence[str]) -> str:

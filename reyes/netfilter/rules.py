@@ -53,19 +53,10 @@ def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> t
     return (*rules, denied)
 
 
-def rule_for(
-    sources: Sequence[Source],
-    service: Service,
-    united: Match | None = None,
-    *,
-    implied: bool = False,
-) -> Rule:
+def rule_for(sources: Sequence[Source], service: Service, united: Match | None = None) -> Rule:
     """Write the rule that opens a service to sources of one match, or to all of a union."""
     source = united or sources[0].match
-    matches = (
-        *(() if implied else service_matches(service)),
-        *((source,) if source else ()),
-    )
+    matches = (*service_matches(service), *((source,) if source else ()))
     origins = tuple(source.allow for source in sources)
     return Rule(matches, Goto(names.ACCEPT), comment_for(sources, service), origins)
 

@@ -3,15 +3,14 @@
 Rules are sorted by protocol, and those of tcp and udp by destination port, as `division` says: a
 chain stands for a part of the ports. Each way ends in a denial.
 
-Sources that open the same thing share one set. Such unions cost members, and several look-ups of a
-packet's source on its way to a port cost fewer than one: there are as few as the members allow.
+Sources that open the same thing share one set. Where ranges of ports overlap, sets hold the ports
+of each source besides (`port_sets`), and there are as few look-ups as their members allow.
 
 ICMP types and protocol numbers have no ranges in iptables, so they can only be walked. Where they
 are many one look-up of source and service together stands for all but a few of them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from math import inf
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -25,7 +24,7 @@ from reyes.net import (
     Service,
 )
 from reyes.netfilter import names
-from reyes.netfilter.division import Part, cut, divide, part_of
+from reyes.netfilter.division import Part, Stretch, cut, divide, part_of
 from reyes.netfilter.entries import service_ports, without_everywhere
 from reyes.netfilter.iptables import (
     Chain,
@@ -37,6 +36,7 @@ from reyes.netfilter.iptables import (
     service_matches,
     way_comment,
 )
+from reyes.netfilter.port_sets import Opened, look_ups
 from reyes.netfilter.rules import (
     MakeSet,
     Source,
@@ -48,18 +48,6 @@ from reyes.netfilter.rules import (
 
 WALKED_SERVICES = 8
 """So many ICMP types or protocols are looked at one by one."""
-
-MOST_LOOKUPS = 6
-"""So often at most the source of a packet is looked up for its port."""
-
-UNION_MEMBERS = 200_000
-"""There are as few look-ups as keep the unions for the ports of a protocol to so many members.
-
-These take 7 MB of the kernel's memory, and about a second to make.
-"""
-
-HARDLY_MORE = 1.2
-"""Look-ups are spared for so many times the least members."""
 
 SERVICE_ENTRIES = 150_000
 """A set of sources and services has so many at most: of a type with any code 256 a source."""
@@ -83,8 +71,7 @@ class TreeCompiler:
         self._make_set = make_set
         self._by_service = grouped(sources, lambda source: source.allow.service)
         self._unions: dict[frozenset[Match], Match] = {}
-        self._keys: dict[frozenset[Ports], frozenset[Match | None]] = {}
-        self._sizes: dict[frozenset[Match | None], int] = {}
+        self._matches: dict[Ports, frozenset[Match]] = {}
         self._spread: dict[frozenset[Match | None], set[str]] = {}
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
@@ -125,73 +112,50 @@ class TreeCompiler:
             lambda service: service.protocol,
         )
         for protocol, services in sorted(by_protocol.items()):
-            yield protocol, list(self._port_chains(self._divided(services)))
+            stretches = cut(services, self._for_all)
+            asked = self._asked([each for each in stretches if self._is_shared(each)])
+            yield protocol, list(self._port_chains(divide(stretches), asked))
 
-    def _divided(self, services: Sequence[Ports]) -> Part:
-        """Divide the ports of a protocol for as few look-ups as the members allow.
+    def _is_shared(self, stretch: Stretch) -> bool:
+        """Tell whether a stretch is open to several sources, each told by another match."""
+        if stretch.for_all:
+            return False
+        first, *others = map(self._matches_of, stretch.services)
+        return len(first) > 1 or any(other != first for other in others)
 
-        Where no number of look-ups keeps to them, it is for as few as take hardly more members
-        than the least that can be.
-        """
-        stretches = cut(services, self._for_all)
-        parts: list[Part] = []
-        for lookups in range(1, MOST_LOOKUPS + 1):
-            part = divide(stretches, lookups)
-            if parts and part == parts[-1]:
-                continue  # one look-up more changes nothing
-            if self._members_in_unions(part, UNION_MEMBERS) <= UNION_MEMBERS:
-                return part
-            parts.append(part)
-        found, least = [], inf
-        for part in reversed(parts):
-            members = self._members_in_unions(part, HARDLY_MORE * least)
-            found.append((members, part))
-            least = min(least, members)
-        return next(part for members, part in reversed(found) if members <= HARDLY_MORE * least)
+    def _matches_of(self, service: Ports) -> frozenset[Match]:
+        if service not in self._matches:
+            found = (source.match for source in self._by_service[service] if source.match)
+            self._matches[service] = frozenset(found)
+        return self._matches[service]
 
-    def _members_in_unions(self, part: Part, most: float) -> int:
-        """Count the members of the sets that have to be made for a part and all below it.
+    def _asked(self, shared: Sequence[Stretch]) -> dict[Ports, list[Match]]:
+        """Return what is looked up in each of these stretches."""
+        opened: dict[Match, Opened] = {}
+        for source in self._sources_of(set().union(*(stretch.services for stretch in shared))):
+            if source.match and isinstance(source.allow.service, Ports):
+                own = opened.setdefault(source.match, Opened([], source.members))
+                own.services.append(source.allow.service)
+        return look_ups([stretch.ports for stretch in shared], opened, self._make_set)
 
-        Counting ends where they are more than `most`.
-        """
-        members, seen = 0, set[frozenset[Match | None]]()
-        for services in part.looked_up():
-            key, size = self._union_of(services)
-            if key not in seen:
-                seen.add(key)
-                members += size
-                if members > most:
-                    break
-        return members
-
-    def _union_of(self, services: frozenset[Ports]) -> tuple[frozenset[Match | None], int]:
-        """Say of whom services take a union, and its members: none for everybody or for one."""
-        if services not in self._keys:
-            sources = _needed(self._sources_of(services))
-            key = self._keys[services] = frozenset(source.match for source in sources)
-            if key not in self._sizes:
-                self._sizes[key] = len(members_of_all(sources)) if len(key) > 1 else 0
-        key = self._keys[services]
-        return key, self._sizes[key]
-
-    def _port_chains(self, part: Part) -> Iterator[Chain]:
+    def _port_chains(self, part: Part, asked: Mapping[Ports, Sequence[Match]]) -> Iterator[Chain]:
         """Yield the chains for a part of the ports; only its packets arrive there."""
         rules: list[Rule] = []
-        if part.covering:
-            sources = self._sources_of(part.covering)
-            rules.append(self._accept(sources, part.ports, implied=True))
         for way in part.ways:
             # Its first port tells nothing: what is below has gone other ways. Its last port is not
             # 65535, as a part keeps stretches of its own: iptables prints nothing for 0:65535.
-            asked = part_of(way.ports, 0, way.ports.last)
-            rules.append(_way(asked, self._port_chain_name(way.ports)))
-        rules += [
-            self._accept(self._sources_of(stretch.services), stretch.ports)
-            for stretch in part.stretches
-        ]
+            ports = part_of(way.ports, 0, way.ports.last)
+            rules.append(_way(ports, self._port_chain_name(way.ports)))
+        for stretch in part.stretches:
+            sources = self._sources_of(stretch.services)
+            if stretch.ports in asked:
+                looked_up = asked[stretch.ports]
+                rules += [rule_for(sources, stretch.ports, match) for match in looked_up]
+            else:
+                rules.append(self._accept(sources, stretch.ports))
         yield Chain(self._port_chain_name(part.ports), (*rules, self._denied_below))
         for way in part.ways:
-            yield from self._port_chains(way)
+            yield from self._port_chains(way, asked)
 
     def _sources_of(self, services: Iterable[Ports]) -> list[Source]:
         return [source for service in sorted(services) for source in self._by_service[service]]
@@ -266,13 +230,11 @@ class TreeCompiler:
             self._spread[key] = without_everywhere(members_of_all(sources))
         return self._spread[key]
 
-    def _accept(
-        self, sources: Sequence[Source], service: Service, *, implied: bool = False
-    ) -> Rule:
-        """Write the rule that opens a service to sources; `implied`: the chain stands for it."""
+    def _accept(self, sources: Sequence[Source], service: Service) -> Rule:
+        """Write the rule that opens a service to sources, by one look-up if by any."""
         needed = _needed(sources)
         united = self._united(needed) if needed[0].match else None
-        return rule_for(needed, service, united, implied=implied)
+        return rule_for(needed, service, united)
 
     def _united(self, sources: Sequence[Source]) -> Match:
         """Return the match for all these sources together, of which none is everybody."""

@@ -188,6 +188,7 @@ class MemoryKernel:
             bool(comma) == one.head.startswith("hash:net,port "), f"of another type: {member}"
         )
         _require(not network.endswith("/0"), f"hash:net takes no {member}")
+        _require("packets" not in flag or one.head.endswith(" counters"), f"no counters: {member}")
         _require((":" in network) == ("inet6" in one.head), f"of another family: {member}")
         one.members[member] = flag
 

@@ -19,6 +19,9 @@ SET = {
     Family.V6: r"r6:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}",
 }
 SERVICES = {family: entry.replace("r", "s", 1) for family, entry in SET.items()}
+PORTS = {family: entry.replace("r", "p", 1) for family, entry in SET.items()}
+PORT = "[0-9]{1,5}"
+ASKED = f"--packets-lt {PORT} --bytes-lt {PORT}"
 SIZE = "hashsize [0-9]+ maxelem [0-9]+"
 ICMP = "[0-9]{1,3}/[0-9]{1,3}"
 SET_LINE = re.compile(
@@ -26,8 +29,12 @@ SET_LINE = re.compile(
     rf"|create {SET[Family.V6]} hash:net family inet6 {SIZE}"
     rf"|create {SERVICES[Family.V4]} hash:net,port family inet {SIZE}"
     rf"|create {SERVICES[Family.V6]} hash:net,port family inet6 {SIZE}"
+    rf"|create {PORTS[Family.V4]} hash:net family inet {SIZE} counters"
+    rf"|create {PORTS[Family.V6]} hash:net family inet6 {SIZE} counters"
     rf"|add {SET[Family.V4]} {V4}"
     rf"|add {SET[Family.V6]} {V6}"
+    rf"|add {PORTS[Family.V4]} {V4} packets {PORT} bytes {PORT}"
+    rf"|add {PORTS[Family.V6]} {V6} packets {PORT} bytes {PORT}"
     rf"|add {SERVICES[Family.V4]} {V4},(?:1:{ICMP}|[0-9]{{1,3}}:0)"
     rf"|add {SERVICES[Family.V6]} {V6},58:{ICMP}"
 )
@@ -46,6 +53,7 @@ def table_line(family: Family) -> re.Pattern[str]:
             rf"-[sd] {network}",
             rf"-m set --match-set {SET[family]} src",
             rf"-m set --match-set {SERVICES[family]} src,dst",
+            rf"-m set --match-set {PORTS[family]} src ! --update-counters {ASKED}",
             r"-m conntrack --ctstate ESTABLISHED,RELATED(?: --ctdir REPLY)?",
             r"-m policy --dir in --pol ipsec",
             r"-m limit --limit 3/min --limit-burst 10",

@@ -118,3 +118,14 @@ def test_of_sources_with_services_a_type_with_all_codes_is_one_line() -> None:
         "+ s4:services: 10.2.0.10,1:77",
         "+ s4:services: 10.2.0.12,1:78/1",
     ]
+
+
+def test_of_sources_with_ports_the_ports_are_told() -> None:
+    others = [allow(tcp(5000 + 2 * n), "10.2.0.11") for n in range(17)]
+    ranges = [allow(tcp(1000, 1999), "10.2.0.11"), allow(tcp(1200, 2999), "10.2.0.12")]
+    kernel = in_force(dataplane(*ranges, allow(tcp(1500, 2499), "10.2.0.13"), *others))
+    changed = dataplane(*ranges, allow(tcp(1500, 2399), "10.2.0.13"), *others)
+    assert [line for line in told(changed, kernel) if "p4:" in line] == [
+        "- p4:ports: 10.2.0.13 ports 1500-2499",
+        "+ p4:ports: 10.2.0.13 ports 1500-2399",
+    ]

@@ -7,7 +7,14 @@ from msgspec.structs import replace
 
 from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import entries
-from reyes.netfilter.entries import as_written, packet_port, service_ports
+from reyes.netfilter.entries import (
+    as_written,
+    in_words,
+    packet_port,
+    reach_of,
+    service_ports,
+    with_reach,
+)
 from reyes.netfilter.ipset import create_text, ip_set
 from reyes.netfilter.names import set_type, vouches_for
 
@@ -66,6 +73,31 @@ def test_a_name_of_a_protocol_is_asked_for_until_it_is_known() -> None:
     with patch("reyes.net.getprotobyname", side_effect=[OSError, 99]):
         assert as_written("10.0.0.1,ours-alone:0") == "10.0.0.1,ours-alone:0"
         assert as_written("10.0.0.1,ours-alone:0") == "10.0.0.1,99:0"
+
+
+def test_a_set_of_sources_and_ports() -> None:
+    entry = ip_set(Family.V4, "ports", [with_reach("10.2.0.10", 80, 65_535)])
+    assert create_text([entry]) == (
+        f"create {entry.name} hash:net family inet hashsize 64 maxelem 1 counters\n"
+        f"add {entry.name} 10.2.0.10 packets 80 bytes 0\n"
+    )
+    assert entry.name.startswith("p4:ports:")
+    assert vouches_for(entry.name, entry.members)
+    assert create_text([replace(entry, members=())]).endswith(" counters\n")
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (0, 65_535), (80, 443), (65_535, 65_535)])
+def test_a_reach_is_read_as_it_was_written(first: int, last: int) -> None:
+    entry = with_reach("2001:db8::/64", first, last)
+    assert reach_of(entry) == ("2001:db8::/64", first, last)
+    assert in_words(entry) == f"2001:db8::/64 ports {first}-{last}"
+
+
+@pytest.mark.parametrize(
+    "entry", ["10.0.0.1", "10.0.0.1,47:0", "10.0.0.1 nomatch", "10.0.0.1 packets 1 bytes 2 x"]
+)
+def test_what_is_no_reach_is_told_as_it_is(entry: str) -> None:
+    assert in_words(entry) == entry
 
 
 def test_a_set_of_sources_and_services() -> None:

@@ -157,6 +157,22 @@ def test_many_rules_are_explained_through_the_tree() -> None:
     assert ask(two_vpcs(*rules), "10.2.0.20", 10_991).decision == "denied"
 
 
+def test_overlapping_ranges_are_explained_by_the_rule_that_opens_them() -> None:
+    rules = [allow(tcp(10_000 + 2 * n), "10.3.0.0/16") for n in range(17)]
+    rules += [
+        allow(tcp(1000, 2000), "sg-00000002"),
+        allow(tcp(1200, 2600), "10.3.0.0/16"),
+        allow(tcp(1500, 3000), "10.2.0.0/24"),
+    ]
+    found = ask(two_vpcs(*rules), "10.2.0.20", 2001)
+    assert found.granted
+    assert (found.granted.service, found.granted.source) == ("tcp 1500-3000", "cidrs")
+    assert found.granted.set
+    assert found.granted.set.startswith("p4:ports:")
+    assert ask(two_vpcs(*rules), "10.2.0.20", 1300).granted
+    assert ask(two_vpcs(*rules), "10.2.0.21", 1300).decision == "denied"
+
+
 def test_what_is_left_out_is_told() -> None:
     stale = GroupReference(id="sg-00000002", peering="deleted")
     found = ask(two_vpcs(allow(tcp(22), "sg-0000dead", stale)), "10.2.0.20", 22)

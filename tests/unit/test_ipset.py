@@ -6,6 +6,7 @@ import pytest
 
 from reyes.net import Family
 from reyes.netfilter import names
+from reyes.netfilter.entries import with_reach
 from reyes.netfilter.ipset import create_text, ip_set, repair_text
 from tests.fakes.memory_kernel import MemoryKernel
 
@@ -78,6 +79,14 @@ def test_a_set_of_services_is_repaired_by_one_of_its_type() -> None:
     kernel.ipset(repair_text([entry], ()))
     assert kernel.read_members() == {entry.name: entry.members}
     assert names.set_type(names.spare_name(entry.name)) == "hash:net,port"
+
+
+def test_a_set_of_ports_is_repaired_by_one_of_its_kind() -> None:
+    entry = ip_set(Family.V4, "ports", [with_reach("10.2.0.10", 80, 90)])
+    kernel = MemoryKernel()
+    kernel.ipset(create_text([entry]).replace("packets 80", "packets 1"))
+    kernel.ipset(repair_text([entry], ()))
+    assert kernel.read_members() == {entry.name: entry.members}
 
 
 def test_the_stand_in_of_a_repair_is_ours_and_one_a_set() -> None:

@@ -111,6 +111,7 @@ def test_other_chains_are_not_ours(name: str) -> None:
         "r4:twelveletter:0123456789abcdef",
         "r4:web:0123456789abcdef\n",
         "xr4:web:0123456789abcdef",
+        "q4:web:0123456789abcdef",
     ],
 )
 def test_other_sets_are_not_ours(name: str) -> None:

@@ -48,13 +48,15 @@ NASTY = [
     "x" * 255,
 ]
 LINE = re.compile(
-    r"-A reyes-[a-z0-9-]+( [-a-zA-Z0-9_.:/+,]+)*"
+    r"-A reyes-[a-z0-9-]+( [-a-zA-Z0-9_.:/+,]+| ! --update-counters)*"
     r'( -m comment --comment "[ -!#-~]{1,255}"( [-a-zA-Z0-9]+)*( "reyes-(accept|drop|audit): ")?'
     r"| -g reyes-[a-z0-9-]+)"
 )
 SET_LINE = re.compile(
     r"create r[46]:[\w.-]{1,11}:[0-9a-f]{16} hash:net family inet6? hashsize \d+ maxelem \d+"
-    r"|add r[46]:[\w.-]{1,11}:[0-9a-f]{16} [0-9a-f.:/]+",
+    r"|add r[46]:[\w.-]{1,11}:[0-9a-f]{16} [0-9a-f.:/]+"
+    r"|create p[46]:ports:[0-9a-f]{16} hash:net family inet6? hashsize \d+ maxelem \d+ counters"
+    r"|add p[46]:ports:[0-9a-f]{16} [0-9a-f.:/]+ packets \d+ bytes \d+",
     re.ASCII,
 )
 

@@ -1,9 +1,7 @@
 """The form of the tree: the chains and look-ups on a packet's way, which are what it costs."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from ipaddress import ip_address
-from itertools import pairwise, product
+from itertools import pairwise
 from unittest.mock import patch
 
 import pytest
@@ -13,15 +11,20 @@ from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
 from reyes.netfilter import names, tree
 from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.compiler import compile_policy
-from reyes.netfilter.division import divide
-from reyes.netfilter.evaluate import Evaluator, Packet
-from reyes.netfilter.iptables import Chain, Goto, Rule, SourceServiceSet, SourceSet
+from reyes.netfilter.iptables import (
+    Chain,
+    Goto,
+    Rule,
+    SourcePortsSet,
+    SourceServiceSet,
+    SourceSet,
+)
 from reyes.netfilter.plan import drifted_sets, in_force, plan_commit
 from reyes.netfilter.rules import Source
-from reyes.netfilter.tree import HARDLY_MORE, MOST_LOOKUPS, TreeCompiler
+from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, Peer
 from reyes.ruleset import SecurityGroup
-from tests.bench.shapes import ADDRESS, SHAPES, Shape, members_of, policy_with, rules_of
+from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
 from tests.fakes.memory_kernel import MemoryKernel
 
 NFT_CHAINS = 16
@@ -48,7 +51,7 @@ def ways(chains: dict[str, Chain], name: str) -> Iterator[tuple[str, ...]]:
 
 
 def is_look_up(rule: Rule) -> bool:
-    return any(isinstance(match, SourceSet) for match in rule.matches)
+    return any(isinstance(match, SourceSet | SourcePortsSet) for match in rule.matches)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -90,106 +93,34 @@ def most_look_ups(rules: list[tuple[Service, int]]) -> int:
     return max(look_ups(met_on(way, chains)) for way in ways(chains, names.INPUT))
 
 
-def test_overlapping_ranges_take_one_look_up() -> None:
-    assert most_look_ups(rules_of("overlapping ranges", 1000)) == 1
-
-
-def test_ranges_of_a_group_each_take_two() -> None:
-    assert most_look_ups(rules_of("ranges of 1,000 groups", 1000)) == 2
-
-
 NESTED = {
     "each within the one before": [_tcp(n + 1, 65_535 - n) for n in range(1000)],
     "of one beginning": [_tcp(1, 100 + 3 * n) for n in range(1000)],
     "of few beginnings": [_tcp(1 + n % 7, 65_535 - n) for n in range(1000)],
 }
-
-
-WIDE = [service for service, _ in rules_of("wide ranges of 1,000 groups", 1000)]
-STAIRCASE = [_tcp(1 + 30 * n, 20_000 + 30 * n) for n in range(1000)]
-GROUPS = (50, 150, 300, 1000)
-LOOK_UPS: dict[str, tuple[Sequence[Service], tuple[int, ...]]] = {
-    "each within the one before": (NESTED["each within the one before"], (1, 1, 4, 6)),
-    "of one beginning": (NESTED["of one beginning"], (1, 1, 2, 4)),
-    "of few beginnings": (NESTED["of few beginnings"], (1, 1, 2, 4)),
-    "between any two ports": (WIDE, (1, 5, 5, 6)),
-    "each a bit behind the one before": (STAIRCASE, (1, 4, 4, 6)),
+RANGES: dict[str, Sequence[Service]] = {
+    **NESTED,
+    "of ten ports to a third": [s for s, _ in rules_of("ranges of 1,000 groups", 1000)],
+    "between any two ports": [s for s, _ in rules_of("wide ranges of 1,000 groups", 1000)],
+    "each a bit behind the one before": [_tcp(1 + 30 * n, 20_000 + 30 * n) for n in range(1000)],
 }
-"""A thousand ranges, and the most look-ups of a packet by the number of their groups."""
+GROUPS = (50, 300, 1000)
 
 
-@pytest.mark.parametrize(("services", "expected"), LOOK_UPS.values(), ids=LOOK_UPS)
-def test_many_ranges_are_told_by_few_look_ups(
-    services: Sequence[Service], expected: tuple[int, ...]
+@pytest.mark.parametrize("services", RANGES.values(), ids=RANGES)
+def test_a_thousand_ranges_take_one_look_up_of_few_members(services: Sequence[Service]) -> None:
+    for groups in GROUPS:
+        rules = [(service, number % groups) for number, service in enumerate(services)]
+        assert most_look_ups(rules) == 1
+        members = sum(len(entry.members) for entry in compile_policy(policy_with(rules)).sets)
+        assert members < 60_000
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_thousand_rules_take_a_look_up_for_the_port_and_one_for_all_traffic(
+    shape: Shape,
 ) -> None:
-    found = tuple(
-        most_look_ups([(service, number % groups) for number, service in enumerate(services)])
-        for groups in GROUPS
-    )
-    assert found == expected
-    assert max(found) <= MOST_LOOKUPS
-
-
-def members_in_unions(rules: list[tuple[Service, int]]) -> int:
-    sets = compile_policy(policy_with(rules)).sets
-    return sum(len(entry.members) for entry in sets if entry.name.startswith("r4:union:"))
-
-
-def test_a_tree_takes_more_look_ups_where_members_are_too_many() -> None:
-    rules = rules_of("wide ranges of 1,000 groups", 100)
-    found = []
-    for most in (100_000, 25_000, 16_000, 12_000):
-        with patch.object(tree, "UNION_MEMBERS", most):
-            found.append(most_look_ups(rules))
-            assert members_in_unions(rules) <= most
-    assert found == [1, 2, 3, 4]
-
-
-def forced(lookups: int) -> AbstractContextManager[object]:
-    """Take so many look-ups, whatever the members."""
-    return patch.object(tree, "divide", lambda stretches, _: divide(stretches, lookups))
-
-
-@pytest.mark.parametrize(
-    "rules",
-    [
-        rules_of("overlapping ranges", 1000),
-        rules_of("wide ranges of 1,000 groups", 200),
-        [(service, number % 5) for number, service in enumerate(WIDE)],
-    ],
-    ids=("of 50 groups", "of a group each", "of five groups"),
-)
-def test_where_all_are_too_many_hardly_more_than_the_least_is_taken(
-    rules: list[tuple[Service, int]],
-) -> None:
-    members = {}
-    for lookups in range(1, MOST_LOOKUPS + 1):
-        with forced(lookups):
-            members[lookups] = members_in_unions(rules)
-    most = HARDLY_MORE * min(members.values())
-    expected = next(lookups for lookups, taken in members.items() if taken <= most)
-    with patch.object(tree, "UNION_MEMBERS", 0):
-        assert members_in_unions(rules) == members[expected]
-        assert most_look_ups(rules) <= expected
-
-
-@pytest.mark.parametrize("lookups", range(1, MOST_LOOKUPS + 1))
-def test_a_tree_means_the_same_with_any_number_of_look_ups(lookups: int) -> None:
-    rules = list(enumerate(service for service, _ in rules_of("wide ranges of 1,000 groups", 60)))
-    with forced(lookups):
-        evaluator = Evaluator(compile_policy(policy_with([(s, n) for n, s in rules])))
-    borders = {port for _, s in rules if isinstance(s, Ports) for port in (s.first, s.last + 1)}
-    for port, (number, _) in product((1, *borders, *(p - 1 for p in borders)), rules):
-        packet = Packet(
-            source=ip_address(members_of(number)[0]),
-            destination=ip_address(ADDRESS),
-            protocol=6,
-            port=port,
-        )
-        service = rules[number][1]
-        assert isinstance(service, Ports)
-        opened = service.first <= port <= service.last
-        assert evaluator.walk(packet).decision == ("accepted" if opened else "denied")
+    assert most_look_ups(rules_of(shape, 1000)) == (2 if shape == "mixed protocols" else 1)
 
 
 TO_THE_LAST_PORT = [_tcp(1024 + 3 * n, 65_535) for n in range(996)]
@@ -303,7 +234,12 @@ def test_sources_of_several_rules_take_the_room_of_one() -> None:
 
 def test_many_types_are_told_together_whatever_the_ports_take() -> None:
     types: list[tuple[Service, int]] = [(_icmp(kind), 1000 + kind) for kind in range(40)]
-    chains = compiled([*((service, n) for n, service in enumerate(WIDE[:900])), *types])
+    chains = compiled(
+        [
+            *((service, n) for n, service in enumerate(RANGES["between any two ports"][:900])),
+            *types,
+        ]
+    )
     joint, denied = chains["reyes-0-icmp"].rules
     assert isinstance(joint.matches[0], SourceServiceSet)
     assert denied.target == Goto(names.DROP)
