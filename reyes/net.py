@@ -247,7 +247,7 @@ def service_text(service: Service) -> str:
     """Write a service the way people say it: `tcp 443`, `icmp 8/0`, `protocol 50`, `all`."""
     match service:
         case Ports(protocol, first, last):
-            return f"{protocol} {_range_text(first, last)}"
+            return f"{protocol} {range_text(first, last)}"
         case Icmp(protocol, kind, code):
             if code != -1:
                 return f"{protocol} {kind}/{code}"
@@ -258,7 +258,8 @@ def service_text(service: Service) -> str:
             return "all"
 
 
-def _range_text(first: int, last: int) -> str:
+def range_text(first: int, last: int) -> str:
+    """Write a range of ports for people."""
     if (first, last) == (0, LAST_PORT):
         return "all ports"
     return str(first) if first == last else f"{first}-{last}"

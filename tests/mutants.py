@@ -21,7 +21,8 @@ ORACLE = "tests/property/test_oracle.py"
 PROOF = "tests/kernel/test_proof.py"
 STATEFUL = "tests/kernel/test_stateful.py"
 SETS, PORTS = "tests/unit/test_ipset.py", "tests/unit/test_port_sets.py"
-TESTS = (ORACLE, PROOF, STATEFUL, SETS, PORTS)
+TREES = "tests/unit/test_tree.py"
+TESTS = (ORACLE, PROOF, STATEFUL, SETS, PORTS, TREES)
 
 NFT_ONLY = ("-k", "not legacy")
 """The faults are above the backends; both were proved by the tests themselves."""
@@ -171,7 +172,7 @@ MUTANTS = (
     ),
     Mutant(
         "a source may use the ports behind its last",
-        IPTABLES,
+        ENTRIES,
         "--bytes-lt {LAST_PORT - last + 1}",
         "--bytes-lt {LAST_PORT + 1}",
         (PROOF,),
@@ -192,21 +193,35 @@ MUTANTS = (
     Mutant(
         "a source of several groups may use the ports of the first one alone",
         PORT_SETS,
-        "for service in opened[match].services]",
-        "for service in opened[match].services if match == matches[0]]",
+        "for number in named",
+        "for number in named[:1]",
     ),
     Mutant(
         "sources are looked up more often than they may be",
         PORT_SETS,
-        "earlier[-lookups] >= found[-1]",
         "earlier[-lookups] > found[-1]",
+        "earlier[-lookups] > found[-1] + 1",
         (PORTS,),
+    ),
+    Mutant(
+        "a stretch has a rule for its first look-up alone",
+        TREE,
+        "for m in matches[stretch.ports]]",
+        "for m in matches[stretch.ports][:1]]",
+        (TREES,),
+    ),
+    Mutant(
+        "a port that is open to everybody is told by groups",
+        TREE,
+        "return not stretch.for_all and any(",
+        "return any(",
+        (TREES,),
     ),
     Mutant(
         "a union forgets a source",
         TREE,
-        '"union", members_of_all(sources)',
-        '"union", members_of_all(sources[1:])',
+        "union(self._make_set, members_of_all(sources))",
+        "union(self._make_set, members_of_all(sources[1:]))",
     ),
     Mutant(
         "a type of ICMP is open when one of its codes is",

@@ -52,7 +52,9 @@ def compiled(world: World) -> Dataplane:
             WALKED_SERVICES=shape.walked_services,
             SERVICE_ENTRIES=shape.service_entries,
         ),
-        patch.multiple(port_sets, LOOKUPS=shape.port_lookups, PORT_MEMBERS=shape.port_members),
+        patch.multiple(
+            port_sets, PORT_LOOKUPS=shape.port_lookups, PORT_MEMBERS=shape.port_members
+        ),
     ):
         return compiler.compile_policy(resolve(verified(world.content), world.host))
 

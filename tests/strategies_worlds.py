@@ -7,6 +7,7 @@ Hypothesis spends most of its time on making them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from ipaddress import ip_network
 from typing import Any, Literal, TypeVar
 
@@ -17,8 +18,7 @@ from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
 from reyes.netfilter.division import LEAF_SERVICES
-from reyes.netfilter.port_sets import LOOKUPS as PORT_LOOKUPS
-from reyes.netfilter.port_sets import PORT_MEMBERS
+from reyes.netfilter.port_sets import PORT_LOOKUPS, PORT_MEMBERS
 from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES
 from reyes.netfilter.tree import SERVICE_ENTRIES, WALKED_SERVICES
 from reyes.ruleset import (
@@ -77,29 +77,29 @@ CODES = (-1, 0, 1, 4)
 PROTOCOLS = (0, 1, 2, 6, 17, 47, 50, 51, 58, 59, 132, 136, 254, 255)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """From how many rules on the compiler makes a tree, and of what kind.
 
     `netfilter.tree`, `netfilter.division` and `netfilter.port_sets` have these numbers.
     """
 
-    plain_rules: int
-    leaf_services: int
-    walked_services: int
-    lookups: int
-    port_lookups: Sequence[int]
-    port_members: int
-    service_entries: int
+    plain_rules: int = PLAIN_RULES
+    lookups: int = LOOKUPS
+    leaf_services: int = LEAF_SERVICES
+    walked_services: int = WALKED_SERVICES
+    service_entries: int = SERVICE_ENTRIES
+    port_lookups: Sequence[int] = PORT_LOOKUPS
+    port_members: int = PORT_MEMBERS
 
 
-PORT_SETS = (PORT_LOOKUPS, PORT_MEMBERS)
+SMALLEST = Shape(plain_rules=0, lookups=1, leaf_services=1)
 SHAPES = (
-    Shape(PLAIN_RULES, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, *PORT_SETS, SERVICE_ENTRIES),
-    Shape(0, 1, WALKED_SERVICES, 1, (1,), PORT_MEMBERS, SERVICE_ENTRIES),
-    Shape(0, 1, 0, 1, (2,), PORT_MEMBERS, 3000),
-    Shape(0, 1, 0, 1, (3, 6), 0, 0),
-    Shape(0, LEAF_SERVICES, WALKED_SERVICES, LOOKUPS, PORT_LOOKUPS, 0, 0),
+    Shape(),
+    changed(SMALLEST, port_lookups=(1,)),
+    changed(SMALLEST, walked_services=0, service_entries=3000, port_lookups=(2,)),
+    changed(SMALLEST, walked_services=0, service_entries=0, port_lookups=(3, 6), port_members=0),
+    Shape(plain_rules=0, service_entries=0, port_members=0),
 )
 """The one in use, and some that make trees of few rules as deep as those of many."""
 

@@ -23,7 +23,7 @@ SHARE = 3
 class Stretch(Struct, frozen=True):
     """Neighbouring ports that are open to the sources of the same services.
 
-    Those that everybody may use have no others beside them.
+    Where everybody may use it, `services` are only those that are open to everybody.
     """
 
     ports: Ports

@@ -4,10 +4,11 @@ A set of sources (`hash:net`) holds canonical networks. One of sources and servi
 (`hash:net,port`) holds `network,protocol:port`, where the port of ICMP is `type/code`, and that of
 a protocol without ports is 0. It has no ranges, so any code is 256 entries.
 
-A set of sources and ports (`hash:net` with counters) holds `network packets FIRST bytes REST`: the
-first port of a reach, and how many ports there are behind its last. ipset keeps two numbers beside
-an entry, which a rule can compare with its own, and iptables calls them counters. Nothing counts
-in our sets; if a rule of somebody else ever did, both would grow, which only narrows the reach.
+A set of sources and ports (`hash:net` with counters) holds `network packets FIRST bytes BEHIND`:
+the first of the ports that a network may use without a gap, its reach, and how many ports there
+are behind the last. ipset keeps two numbers beside an entry, its counters, which a rule can
+compare with its own. Nothing counts in our sets; if a rule of somebody else ever did, both would
+grow, which only narrows the reach.
 
 Protocols are written as numbers, which the host need not know: it is asked for each name.
 """
@@ -25,6 +26,7 @@ from reyes.net import (
     canonical,
     parse_network,
     protocol_number,
+    range_text,
 )
 
 _HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("8000::/1", "::/1")}
@@ -101,22 +103,33 @@ _ICMP_NAMES = {
 
 
 def with_reach(network: str, first: int, last: int) -> str:
-    """Write the entry of a source that may use these ports."""
+    """Write the entry of a network that may use these ports."""
     return f"{network} packets {first} bytes {LAST_PORT - last}"
 
 
-def reach_of(entry: str) -> tuple[str, int, int]:
-    """Return source, first port and last port of an entry."""
-    network, _, first, _, rest = entry.split(" ")
-    return network, int(first), LAST_PORT - int(rest)
+def reach_options(first: int, last: int) -> str:
+    """Write how a rule asks for an entry whose reach holds all of these ports."""
+    return f"! --update-counters --packets-lt {first + 1} --bytes-lt {LAST_PORT - last + 1}"
+
+
+def network_and_rest(entry: str) -> tuple[str, str]:
+    """Part the network of an entry from what stands beside it: a service, a reach or nothing."""
+    network, _, rest = entry.replace(",", " ", 1).partition(" ")
+    return network, rest
+
+
+def reach_of(rest: str) -> tuple[int, int]:
+    """Return the first and the last port of what stands beside a network."""
+    _, first, _, behind = rest.split(" ")
+    return int(first), LAST_PORT - int(behind)
 
 
 def in_words(entry: str) -> str:
     """Write a reach as its ports, for people; any other entry stays as it is."""
     if not _REACH.fullmatch(entry):
         return entry
-    network, first, last = reach_of(entry)
-    return f"{network} ports {first}-{last}"
+    network, rest = network_and_rest(entry)
+    return f"{network} to {range_text(*reach_of(rest))}"
 
 
 def without_everywhere(networks: Iterable[str]) -> set[str]:

@@ -22,7 +22,7 @@ from reyes.net import (
 )
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
-from reyes.netfilter.entries import packet_port, reach_of
+from reyes.netfilter.entries import network_and_rest, packet_port, reach_of
 from reyes.netfilter.iptables import (
     Chain,
     Destination,
@@ -87,8 +87,7 @@ class Evaluator:
             for chain in table.chains
         }
         self._members = {entry.name: entry.members for entry in dataplane.sets}
-        self._indexes: dict[tuple[str, str], dict[int, set[int]]] = {}
-        self._reaches: dict[str, dict[tuple[int, int], tuple[int, int]]] = {}
+        self._indexes: dict[str, dict[int, dict[int, set[str]]]] = {}
 
     def walk(self, packet: Packet) -> Walk:
         """Follow a packet from the jump in INPUT to its end."""
@@ -141,37 +140,31 @@ class Evaluator:
     def _in_set(self, match: SetMatch, packet: Packet) -> bool:
         match match:
             case SourceSet(name):
-                return self._is_member(packet.source, name)
+                return any(True for _ in self._beside(packet.source, name))
             case SourceServiceSet(name):
                 service = packet_port(packet.protocol, packet.icmp)
-                return self._is_member(packet.source, name, service)
-            case SourcePortsSet():
-                return self._may_use(packet.source, match)
+                return any(service in found for found in self._beside(packet.source, name))
+            case SourcePortsSet(name, first, last):
+                return any(
+                    begin <= first and last <= end
+                    for found in self._beside(packet.source, name)
+                    for begin, end in map(reach_of, found)
+                )
             case DestinationSet(name):
-                return self._is_member(packet.destination, name)
+                return any(True for _ in self._beside(packet.destination, name))
 
-    def _is_member(self, address: Address, name: str, service: str = "") -> bool:
-        index = self._indexes.get((name, service))
-        if index is None:
-            index = self._indexes[name, service] = {}
+    def _beside(self, address: Address, name: str) -> Iterator[set[str]]:
+        """Yield what stands in a set beside each network that holds an address."""
+        if name not in self._indexes:
+            index: dict[int, dict[int, set[str]]] = {}
             for member in self._members[name]:
-                text, _, of = member.partition(",")
-                if of == service:
-                    shift, prefix = _key(text)
-                    index.setdefault(shift, set()).add(prefix)
-        return any(int(address) >> shift in found for shift, found in index.items())
-
-    def _may_use(self, address: Address, match: SourcePortsSet) -> bool:
-        """Tell whether an entry holds the address whose reach has all of a match's ports."""
-        if match.name not in self._reaches:
-            reaches = map(reach_of, self._members[match.name])
-            self._reaches[match.name] = {
-                _key(text): (first, last) for text, first, last in reaches
-            }
-        known = self._reaches[match.name]
-        keys = {(shift, int(address) >> shift) for shift, _ in known}
-        found = (known[key] for key in keys if key in known)
-        return any(first <= match.first and match.last <= last for first, last in found)
+                network, beside = network_and_rest(member)
+                shift, prefix = _key(network)
+                index.setdefault(shift, {}).setdefault(prefix, set()).add(beside)
+            self._indexes[name] = index
+        for shift, found in self._indexes[name].items():
+            if int(address) >> shift in found:
+                yield found[int(address) >> shift]
 
 
 def _key(text: str) -> tuple[int, int]:

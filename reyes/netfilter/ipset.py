@@ -62,8 +62,8 @@ def _one(entry: IPSet, name: str) -> str:
 def _head(entry: IPSet, name: str) -> str:
     family = "inet" if entry.family is Family.V4 else "inet6"
     size = max(64, 1 << (len(entry.members) // 4).bit_length())
-    numbers = " counters" if names.keeps_numbers(name) else ""
+    counters = " counters" if names.has_counters(name) else ""
     return (
         f"create {name} {names.set_type(name)} family {family}"
-        f" hashsize {size} maxelem {entry.maximum}{numbers}\n"
+        f" hashsize {size} maxelem {entry.maximum}{counters}\n"
     )

@@ -14,17 +14,8 @@ from functools import cached_property
 
 from msgspec import Struct
 
-from reyes.net import (
-    LAST_PORT,
-    Everything,
-    Family,
-    Icmp,
-    Network,
-    Ports,
-    Protocol,
-    Service,
-    canonical,
-)
+from reyes.net import Everything, Family, Icmp, Network, Ports, Protocol, Service, canonical
+from reyes.netfilter.entries import reach_options
 from reyes.policy import Allow
 
 LOG_LIMIT = "3/min"
@@ -259,7 +250,7 @@ def _match_text(match: Match) -> str:
         case Destination(network):
             return f"-d {canonical(network)}"
         case SourceSet() | SourceServiceSet() | SourcePortsSet() | DestinationSet():
-            return f"-m set --match-set {match.name} {_asked_text(match)}"
+            return f"-m set --match-set {match.name} {_set_options(match)}"
         case Established(replies_only):
             direction = " --ctdir REPLY" if replies_only else ""
             return f"-m conntrack --ctstate ESTABLISHED,RELATED{direction}"
@@ -271,16 +262,14 @@ def _match_text(match: Match) -> str:
             return _service_text(match)
 
 
-def _asked_text(match: SetMatch) -> str:
+def _set_options(match: SetMatch) -> str:
     match match:
         case SourceSet():
             return "src"
         case SourceServiceSet():
             return "src,dst"
         case SourcePortsSet(_, first, last):
-            # As `entries.with_reach` writes them: it begins here or before, ends here or behind.
-            ports = f"--packets-lt {first + 1} --bytes-lt {LAST_PORT - last + 1}"
-            return f"src ! --update-counters {ports}"
+            return f"src {reach_options(first, last)}"
         case DestinationSet():
             return "dst"
 

@@ -2,9 +2,8 @@
 
 * Chains start with `reyes-`. The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN - 1).
 * Sets are called `r4:LABEL:DIGEST` or `r6:...`, those of sources and services `s4:...`, `s6:...`,
-  and those of sources and ports `p4:...`, `p6:...`.
-  The kernel takes 31 (IPSET_MAXNAMELEN - 1). The digest is of what the set holds, so a name
-  vouches for its members; the label is for people.
+  those of sources and ports `p4:...`, `p6:...`. The kernel takes 31 (IPSET_MAXNAMELEN - 1). The
+  digest is of what the set holds, so a name vouches for its members; the label is for people.
 """
 
 import hashlib
@@ -63,12 +62,12 @@ def vouches_for(name: str, members: Sequence[str]) -> bool:
 
 
 def set_type(name: str) -> str:
-    """Return the type of one of our sets: of sources, or of sources and services."""
+    """Return the type of one of our sets, as ipset calls it."""
     return "hash:net,port" if name.startswith(("s4:", "s6:")) else "hash:net"
 
 
-def keeps_numbers(name: str) -> bool:
-    """Tell whether one of our sets has numbers beside its entries: ports of sources."""
+def has_counters(name: str) -> bool:
+    """Tell whether one of our sets has counters, which hold the ports of its sources."""
     return name.startswith(("p4:", "p6:"))
 
 

@@ -1,104 +1,128 @@
 """Which sets tell who may use which ports, where the ranges of several sources overlap.
 
-The ports that a source may use without a gap are its reach. A set of sources with their reaches
+The ports that a network may use without a gap are its reach. A set of networks with their reaches
 tells by one look-up who may use a stretch of ports: whose reach holds it (`entries` has how a
-reach is written). A source is in a set once, so a set is for neighbouring stretches in which no
-source has a second reach. If packets look twice there are two such sets, and they are for more
-stretches: until a source has a third one.
+reach is written). A network is in a set once, so a set is for a section of neighbouring stretches
+in which no network has a second reach. If packets are looked up twice a section has two such sets,
+and goes on until a network has a third reach.
+
+Networks of a few wide reaches would be in the sets of all sections that others need. So there are
+other plans besides, and the one with the fewest members is taken: those of one reach apart from
+the others, or a union for each stretch, of which many may be the same.
 """
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, pairwise
+from math import inf
 
 from msgspec import Struct
 
 from reyes.net import Ports
 from reyes.netfilter.entries import with_reach
-from reyes.netfilter.iptables import Match, SourcePortsSet, SourceSet
-from reyes.netfilter.rules import MakeSet
+from reyes.netfilter.iptables import Match, SourcePortsSet
+from reyes.netfilter.rules import MakeSet, grouped, union
 
-LOOKUPS = range(1, 7)
+PORT_LOOKUPS = range(1, 7)
 """How often the source of a packet may be looked up for its port."""
 
 PORT_MEMBERS = 200_000
-"""There are as few look-ups as keep the sets for the ports of a protocol to so many members.
+"""So many members all sets for the ports of a protocol may have; for more, look-ups are added.
 
-These take about 10 MB of the kernel's memory, and a second to make.
+They take about 10 MB of the kernel's memory, and half a second to make.
 """
 
 HARDLY_MORE = 1.2
-"""Look-ups are spared for so many times the least members."""
+"""Where no number of look-ups keeps to that, one does with so many times the fewest members."""
 
 
 class Opened(Struct, frozen=True):
-    """Services that are open to sources, which share a match."""
+    """Services that are open to the same networks, which a match tells."""
 
-    services: list[Ports]
-    sources: tuple[str, ...]
+    match: Match
+    services: Sequence[Ports]
+    networks: Sequence[str]
 
 
 class _Reach(Struct, frozen=True):
-    """A reach of sources, and the numbers of the stretches in it.
+    """A reach of networks that are named together, and the numbers of the stretches in it.
 
-    `owner` is a number of these sources; all their reaches have it.
+    `named` are the numbers of what is opened to them: who they are.
     """
 
-    owner: int
-    sources: tuple[str, ...]
-    first_port: int
-    last_port: int
-    first: int
-    last: int
+    named: tuple[int, ...]
+    networks: Sequence[str]
+    ports: tuple[int, int]
+    stretches: range
 
 
 class _PortSet(Struct, frozen=True):
-    """The stretches that one set is for, by number, and the reaches in it."""
+    """A section of stretches, and reaches that one set holds, in the order of their firsts."""
 
-    stretches: range
-    reaches: list[_Reach]
+    section: range
+    reaches: Sequence[_Reach]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all in it may use all of the section: then it holds no ports."""
+        first, last = self.section[0], self.section[-1]
+        return all(first in each.stretches and last in each.stretches for each in self.reaches)
+
+    @property
+    def content(self) -> frozenset[object]:
+        """What sets of the same members have in common."""
+        if self.is_plain:
+            return frozenset(each.named for each in self.reaches)
+        return frozenset((each.named, each.ports) for each in self.reaches)
+
+    @property
+    def size(self) -> int:
+        """The number of its members."""
+        return sum(len(each.networks) for each in self.reaches)
 
 
-def look_ups(
-    stretches: Sequence[Ports], opened: Mapping[Match, Opened], make_set: MakeSet
+_Plan = Callable[[], Iterator[_PortSet]]
+
+
+def port_matches(
+    stretches: Sequence[Ports], opened: Sequence[Opened], make_set: MakeSet
 ) -> dict[Ports, list[Match]]:
-    """Make the sets for stretches of ports, and return what each of these has to look up.
+    """Make the sets for stretches of ports, and return the look-ups of each.
 
     The stretches come in their order, and no service begins or ends inside of one.
     """
-    reaches = _find_reaches(stretches, opened)
     found: dict[Ports, list[Match]] = {ports: [] for ports in stretches}
-    for port_set in _split(reaches, _few_borders(reaches), len(stretches)):
-        for number, match in _matches(port_set, stretches, make_set):
-            found[stretches[number]].append(match)
+    made: dict[frozenset[object], Callable[[Ports], Match]] = {}
+    for port_set in _choose(_find_reaches(stretches, opened), len(stretches))():
+        content = port_set.content
+        if content not in made:
+            made[content] = _look_up(port_set, opened, make_set)
+        for number in _held(port_set):
+            found[stretches[number]].append(made[content](stretches[number]))
     return found
 
 
-def _find_reaches(stretches: Sequence[Ports], opened: Mapping[Match, Opened]) -> list[_Reach]:
-    """Find what each source may use, in the order of the first stretches."""
+def _find_reaches(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[_Reach]:
+    """Find what each network may use, in the order of the first stretches."""
     firsts = [ports.first for ports in stretches]
     found: list[_Reach] = []
-    for owner, (matches, sources) in enumerate(_same(opened).items()):
-        services = [service for match in matches for service in opened[match].services]
-        for first_port, last_port in _joined(services):
-            first, after = bisect_left(firsts, first_port), bisect_right(firsts, last_port)
-            if first < after:
-                found.append(_Reach(owner, sources, first_port, last_port, first, after - 1))
-    return sorted(found, key=lambda reach: reach.first)
+    for named, networks in _alike(opened).items():
+        for first, last in _joined(chain(*(opened[number].services for number in named))):
+            inside = range(bisect_left(firsts, first), bisect_right(firsts, last))
+            if inside:
+                found.append(_Reach(named, networks, (first, last), inside))
+    return sorted(found, key=lambda reach: reach.stretches.start)
 
 
-def _same(opened: Mapping[Match, Opened]) -> dict[tuple[Match, ...], tuple[str, ...]]:
-    """Return the sources that belong to the same matches."""
-    matches = list(opened)
-    matches_of: defaultdict[str, list[int]] = defaultdict(list)
-    for number, match in enumerate(matches):
-        for source in opened[match].sources:
-            matches_of[source].append(number)
-    found: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
-    for source, numbers in matches_of.items():
-        found[tuple(numbers)].append(source)
-    return {tuple(matches[n] for n in numbers): tuple(own) for numbers, own in found.items()}
+def _alike(opened: Sequence[Opened]) -> dict[tuple[int, ...], list[str]]:
+    """Return the networks that the same entries of `opened` name, by the numbers of these."""
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for number, entry in enumerate(opened):
+        for network in entry.networks:
+            numbers[network].append(number)
+    return grouped(numbers, lambda network: tuple(numbers[network]))
 
 
 def _joined(services: Iterable[Ports]) -> list[tuple[int, int]]:
@@ -113,84 +137,110 @@ def _joined(services: Iterable[Ports]) -> list[tuple[int, int]]:
     return found
 
 
-def _few_borders(reaches: Sequence[_Reach]) -> list[int]:
-    """Choose borders of parts for as few look-ups as the members allow.
+def _choose(reaches: Sequence[_Reach], count: int) -> _Plan:
+    """Choose a plan of as few look-ups as the members allow, and of those that of the fewest."""
+    for lookups in PORT_LOOKUPS:
+        plans = _plans(reaches, lookups, count)
+        members = [_members(plan, PORT_MEMBERS) for plan in plans]
+        if min(members) <= PORT_MEMBERS:
+            return plans[members.index(min(members))]
+    found: list[tuple[int, _Plan]] = []
+    most: float = inf
+    for lookups in reversed(PORT_LOOKUPS):
+        for plan in _plans(reaches, lookups, count):
+            found.append((_members(plan, most), plan))
+            most = min(most, HARDLY_MORE * found[-1][0])
+    return next(plan for members, plan in reversed(found) if members <= most)
 
-    Where no number of look-ups keeps to them, it is for as few as take hardly more members than
-    the least that can be.
-    """
-    found: list[tuple[int, list[int]]] = []
-    for lookups in LOOKUPS:
-        borders = _borders(reaches, lookups)
-        members = _members_between(borders, reaches)
-        if members <= PORT_MEMBERS:
-            return borders
-        found.append((members, borders))
-    most = HARDLY_MORE * min(members for members, _ in found)
-    return next(borders for members, borders in found if members <= most)
+
+def _plans(reaches: Sequence[_Reach], lookups: int, count: int) -> list[_Plan]:
+    """Return ways to tell the reaches of so many stretches by so many look-ups."""
+    usual = partial(_port_sets, reaches, _borders(reaches, lookups), count)
+    if lookups == 1:
+        return [usual, partial(_port_sets, reaches, range(count), count)]
+    return [usual, partial(_apart, reaches, lookups, count)]
+
+
+def _apart(reaches: Sequence[_Reach], lookups: int, count: int) -> Iterator[_PortSet]:
+    """Yield a set of the networks with one reach, and those of the others."""
+    times = Counter(reach.named for reach in reaches)
+    several = [reach for reach in reaches if times[reach.named] > 1]
+    yield from _port_sets([reach for reach in reaches if times[reach.named] == 1], [0], count)
+    yield from _port_sets(several, _borders(several, lookups - 1), count)
+
+
+def _members(plan: _Plan, most: float) -> int:
+    """Count the members of all sets, of equal ones once; counting ends beyond `most`."""
+    members, seen = 0, set[frozenset[object]]()
+    for port_set in plan():
+        if port_set.content not in seen:
+            seen.add(port_set.content)
+            members += port_set.size
+            if members > most:
+                break
+    return members
 
 
 def _borders(reaches: Iterable[_Reach], lookups: int) -> list[int]:
-    """Return the first stretches of parts in which no source has more reaches than look-ups."""
+    """Return the first stretches of sections where no network has more reaches than look-ups."""
     found = [0]
-    ends: defaultdict[int, list[int]] = defaultdict(list)
+    ends: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for reach in reaches:
-        earlier = ends[reach.owner]
-        if len(earlier) >= lookups and earlier[-lookups] >= found[-1]:
-            found.append(reach.first)
-        earlier.append(reach.last)
+        earlier = ends[reach.named]
+        if len(earlier) >= lookups and earlier[-lookups] > found[-1]:
+            found.append(reach.stretches.start)
+        earlier.append(reach.stretches.stop)
     return found
 
 
-def _parts(borders: Sequence[int], reach: _Reach) -> range:
-    """Return the numbers of the parts that a reach meets."""
-    return range(bisect_right(borders, reach.first) - 1, bisect_right(borders, reach.last))
-
-
-def _members_between(borders: Sequence[int], reaches: Iterable[_Reach]) -> int:
-    """Count the entries of all sets: a source is in one for each part that a reach meets."""
-    return sum(len(reach.sources) * len(_parts(borders, reach)) for reach in reaches)
-
-
-def _split(
-    reaches: Iterable[_Reach], borders: Sequence[int], stretches: int
+def _port_sets(
+    reaches: Sequence[_Reach], borders: Sequence[int], count: int
 ) -> Iterator[_PortSet]:
-    """Yield the sets of each part: that of the first reach there of every source, and so on."""
-    parts = [range(*ends) for ends in pairwise((*borders, stretches))]
-    found: list[list[_PortSet]] = [[] for _ in parts]
-    met: list[defaultdict[int, int]] = [defaultdict(int) for _ in parts]
-    for reach in reaches:
-        for part in _parts(borders, reach):
-            which = met[part][reach.owner]
-            met[part][reach.owner] += 1
-            if which == len(found[part]):
-                found[part].append(_PortSet(parts[part], []))
-            found[part][which].reaches.append(reach)
-    for sets in found:
-        yield from sets
+    """Yield the sets of each section: that of every network's first reach there, and so on."""
+    coming = deque(reaches)
+    inside: list[_Reach] = []
+    for begin, end in pairwise((*borders, count)):
+        inside = [reach for reach in inside if reach.stretches.stop > begin]
+        while coming and coming[0].stretches.start < end:
+            inside.append(coming.popleft())
+        sets: list[list[_Reach]] = []
+        met: Counter[tuple[int, ...]] = Counter()
+        for reach in inside:
+            if met[reach.named] == len(sets):
+                sets.append([])
+            sets[met[reach.named]].append(reach)
+            met[reach.named] += 1
+        yield from (_PortSet(range(begin, end), held) for held in sets)
 
 
-def _matches(
-    port_set: _PortSet, stretches: Sequence[Ports], make_set: MakeSet
-) -> Iterator[tuple[int, Match]]:
-    """Make a set; yield the stretches that somebody in it may use, and what they look up.
+def _look_up(
+    port_set: _PortSet, opened: Sequence[Opened], make_set: MakeSet
+) -> Callable[[Ports], Match]:
+    """Make a set, if it is not there; return what looks it up for a stretch."""
+    if port_set.is_plain:
+        networks = chain(*(reach.networks for reach in port_set.reaches))
+        plain = _own_match(port_set, opened) or union(make_set, networks)
+        return lambda _: plain
+    name = make_set(opened[0].services[0].protocol, _entries(port_set.reaches))
+    return lambda ports: SourcePortsSet(name, ports.first, ports.last)
 
-    Where all of its sources may use all of them, it holds no ports.
-    """
-    first, after = port_set.stretches.start, port_set.stretches.stop
-    if all(reach.first <= first and after <= reach.last + 1 for reach in port_set.reaches):
-        plain = SourceSet(make_set("union", chain(*(reach.sources for reach in port_set.reaches))))
-        yield from ((number, plain) for number in port_set.stretches)
-        return
-    name = make_set("ports", _entries(port_set.reaches))
-    for reach in port_set.reaches:  # in the order of their first stretches
-        for number in range(max(first, reach.first), min(after, reach.last + 1)):
-            ports = stretches[number]
-            yield number, SourcePortsSet(name, ports.first, ports.last)
-        first = max(first, reach.last + 1)
+
+def _own_match(port_set: _PortSet, opened: Sequence[Opened]) -> Match | None:
+    """Return the match that tells just the networks of a plain set, if there is one."""
+    common = set(port_set.reaches[0].named).intersection(*(r.named for r in port_set.reaches))
+    own = (opened[number] for number in sorted(common))
+    return next((each.match for each in own if len(each.networks) == port_set.size), None)
+
+
+def _held(port_set: _PortSet) -> Iterator[int]:
+    """Yield the stretches of a section that some reach in a set holds."""
+    first, after = port_set.section.start, port_set.section.stop
+    for reach in port_set.reaches:
+        yield from range(max(first, reach.stretches.start), min(after, reach.stretches.stop))
+        first = max(first, reach.stretches.stop)
 
 
 def _entries(reaches: Iterable[_Reach]) -> Iterator[str]:
     for reach in reaches:
-        for source in reach.sources:
-            yield with_reach(source, reach.first_port, reach.last_port)
+        for network in reach.networks:
+            yield with_reach(network, *reach.ports)

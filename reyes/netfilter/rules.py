@@ -48,8 +48,8 @@ def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> t
         if len(matches) <= LOOKUPS or None in matches:
             rules.append(rule_for((source,), source.allow.service))
         elif source is same[0]:
-            union = SourceSet(make_set("union", members_of_all(same)))
-            rules.append(rule_for(same, source.allow.service, union))
+            united = union(make_set, members_of_all(same))
+            rules.append(rule_for(same, source.allow.service, united))
     return (*rules, denied)
 
 
@@ -82,11 +82,16 @@ def _rule_of(source: Source) -> str:
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    """Return sources, or services, by what a function says of them, in their order."""
+    """Return items by what a function says of them, in their order."""
     found: dict[Key, list[Item]] = {}
     for item in items:
         found.setdefault(key(item), []).append(item)
     return found
+
+
+def union(make_set: MakeSet, members: Iterable[str]) -> Match:
+    """Make the set of the members of several sources, and return the match for it."""
+    return SourceSet(make_set("union", members))
 
 
 def members_of_all(sources: Iterable[Source]) -> set[str]:

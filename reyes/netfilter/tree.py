@@ -3,8 +3,8 @@
 Rules are sorted by protocol, and those of tcp and udp by destination port, as `division` says: a
 chain stands for a part of the ports. Each way ends in a denial.
 
-Sources that open the same thing share one set. Where ranges of ports overlap, sets hold the ports
-of each source besides (`port_sets`), and there are as few look-ups as their members allow.
+Sources that open the same thing share one set; where ranges of ports overlap, `port_sets` says
+which.
 
 ICMP types and protocol numbers have no ranges in iptables, so they can only be walked. Where they
 are many one look-up of source and service together stands for all but a few of them.
@@ -32,11 +32,10 @@ from reyes.netfilter.iptables import (
     Match,
     Rule,
     SourceServiceSet,
-    SourceSet,
     service_matches,
     way_comment,
 )
-from reyes.netfilter.port_sets import Opened, look_ups
+from reyes.netfilter.port_sets import Opened, port_matches
 from reyes.netfilter.rules import (
     MakeSet,
     Source,
@@ -44,6 +43,7 @@ from reyes.netfilter.rules import (
     grouped,
     members_of_all,
     rule_for,
+    union,
 )
 
 WALKED_SERVICES = 8
@@ -71,7 +71,6 @@ class TreeCompiler:
         self._make_set = make_set
         self._by_service = grouped(sources, lambda source: source.allow.service)
         self._unions: dict[frozenset[Match], Match] = {}
-        self._matches: dict[Ports, frozenset[Match]] = {}
         self._spread: dict[frozenset[Match | None], set[str]] = {}
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
@@ -113,32 +112,34 @@ class TreeCompiler:
         )
         for protocol, services in sorted(by_protocol.items()):
             stretches = cut(services, self._for_all)
-            asked = self._asked([each for each in stretches if self._is_shared(each)])
-            yield protocol, list(self._port_chains(divide(stretches), asked))
+            shared = [stretch for stretch in stretches if self._is_shared(stretch)]
+            matches = self._matches(shared, services)
+            yield protocol, list(self._port_chains(divide(stretches), matches))
 
     def _is_shared(self, stretch: Stretch) -> bool:
-        """Tell whether a stretch is open to several sources, each told by another match."""
-        if stretch.for_all:
-            return False
-        first, *others = map(self._matches_of, stretch.services)
-        return len(first) > 1 or any(other != first for other in others)
+        """Tell whether sources of several matches may use a stretch, and not everybody."""
+        sources = (source for each in stretch.services for source in self._by_service[each])
+        first = next(sources).match
+        return not stretch.for_all and any(source.match != first for source in sources)
 
-    def _matches_of(self, service: Ports) -> frozenset[Match]:
-        if service not in self._matches:
-            found = (source.match for source in self._by_service[service] if source.match)
-            self._matches[service] = frozenset(found)
-        return self._matches[service]
+    def _matches(
+        self, shared: Sequence[Stretch], services: Iterable[Ports]
+    ) -> dict[Ports, list[Match]]:
+        """Return the look-ups of stretches that several sources share."""
+        sharing = frozenset[Ports]().union(*(stretch.services for stretch in shared))
+        matches = {source.match for each in sharing for source in self._by_service[each]}
+        pairs = ((source, each) for each in services for source in self._by_service[each])
+        by_match = grouped(pairs, lambda pair: pair[0].match)
+        opened = [
+            Opened(match, [service for _, service in same], same[0][0].members)
+            for match, same in by_match.items()
+            if match and match in matches
+        ]
+        return port_matches([stretch.ports for stretch in shared], opened, self._make_set)
 
-    def _asked(self, shared: Sequence[Stretch]) -> dict[Ports, list[Match]]:
-        """Return what is looked up in each of these stretches."""
-        opened: dict[Match, Opened] = {}
-        for source in self._sources_of(set().union(*(stretch.services for stretch in shared))):
-            if source.match and isinstance(source.allow.service, Ports):
-                own = opened.setdefault(source.match, Opened([], source.members))
-                own.services.append(source.allow.service)
-        return look_ups([stretch.ports for stretch in shared], opened, self._make_set)
-
-    def _port_chains(self, part: Part, asked: Mapping[Ports, Sequence[Match]]) -> Iterator[Chain]:
+    def _port_chains(
+        self, part: Part, matches: Mapping[Ports, Sequence[Match]]
+    ) -> Iterator[Chain]:
         """Yield the chains for a part of the ports; only its packets arrive there."""
         rules: list[Rule] = []
         for way in part.ways:
@@ -148,14 +149,13 @@ class TreeCompiler:
             rules.append(_way(ports, self._port_chain_name(way.ports)))
         for stretch in part.stretches:
             sources = self._sources_of(stretch.services)
-            if stretch.ports in asked:
-                looked_up = asked[stretch.ports]
-                rules += [rule_for(sources, stretch.ports, match) for match in looked_up]
+            if stretch.ports in matches:
+                rules += [rule_for(sources, stretch.ports, m) for m in matches[stretch.ports]]
             else:
                 rules.append(self._accept(sources, stretch.ports))
         yield Chain(self._port_chain_name(part.ports), (*rules, self._denied_below))
         for way in part.ways:
-            yield from self._port_chains(way, asked)
+            yield from self._port_chains(way, matches)
 
     def _sources_of(self, services: Iterable[Ports]) -> list[Source]:
         return [source for service in sorted(services) for source in self._by_service[service]]
@@ -242,7 +242,7 @@ class TreeCompiler:
         if len(key) == 1:
             return next(iter(key))
         if key not in self._unions:
-            self._unions[key] = SourceSet(self._make_set("union", members_of_all(sources)))
+            self._unions[key] = union(self._make_set, members_of_all(sources))
         return self._unions[key]
 
     def _port_chain_name(self, part: Ports) -> str:

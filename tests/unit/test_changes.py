@@ -126,6 +126,6 @@ def test_of_sources_with_ports_the_ports_are_told() -> None:
     kernel = in_force(dataplane(*ranges, allow(tcp(1500, 2499), "10.2.0.13"), *others))
     changed = dataplane(*ranges, allow(tcp(1500, 2399), "10.2.0.13"), *others)
     assert [line for line in told(changed, kernel) if "p4:" in line] == [
-        "- p4:ports: 10.2.0.13 ports 1500-2499",
-        "+ p4:ports: 10.2.0.13 ports 1500-2399",
+        "- p4:tcp: 10.2.0.13 to 1500-2499",
+        "+ p4:tcp: 10.2.0.13 to 1500-2399",
     ]

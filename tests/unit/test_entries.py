@@ -3,6 +3,8 @@
 from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
@@ -10,6 +12,7 @@ from reyes.netfilter import entries
 from reyes.netfilter.entries import (
     as_written,
     in_words,
+    network_and_rest,
     packet_port,
     reach_of,
     service_ports,
@@ -17,6 +20,8 @@ from reyes.netfilter.entries import (
 )
 from reyes.netfilter.ipset import create_text, ip_set
 from reyes.netfilter.names import set_type, vouches_for
+
+PORTS = st.integers(0, 65_535)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +94,21 @@ def test_a_set_of_sources_and_ports() -> None:
 @pytest.mark.parametrize(("first", "last"), [(0, 0), (0, 65_535), (80, 443), (65_535, 65_535)])
 def test_a_reach_is_read_as_it_was_written(first: int, last: int) -> None:
     entry = with_reach("2001:db8::/64", first, last)
-    assert reach_of(entry) == ("2001:db8::/64", first, last)
-    assert in_words(entry) == f"2001:db8::/64 ports {first}-{last}"
+    network, rest = network_and_rest(entry)
+    assert (network, reach_of(rest)) == ("2001:db8::/64", (first, last))
+
+
+def test_a_reach_is_told_as_ports() -> None:
+    assert in_words(with_reach("2001:db8::/64", 80, 443)) == "2001:db8::/64 to 80-443"
+    assert in_words(with_reach("10.0.0.1", 80, 80)) == "10.0.0.1 to 80"
+
+
+@given(st.tuples(PORTS, PORTS).map(sorted), st.integers(0, 10**6), st.integers(0, 10**9))
+def test_what_counts_by_mistake_only_narrows(ends: list[int], packets: int, octets: int) -> None:
+    _, begin, _, behind = network_and_rest(with_reach("10.0.0.1", *ends))[1].split()
+    first, last = reach_of(f"packets {int(begin) + packets} bytes {int(behind) + octets}")
+    assert ends[0] <= first
+    assert last <= ends[1]
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_overlapping_ranges_are_explained_by_the_rule_that_opens_them() -> None:
     assert found.granted
     assert (found.granted.service, found.granted.source) == ("tcp 1500-3000", "cidrs")
     assert found.granted.set
-    assert found.granted.set.startswith("p4:ports:")
+    assert found.granted.set.startswith("p4:tcp:")
     assert ask(two_vpcs(*rules), "10.2.0.20", 1300).granted
     assert ask(two_vpcs(*rules), "10.2.0.21", 1300).decision == "denied"
 

@@ -55,8 +55,9 @@ LINE = re.compile(
 SET_LINE = re.compile(
     r"create r[46]:[\w.-]{1,11}:[0-9a-f]{16} hash:net family inet6? hashsize \d+ maxelem \d+"
     r"|add r[46]:[\w.-]{1,11}:[0-9a-f]{16} [0-9a-f.:/]+"
-    r"|create p[46]:ports:[0-9a-f]{16} hash:net family inet6? hashsize \d+ maxelem \d+ counters"
-    r"|add p[46]:ports:[0-9a-f]{16} [0-9a-f.:/]+ packets \d+ bytes \d+",
+    r"|create p[46]:(?:tcp|udp):[0-9a-f]{16} hash:net family inet6?"
+    r" hashsize \d+ maxelem \d+ counters"
+    r"|add p[46]:(?:tcp|udp):[0-9a-f]{16} [0-9a-f.:/]+ packets \d+ bytes \d+",
     re.ASCII,
 )
 

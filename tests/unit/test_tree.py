@@ -1,16 +1,19 @@
 """The form of the tree: the chains and look-ups on a packet's way, which are what it costs."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from ipaddress import ip_address
+from itertools import pairwise, product
 from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace
 
 from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
-from reyes.netfilter import names, tree
+from reyes.netfilter import names, port_sets, tree
 from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.entries import with_reach
+from reyes.netfilter.evaluate import Evaluator, Packet
 from reyes.netfilter.iptables import (
     Chain,
     Goto,
@@ -24,18 +27,15 @@ from reyes.netfilter.rules import Source
 from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, Peer
 from reyes.ruleset import SecurityGroup
-from tests.bench.shapes import SHAPES, Shape, policy_with, rules_of
+from tests.bench.shapes import ADDRESS, SHAPES, Shape, members_of, policy_with, rules_of
 from tests.fakes.memory_kernel import MemoryKernel
+from tests.worlds import tcp
 
 NFT_CHAINS = 16
 """So many chains nft lets lead into each other (NFT_JUMP_STACK_SIZE)."""
 
 
-def _tcp(first: int, last: int) -> Ports:
-    return Ports(protocol="tcp", first=first, last=last)
-
-
-def compiled(rules: list[tuple[Service, int]]) -> dict[str, Chain]:
+def compiled(rules: Sequence[tuple[Service, int]]) -> dict[str, Chain]:
     """The IPv4 chains for rules: a service, and the number of the group it is open to."""
     table, _ = compile_policy(policy_with(rules)).tables
     return {chain.name: chain for chain in table.chains}
@@ -70,7 +70,7 @@ def test_a_rule_with_an_id_vouches_for_all_ways(shape: Shape) -> None:
             assert others[-1].marked
 
 
-def look_ups(rules: Iterable[Rule]) -> int:
+def most_asked(rules: Iterable[Rule]) -> int:
     """How many sets at most are asked about one packet that meets these rules, and no others."""
     asked = [rule for rule in rules if is_look_up(rule)]
     ports = [match for rule in asked for match in rule.matches if isinstance(match, Ports)]
@@ -88,32 +88,63 @@ def met_on(way: tuple[str, ...], chains: dict[str, Chain]) -> Iterator[Rule]:
             yield rule
 
 
-def most_look_ups(rules: list[tuple[Service, int]]) -> int:
+def most_look_ups(rules: Sequence[tuple[Service, int]]) -> int:
     chains = compiled(rules)
-    return max(look_ups(met_on(way, chains)) for way in ways(chains, names.INPUT))
+    return max(most_asked(met_on(way, chains)) for way in ways(chains, names.INPUT))
 
 
 NESTED = {
-    "each within the one before": [_tcp(n + 1, 65_535 - n) for n in range(1000)],
-    "of one beginning": [_tcp(1, 100 + 3 * n) for n in range(1000)],
-    "of few beginnings": [_tcp(1 + n % 7, 65_535 - n) for n in range(1000)],
+    "each within the one before": [tcp(n + 1, 65_535 - n) for n in range(1000)],
+    "of one beginning": [tcp(1, 100 + 3 * n) for n in range(1000)],
+    "of few beginnings": [tcp(1 + n % 7, 65_535 - n) for n in range(1000)],
 }
 RANGES: dict[str, Sequence[Service]] = {
     **NESTED,
     "of ten ports to a third": [s for s, _ in rules_of("ranges of 1,000 groups", 1000)],
     "between any two ports": [s for s, _ in rules_of("wide ranges of 1,000 groups", 1000)],
-    "each a bit behind the one before": [_tcp(1 + 30 * n, 20_000 + 30 * n) for n in range(1000)],
+    "each a bit behind the one before": [tcp(1 + 30 * n, 20_000 + 30 * n) for n in range(1000)],
 }
-GROUPS = (50, 300, 1000)
 
 
+@pytest.mark.parametrize("groups", [50, 300, 1000])
 @pytest.mark.parametrize("services", RANGES.values(), ids=RANGES)
-def test_a_thousand_ranges_take_one_look_up_of_few_members(services: Sequence[Service]) -> None:
-    for groups in GROUPS:
-        rules = [(service, number % groups) for number, service in enumerate(services)]
-        assert most_look_ups(rules) == 1
-        members = sum(len(entry.members) for entry in compile_policy(policy_with(rules)).sets)
-        assert members < 60_000
+def test_a_thousand_ranges_take_one_look_up_of_few_members(
+    services: Sequence[Service], groups: int
+) -> None:
+    rules = [(service, number % groups) for number, service in enumerate(services)]
+    assert most_look_ups(rules) == 1
+    members = sum(len(entry.members) for entry in compile_policy(policy_with(rules)).sets)
+    assert members < 60_000
+
+
+def test_a_stretch_with_two_look_ups_has_a_rule_for_each() -> None:
+    rules = [(tcp(10, 19), 1), (tcp(30, 39), 1), (tcp(15, 35), 2), (tcp(12, 50), 3)]
+    rules += [(tcp(100 + 2 * n), 4) for n in range(17)]
+    with patch.object(port_sets, "PORT_LOOKUPS", (2,)):
+        assert most_look_ups(rules) == 2
+        evaluator = Evaluator(compile_policy(policy_with(rules)))
+    for port, group in product((9, 10, 19, 20, 30, 35, 36, 39, 40, 50, 51), (1, 2, 3)):
+        packet = Packet(
+            source=ip_address(members_of(group)[0]),
+            destination=ip_address(ADDRESS),
+            protocol=6,
+            port=port,
+        )
+        opened = any(s.first <= port <= s.last for s, number in rules if number == group)
+        assert evaluator.walk(packet).decision == ("accepted" if opened else "denied")
+
+
+def test_a_reach_is_all_that_a_member_may_use_without_a_gap() -> None:
+    rules = [(tcp(10, 19), 1), (tcp(20, 39), 1), (tcp(25, 49), 2), (tcp(30, 34), 3)]
+    sets = compile_policy(policy_with([*rules, *((tcp(100 + 2 * n), 4) for n in range(17))])).sets
+    (ports,) = (entry for entry in sets if entry.name.startswith("p4:"))
+    assert ports.members == tuple(
+        sorted(
+            with_reach(member, first, last)
+            for number, first, last in ((1, 10, 39), (2, 25, 49), (3, 30, 34))
+            for member in members_of(number)
+        )
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -123,7 +154,7 @@ def test_a_thousand_rules_take_a_look_up_for_the_port_and_one_for_all_traffic(
     assert most_look_ups(rules_of(shape, 1000)) == (2 if shape == "mixed protocols" else 1)
 
 
-TO_THE_LAST_PORT = [_tcp(1024 + 3 * n, 65_535) for n in range(996)]
+TO_THE_LAST_PORT = [tcp(1024 + 3 * n, 65_535) for n in range(996)]
 
 
 @pytest.mark.parametrize("services", [*NESTED.values(), TO_THE_LAST_PORT])
@@ -198,13 +229,17 @@ def test_strangers_do_not_walk_types_that_have_no_room_together() -> None:
     assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
 
 
-def test_a_group_before_everybody_keeps_nobody_out() -> None:
-    services: list[Service] = [_tcp(443, 443), _tcp(1000, 2000), _icmp(8), GRE, Everything()]
-    group = SourceSet("r4:web:0123456789abcdef")
+@pytest.mark.parametrize("groups", [1, 2])
+def test_groups_before_everybody_keep_nobody_out(groups: int) -> None:
+    services: list[Service] = [tcp(443, 443), tcp(1000, 2000), _icmp(8), GRE, Everything()]
+    named = [SourceSet(f"r4:web-{n}:0123456789abcdef") for n in range(groups)]
     sources = [
         Source(match, members, "", replace(ANYBODY, service=service))
         for service in services
-        for match, members in ((group, ("10.0.0.1",)), (None, ("0.0.0.0/0",)))
+        for match, members in (
+            *((group, ("10.0.0.1",)) for group in named),
+            (None, ("0.0.0.0/0",)),
+        )
     ]
     denied = Rule((), Goto(names.DROP), "denied")
     chains = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "").chains("first")
