@@ -38,6 +38,7 @@ from reyes.netfilter.evaluate import Packet
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 
 _BATCH = 256  # well below net.core.netdev_max_backlog and a receive buffer's default limit
+_SECONDS = 10  # frames take no longer
 _BARRIER = 0x88B5  # IEEE 802, local experimental EtherType 1
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _HOST_MAC, _NEIGHBOUR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -82,7 +83,7 @@ class Wire(Closing):
         self._wait_for_the_cable()
 
     def _wait_for_the_cable(self) -> None:
-        """Wait until frames arrive: a link that was just set up takes its time for IPv6."""
+        """Wait until frames arrive: a link that was just set up drops some, of IPv6 for longer."""
         first = {address.version: address for address in self.addresses}
         hello = [
             Packet(
@@ -94,11 +95,22 @@ class Wire(Closing):
             )
             for version, address in first.items()
         ]
-        end = time.monotonic() + 10
-        while not all(self.probe(hello)):
+        end = time.monotonic() + _SECONDS
+        while not self._arrive(hello):
             if time.monotonic() > end:
                 raise OSError(f"nothing arrives at {', '.join(map(str, first.values()))}")
             time.sleep(0.01)
+
+    def _arrive(self, packets: Sequence[Packet]) -> bool:
+        for barrier in self._barriers.values():
+            barrier.settimeout(_SECONDS / 10)
+        try:
+            return all(self.probe(packets))
+        except TimeoutError:
+            return False
+        finally:
+            for barrier in self._barriers.values():
+                barrier.settimeout(_SECONDS)
 
     def take(self, addresses: set[Address]) -> None:
         """Give the host these addresses instead of those that it has."""
@@ -124,8 +136,9 @@ class Wire(Closing):
             self._listen(packet)
         passed: set[int] = set()
         for start in range(0, len(numbered), _BATCH):
-            self.neighbour.call(self._send, numbered[start : start + _BATCH])
-            passed.update(self._collect())
+            last = next(self._numbers) % _HIGHEST_NUMBER
+            self.neighbour.call(self._send, numbered[start : start + _BATCH], last)
+            passed.update(self._collect(last))
         return [number in passed for number, _ in numbered]
 
     def run(self, argv: Sequence[str], input: str | None = None) -> CompletedProcess[str]:  # noqa: A002 - as subprocess.run calls it
@@ -162,21 +175,22 @@ class Wire(Closing):
                 _raw_socket, family, packet.protocol
             )
 
-    def _send(self, numbered: Sequence[tuple[int, Packet]]) -> None:
-        """Send frames and the barrier after them; ordered, since all leave from one CPU."""
+    def _send(self, numbered: Sequence[tuple[int, Packet]], last: int) -> None:
+        """Send frames and the last one after them; ordered, since all leave from one CPU."""
         allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(allowed)})
         try:
             for number, packet in numbered:
                 self._senders[packet.interface].send(_frame(packet, number))
             for sender in self._senders.values():
-                sender.send(_ETHERNET + struct.pack("!H", _BARRIER))
+                sender.send(_ETHERNET + struct.pack("!HI", _BARRIER, last))
         finally:
             os.sched_setaffinity(0, allowed)
 
-    def _collect(self) -> set[int]:
+    def _collect(self, last: int) -> set[int]:
         for barrier in self._barriers.values():
-            barrier.recv(64)
+            while int.from_bytes(barrier.recv(64)[-4:]) != last:
+                pass  # of a probe that was given up
         passed: set[int] = set()
         for receiver in self._receivers.values():
             passed.update(_numbers_in(receiver))
@@ -196,7 +210,7 @@ def _numbers_in(receiver: socket.socket) -> set[int]:
 def _frame_socket(interface: str, ethertype: int = 0) -> socket.socket:
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
     opened.bind((interface, ethertype))
-    opened.settimeout(10)
+    opened.settimeout(_SECONDS)
     return opened
 
 

@@ -1,6 +1,6 @@
 """The packet injector itself, against rules so plain that their verdict is beyond doubt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 import pytest
@@ -151,3 +151,17 @@ def test_ten_thousand_packets_each_get_their_own_verdict(wire: Wire) -> None:
 def test_a_destination_that_input_never_sees_is_a_mistake(wire: Wire) -> None:
     with pytest.raises(ValueError, match=r"10\.2\.0\.41 is no address of the host"):
         wire.probe([packet(FRIEND, "10.2.0.41", TCP, 443)])
+
+
+def test_what_a_new_link_drops_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = Wire._send
+    lost: list[int] = []
+
+    def lose_the_first(wire: Wire, numbered: Sequence[tuple[int, Packet]], last: int) -> None:
+        if lost:
+            send(wire, numbered, last)
+        lost.append(last)
+
+    monkeypatch.setattr(Wire, "_send", lose_the_first)
+    with Wire([HOST]) as wire:
+        assert wire.probe(every_kind(FRIEND, HOST)) == [True] * 7
