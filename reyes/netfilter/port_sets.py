@@ -6,9 +6,9 @@ reach is written). A network is in a set once, so a set is for a section of neig
 in which no network has a second reach. If packets are looked up twice a section has two such sets,
 and goes on until a network has a third reach.
 
-Networks of a few wide reaches would be in the sets of all sections that others need. So there are
-other plans besides, and the one with the fewest members is taken: those of one reach apart from
-the others, or a union for each stretch, of which many may be the same.
+Other plans are tried besides, which take fewer members here and there: networks of one reach apart
+from the others, who would have them in the sets of all their sections; a union for each stretch,
+of which many may be the same; a look-up for each source. Fewer look-ups come first.
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from math import inf
+from operator import itemgetter
 
 from msgspec import Struct
 
@@ -29,10 +30,11 @@ PORT_LOOKUPS = range(1, 7)
 """How often the source of a packet may be looked up for its port."""
 
 PORT_MEMBERS = 200_000
-"""So many members all sets for the ports of a protocol may have; for more, look-ups are added.
+"""So many members the sets for the ports of a protocol should have at most: they take about 10 MB
+of the kernel's memory, and half a second to make."""
 
-They take about 10 MB of the kernel's memory, and half a second to make.
-"""
+MOST_REACHES = 1_000_000
+"""Where there are more, sets hold no ports: they would take long to work out."""
 
 HARDLY_MORE = 1.2
 """Where no number of look-ups keeps to that, one does with so many times the fewest members."""
@@ -49,7 +51,7 @@ class Opened(Struct, frozen=True):
 class _Reach(Struct, frozen=True):
     """A reach of networks that are named together, and the numbers of the stretches in it.
 
-    `named` are the numbers of what is opened to them: who they are.
+    `named` are the numbers of what is opened to them, and tell them from others.
     """
 
     named: tuple[int, ...]
@@ -83,7 +85,15 @@ class _PortSet(Struct, frozen=True):
         return sum(len(each.networks) for each in self.reaches)
 
 
-_Plan = Callable[[], Iterator[_PortSet]]
+class _Union(Struct, frozen=True):
+    """A stretch, and whom one plain set is to tell there: all that these numbers open it to."""
+
+    stretch: int
+    content: frozenset[int]
+    size: int
+
+
+_Plan = Callable[[], Iterator[_PortSet | _Union]]
 
 
 def port_matches(
@@ -95,17 +105,28 @@ def port_matches(
     """
     found: dict[Ports, list[Match]] = {ports: [] for ports in stretches}
     made: dict[frozenset[object], Callable[[Ports], Match]] = {}
-    for port_set in _choose(_find_reaches(stretches, opened), len(stretches))():
-        content = port_set.content
+    for one in _choose(stretches, opened)():
+        content = one.content
         if content not in made:
-            made[content] = _look_up(port_set, opened, make_set)
-        for number in _held(port_set):
+            made[content] = _look_up(one, opened, make_set)
+        for number in _held(one):
             found[stretches[number]].append(made[content](stretches[number]))
     return found
 
 
+def _opened_in(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[frozenset[int]]:
+    """Return the numbers of what is opened in each stretch."""
+    firsts = [ports.first for ports in stretches]
+    found: list[set[int]] = [set() for _ in stretches]
+    for number, entry in enumerate(opened):
+        for first, last in _joined(entry.services):
+            for inside in found[bisect_left(firsts, first) : bisect_right(firsts, last)]:
+                inside.add(number)
+    return [frozenset(inside) for inside in found]
+
+
 def _find_reaches(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[_Reach]:
-    """Find what each network may use, in the order of the first stretches."""
+    """Find what each network may use, in the order of the first stretches; nothing if too many."""
     firsts = [ports.first for ports in stretches]
     found: list[_Reach] = []
     for named, networks in _alike(opened).items():
@@ -113,6 +134,8 @@ def _find_reaches(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[
             inside = range(bisect_left(firsts, first), bisect_right(firsts, last))
             if inside:
                 found.append(_Reach(named, networks, (first, last), inside))
+        if len(found) > MOST_REACHES:
+            return []
     return sorted(found, key=lambda reach: reach.stretches.start)
 
 
@@ -137,28 +160,70 @@ def _joined(services: Iterable[Ports]) -> list[tuple[int, int]]:
     return found
 
 
-def _choose(reaches: Sequence[_Reach], count: int) -> _Plan:
-    """Choose a plan of as few look-ups as the members allow, and of those that of the fewest."""
-    for lookups in PORT_LOOKUPS:
-        plans = _plans(reaches, lookups, count)
-        members = [_members(plan, PORT_MEMBERS) for plan in plans]
+def _choose(stretches: Sequence[Ports], opened: Sequence[Opened]) -> _Plan:
+    """Choose a plan of as few look-ups as the members allow, and of those that of the fewest.
+
+    Where none keeps to them, it is one that takes hardly more than the fewest.
+    """
+    opened_in = _opened_in(stretches, opened)
+    unions = partial(_unions, opened_in, opened)
+    fewest = len(_networks(range(len(opened)), opened))  # each is in a set at least once
+    if 1 in PORT_LOOKUPS and _members(unions, fewest) <= fewest:
+        return unions
+    plans = _plans(stretches, opened, opened_in)
+    for of_same in plans.values():
+        members = [_members(plan, PORT_MEMBERS) for plan in of_same]
         if min(members) <= PORT_MEMBERS:
-            return plans[members.index(min(members))]
-    found: list[tuple[int, _Plan]] = []
+            return of_same[members.index(min(members))]
+    found: list[tuple[int, int, _Plan]] = []
     most: float = inf
-    for lookups in reversed(PORT_LOOKUPS):
-        for plan in _plans(reaches, lookups, count):
-            found.append((_members(plan, most), plan))
-            most = min(most, HARDLY_MORE * found[-1][0])
-    return next(plan for members, plan in reversed(found) if members <= most)
+    for lookups, of_same in reversed(plans.items()):
+        for plan in of_same:
+            members_taken = _members(plan, most)
+            found.append((lookups, members_taken, plan))
+            most = min(most, HARDLY_MORE * members_taken)
+    return min((each for each in found if each[1] <= most), key=itemgetter(0, 1))[2]
 
 
-def _plans(reaches: Sequence[_Reach], lookups: int, count: int) -> list[_Plan]:
-    """Return ways to tell the reaches of so many stretches by so many look-ups."""
-    usual = partial(_port_sets, reaches, _borders(reaches, lookups), count)
-    if lookups == 1:
-        return [usual, partial(_port_sets, reaches, range(count), count)]
-    return [usual, partial(_apart, reaches, lookups, count)]
+def _plans(
+    stretches: Sequence[Ports], opened: Sequence[Opened], opened_in: Sequence[frozenset[int]]
+) -> dict[int, list[_Plan]]:
+    """Return plans to tell who may use stretches, by the look-ups of each."""
+    reaches, count = _find_reaches(stretches, opened), len(stretches)
+    plans: defaultdict[int, list[_Plan]] = defaultdict(list)
+    # More reaches than members are allowed do not keep to them: most look-ups take the fewest.
+    worth_it = PORT_LOOKUPS if len(reaches) <= PORT_MEMBERS else PORT_LOOKUPS[-1:]
+    for lookups in worth_it if reaches else ():
+        borders = _borders(reaches, lookups)
+        plans[lookups].append(partial(_port_sets, reaches, borders, count))
+        if lookups > 1:
+            plans[lookups].append(partial(_apart, reaches, lookups, count))
+    if 1 in PORT_LOOKUPS or not reaches:
+        plans[1].append(partial(_unions, opened_in, opened))
+    sources = max(map(len, opened_in), default=0)
+    if sources > 1 and sources in PORT_LOOKUPS:
+        plans[sources].append(partial(_one_by_one, opened_in, opened))
+    return dict(sorted(plans.items()))
+
+
+def _unions(opened_in: Iterable[frozenset[int]], opened: Sequence[Opened]) -> Iterator[_Union]:
+    """Yield a union for each stretch."""
+    sizes: dict[frozenset[int], int] = {}
+    for stretch, numbers in enumerate(opened_in):
+        if numbers not in sizes:
+            sizes[numbers] = len(_networks(numbers, opened))
+        yield _Union(stretch, numbers, sizes[numbers])
+
+
+def _one_by_one(opened_in: Iterable[frozenset[int]], opened: Sequence[Opened]) -> Iterator[_Union]:
+    """Yield the own set of each source of each stretch."""
+    for stretch, numbers in enumerate(opened_in):
+        for number in sorted(numbers):
+            yield _Union(stretch, frozenset((number,)), len(opened[number].networks))
+
+
+def _networks(numbers: Iterable[int], opened: Sequence[Opened]) -> set[str]:
+    return set[str]().union(*(opened[number].networks for number in numbers))
 
 
 def _apart(reaches: Sequence[_Reach], lookups: int, count: int) -> Iterator[_PortSet]:
@@ -172,10 +237,11 @@ def _apart(reaches: Sequence[_Reach], lookups: int, count: int) -> Iterator[_Por
 def _members(plan: _Plan, most: float) -> int:
     """Count the members of all sets, of equal ones once; counting ends beyond `most`."""
     members, seen = 0, set[frozenset[object]]()
-    for port_set in plan():
-        if port_set.content not in seen:
-            seen.add(port_set.content)
-            members += port_set.size
+    for one in plan():
+        content = one.content
+        if content not in seen:
+            seen.add(content)
+            members += one.size
             if members > most:
                 break
     return members
@@ -214,28 +280,37 @@ def _port_sets(
 
 
 def _look_up(
-    port_set: _PortSet, opened: Sequence[Opened], make_set: MakeSet
+    one: _PortSet | _Union, opened: Sequence[Opened], make_set: MakeSet
 ) -> Callable[[Ports], Match]:
     """Make a set, if it is not there; return what looks it up for a stretch."""
-    if port_set.is_plain:
-        networks = chain(*(reach.networks for reach in port_set.reaches))
-        plain = _own_match(port_set, opened) or union(make_set, networks)
+    if isinstance(one, _Union):
+        plain = _plain_match(one.content, _networks(one.content, opened), opened, make_set)
         return lambda _: plain
-    name = make_set(opened[0].services[0].protocol, _entries(port_set.reaches))
+    if one.is_plain:
+        common = set(one.reaches[0].named).intersection(*(reach.named for reach in one.reaches))
+        networks = set(chain(*(reach.networks for reach in one.reaches)))
+        plain = _plain_match(common, networks, opened, make_set)
+        return lambda _: plain
+    name = make_set(opened[0].services[0].protocol, _entries(one.reaches))
     return lambda ports: SourcePortsSet(name, ports.first, ports.last)
 
 
-def _own_match(port_set: _PortSet, opened: Sequence[Opened]) -> Match | None:
-    """Return the match that tells just the networks of a plain set, if there is one."""
-    common = set(port_set.reaches[0].named).intersection(*(r.named for r in port_set.reaches))
-    own = (opened[number] for number in sorted(common))
-    return next((each.match for each in own if len(each.networks) == port_set.size), None)
+def _plain_match(
+    numbers: Iterable[int], networks: set[str], opened: Sequence[Opened], make_set: MakeSet
+) -> Match:
+    """Return the match of a source that is just these networks, or that of a union."""
+    own = (opened[number] for number in sorted(numbers))
+    found = (each.match for each in own if len(each.networks) == len(networks))
+    return next(found, None) or union(make_set, networks)
 
 
-def _held(port_set: _PortSet) -> Iterator[int]:
-    """Yield the stretches of a section that some reach in a set holds."""
-    first, after = port_set.section.start, port_set.section.stop
-    for reach in port_set.reaches:
+def _held(one: _PortSet | _Union) -> Iterator[int]:
+    """Yield the stretches that somebody in a set may use."""
+    if isinstance(one, _Union):
+        yield one.stretch
+        return
+    first, after = one.section.start, one.section.stop
+    for reach in one.reaches:
         yield from range(max(first, reach.stretches.start), min(after, reach.stretches.stop))
         first = max(first, reach.stretches.stop)
 

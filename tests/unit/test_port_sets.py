@@ -153,18 +153,47 @@ def test_a_reach_that_ends_where_a_section_begins_is_in_it() -> None:
     assert (made.most, len(made.sets)) == (1, 3)
 
 
+C = ["10.0.0.9"]
+
+
 def test_with_two_look_ups_a_second_reach_is_in_a_second_set() -> None:
-    opened = {"a": ([tcp(10, 19), tcp(30, 39)], A), "b": ([tcp(15, 35)], B)}
+    opened = {
+        "a": ([tcp(10, 19), tcp(30, 39)], A),
+        "b": ([tcp(15, 35)], B),
+        "c": ([tcp(12, 50)], C),
+    }
     with forced(2):
         made = Made(opened)
-    assert sorted(len(entry.members) for entry in made.sets.values()) == [1, 3]
+    assert sorted(len(entry.members) for entry in made.sets.values()) == [1, 4]
     assert {ports.first: len(found) for ports, found in made.matches.items()} == {
         10: 1,
+        12: 1,
         15: 1,
         20: 1,
         30: 2,
-        36: 1,
+        36: 2,
+        40: 1,
     }
+
+
+def test_own_sets_are_looked_up_one_by_one_where_unions_would_be_many() -> None:
+    groups = {
+        f"{n}": (
+            [tcp(100 * k, 100 * k) for k in range(1, 60) if k % 7 in (n, (n + 3) % 7)],
+            networks(n, 500),
+        )
+        for n in range(7)
+    }
+    with forced(*PORT_LOOKUPS, members=4000):
+        made = Made(groups)
+    assert (made.most, made.sets) == (2, {})
+
+
+def test_where_reaches_are_too_many_sets_hold_no_ports() -> None:
+    with patch.object(port_sets, "MOST_REACHES", 2):
+        made = Made({"a": ([tcp(10, 30)], A), "b": ([tcp(20, 40)], B), "c": ([tcp(12, 50)], C)})
+    assert all(name.startswith("r4:") for name in made.sets)
+    assert made.most == 1
 
 
 def test_where_all_may_use_all_of_it_a_set_holds_no_ports() -> None:
@@ -225,7 +254,15 @@ def networks(number: int, count: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("allowed", "members", "lookups"),
-    [(1111, 1111, 1), (1110, 569, 2), (400, 361, 3), (321, 321, 4), (310, 302, 5), (0, 361, 3)],
+    [
+        (1111, 1111, 1),
+        (1110, 569, 2),
+        (400, 361, 3),
+        (321, 321, 4),
+        (310, 302, 5),
+        (100, 361, 3),
+        (10, 302, 5),
+    ],
 )
 def test_there_are_as_few_look_ups_as_the_members_allow(
     allowed: int, members: int, lookups: int
