@@ -42,10 +42,11 @@ class Mutant:
 POLICY, COMPILER = "reyes/policy.py", "reyes/netfilter/compiler.py"
 MATCHING, IPTABLES = "reyes/matching.py", "reyes/netfilter/iptables.py"
 IPSET, TREE = "reyes/netfilter/ipset.py", "reyes/netfilter/tree.py"
-ENTRIES, DIVISION, PORT_SETS = (
+ENTRIES, DIVISION, PORT_SETS, REACHES = (
     "reyes/netfilter/entries.py",
     "reyes/netfilter/division.py",
     "reyes/netfilter/port_sets.py",
+    "reyes/netfilter/reaches.py",
 )
 
 MUTANTS = (
@@ -179,7 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         "sources of one service may use its neighbours' ports",
-        PORT_SETS,
+        REACHES,
         "if found and first <= found[-1][1] + 1:",
         "if found:",
         (PORTS,),
@@ -192,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "a source of several groups may use the ports of the first one alone",
-        PORT_SETS,
+        REACHES,
         "for number in named",
         "for number in named[:1]",
     ),

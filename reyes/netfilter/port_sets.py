@@ -1,17 +1,16 @@
 """Which sets tell who may use which ports, where the ranges of several sources overlap.
 
-The ports that a network may use without a gap are its reach. A set of networks with their reaches
-tells by one look-up who may use a stretch of ports: whose reach holds it (`entries` has how a
-reach is written). A network is in a set once, so a set is for a section of neighbouring stretches
-in which no network has a second reach. If packets are looked up twice a section has two such sets,
-and goes on until a network has a third reach.
+A set of networks with their reaches tells by one look-up who may use a stretch of ports: whose
+reach holds it (`reaches` finds them, `entries` has how one is written). A network is in a set
+once, so a set is for a section of neighbouring stretches in which no network has a second reach.
+If packets are looked up twice a section has two such sets, and goes on until a network has a third
+reach.
 
 Other plans are tried besides, which take fewer members here and there: networks of one reach apart
 from the others, who would have them in the sets of all their sections; a union for each stretch,
 of which many may be the same; a look-up for each source. Fewer look-ups come first.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -24,7 +23,8 @@ from msgspec import Struct
 from reyes.net import Ports
 from reyes.netfilter.entries import with_reach
 from reyes.netfilter.iptables import Match, SourcePortsSet
-from reyes.netfilter.rules import MakeSet, grouped, union
+from reyes.netfilter.reaches import Opened, Reach, find_opened, find_reaches
+from reyes.netfilter.rules import MakeSet, union
 
 PORT_LOOKUPS = range(1, 7)
 """How often the source of a packet may be looked up for its port."""
@@ -33,38 +33,15 @@ PORT_MEMBERS = 200_000
 """So many members the sets for the ports of a protocol should have at most: they take about 10 MB
 of the kernel's memory, and half a second to make."""
 
-MOST_REACHES = 1_000_000
-"""Where there are more, sets hold no ports: they would take long to work out."""
-
 HARDLY_MORE = 1.2
 """Where no number of look-ups keeps to that, one does with so many times the fewest members."""
-
-
-class Opened(Struct, frozen=True):
-    """Services that are open to the same networks, which a match tells."""
-
-    match: Match
-    services: Sequence[Ports]
-    networks: Sequence[str]
-
-
-class _Reach(Struct, frozen=True):
-    """A reach of networks that are named together, and the numbers of the stretches in it.
-
-    `named` are the numbers of what is opened to them, and tell them from others.
-    """
-
-    named: tuple[int, ...]
-    networks: Sequence[str]
-    ports: tuple[int, int]
-    stretches: range
 
 
 class _PortSet(Struct, frozen=True):
     """A section of stretches, and reaches that one set holds, in the order of their firsts."""
 
     section: range
-    reaches: Sequence[_Reach]
+    reaches: Sequence[Reach]
 
     @property
     def is_plain(self) -> bool:
@@ -114,58 +91,12 @@ def port_matches(
     return found
 
 
-def _opened_in(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[frozenset[int]]:
-    """Return the numbers of what is opened in each stretch."""
-    firsts = [ports.first for ports in stretches]
-    found: list[set[int]] = [set() for _ in stretches]
-    for number, entry in enumerate(opened):
-        for first, last in _joined(entry.services):
-            for inside in found[bisect_left(firsts, first) : bisect_right(firsts, last)]:
-                inside.add(number)
-    return [frozenset(inside) for inside in found]
-
-
-def _find_reaches(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[_Reach]:
-    """Find what each network may use, in the order of the first stretches; nothing if too many."""
-    firsts = [ports.first for ports in stretches]
-    found: list[_Reach] = []
-    for named, networks in _alike(opened).items():
-        for first, last in _joined(chain(*(opened[number].services for number in named))):
-            inside = range(bisect_left(firsts, first), bisect_right(firsts, last))
-            if inside:
-                found.append(_Reach(named, networks, (first, last), inside))
-        if len(found) > MOST_REACHES:
-            return []
-    return sorted(found, key=lambda reach: reach.stretches.start)
-
-
-def _alike(opened: Sequence[Opened]) -> dict[tuple[int, ...], list[str]]:
-    """Return the networks that the same entries of `opened` name, by the numbers of these."""
-    numbers: defaultdict[str, list[int]] = defaultdict(list)
-    for number, entry in enumerate(opened):
-        for network in entry.networks:
-            numbers[network].append(number)
-    return grouped(numbers, lambda network: tuple(numbers[network]))
-
-
-def _joined(services: Iterable[Ports]) -> list[tuple[int, int]]:
-    """Return first and last ports of what services leave no gap in."""
-    found: list[tuple[int, int]] = []
-    for service in sorted(services):
-        first, last = service.first, service.last
-        if found and first <= found[-1][1] + 1:
-            first, before = found.pop()
-            last = max(last, before)
-        found.append((first, last))
-    return found
-
-
 def _choose(stretches: Sequence[Ports], opened: Sequence[Opened]) -> _Plan:
     """Choose a plan of as few look-ups as the members allow, and of those that of the fewest.
 
     Where none keeps to them, it is one that takes hardly more than the fewest.
     """
-    opened_in = _opened_in(stretches, opened)
+    opened_in = find_opened(stretches, opened)
     unions = partial(_unions, opened_in, opened)
     fewest = len(_networks(range(len(opened)), opened))  # each is in a set at least once
     if 1 in PORT_LOOKUPS and _members(unions, fewest) <= fewest:
@@ -189,7 +120,7 @@ def _plans(
     stretches: Sequence[Ports], opened: Sequence[Opened], opened_in: Sequence[frozenset[int]]
 ) -> dict[int, list[_Plan]]:
     """Return plans to tell who may use stretches, by the look-ups of each."""
-    reaches, count = _find_reaches(stretches, opened), len(stretches)
+    reaches, count = find_reaches(stretches, opened), len(stretches)
     plans: defaultdict[int, list[_Plan]] = defaultdict(list)
     # More reaches than members are allowed do not keep to them: most look-ups take the fewest.
     worth_it = PORT_LOOKUPS if len(reaches) <= PORT_MEMBERS else PORT_LOOKUPS[-1:]
@@ -226,7 +157,7 @@ def _networks(numbers: Iterable[int], opened: Sequence[Opened]) -> set[str]:
     return set[str]().union(*(opened[number].networks for number in numbers))
 
 
-def _apart(reaches: Sequence[_Reach], lookups: int, count: int) -> Iterator[_PortSet]:
+def _apart(reaches: Sequence[Reach], lookups: int, count: int) -> Iterator[_PortSet]:
     """Yield a set of the networks with one reach, and those of the others."""
     times = Counter(reach.named for reach in reaches)
     several = [reach for reach in reaches if times[reach.named] > 1]
@@ -247,7 +178,7 @@ def _members(plan: _Plan, most: float) -> int:
     return members
 
 
-def _borders(reaches: Iterable[_Reach], lookups: int) -> list[int]:
+def _borders(reaches: Iterable[Reach], lookups: int) -> list[int]:
     """Return the first stretches of sections where no network has more reaches than look-ups."""
     found = [0]
     ends: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -259,17 +190,15 @@ def _borders(reaches: Iterable[_Reach], lookups: int) -> list[int]:
     return found
 
 
-def _port_sets(
-    reaches: Sequence[_Reach], borders: Sequence[int], count: int
-) -> Iterator[_PortSet]:
+def _port_sets(reaches: Sequence[Reach], borders: Sequence[int], count: int) -> Iterator[_PortSet]:
     """Yield the sets of each section: that of every network's first reach there, and so on."""
     coming = deque(reaches)
-    inside: list[_Reach] = []
+    inside: list[Reach] = []
     for begin, end in pairwise((*borders, count)):
         inside = [reach for reach in inside if reach.stretches.stop > begin]
         while coming and coming[0].stretches.start < end:
             inside.append(coming.popleft())
-        sets: list[list[_Reach]] = []
+        sets: list[list[Reach]] = []
         met: Counter[tuple[int, ...]] = Counter()
         for reach in inside:
             if met[reach.named] == len(sets):
@@ -315,7 +244,7 @@ def _held(one: _PortSet | _Union) -> Iterator[int]:
         first = max(first, reach.stretches.stop)
 
 
-def _entries(reaches: Iterable[_Reach]) -> Iterator[str]:
+def _entries(reaches: Iterable[Reach]) -> Iterator[str]:
     for reach in reaches:
         for network in reach.networks:
             yield with_reach(network, *reach.ports)

@@ -35,7 +35,8 @@ from reyes.netfilter.iptables import (
     service_matches,
     way_comment,
 )
-from reyes.netfilter.port_sets import Opened, port_matches
+from reyes.netfilter.port_sets import port_matches
+from reyes.netfilter.reaches import Opened
 from reyes.netfilter.rules import (
     MakeSet,
     Source,

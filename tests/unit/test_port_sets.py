@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reyes.net import Family, Ports
-from reyes.netfilter import port_sets
+from reyes.netfilter import port_sets, reaches
 from reyes.netfilter.division import cut
 from reyes.netfilter.entries import network_and_rest, reach_of
 from reyes.netfilter.ipset import IPSet, ip_set
 from reyes.netfilter.iptables import Match, SourcePortsSet, SourceSet
-from reyes.netfilter.port_sets import PORT_LOOKUPS, Opened, port_matches
+from reyes.netfilter.port_sets import PORT_LOOKUPS, port_matches
+from reyes.netfilter.reaches import Opened
 from tests.worlds import tcp
 
 
@@ -190,7 +191,7 @@ def test_own_sets_are_looked_up_one_by_one_where_unions_would_be_many() -> None:
 
 
 def test_where_reaches_are_too_many_sets_hold_no_ports() -> None:
-    with patch.object(port_sets, "MOST_REACHES", 2):
+    with patch.object(reaches, "MOST_REACHES", 2):
         made = Made({"a": ([tcp(10, 30)], A), "b": ([tcp(20, 40)], B), "c": ([tcp(12, 50)], C)})
     assert all(name.startswith("r4:") for name in made.sets)
     assert made.most == 1
