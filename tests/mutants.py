@@ -207,8 +207,8 @@ MUTANTS = (
     Mutant(
         "a stretch has a rule for its first look-up alone",
         TREE,
-        "for m in matches[stretch.ports]]",
-        "for m in matches[stretch.ports][:1]]",
+        "for match in matches[stretch.ports]:",
+        "for match in matches[stretch.ports][:1]:",
         (TREES,),
     ),
     Mutant(

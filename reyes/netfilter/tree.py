@@ -151,7 +151,9 @@ class TreeCompiler:
         for stretch in part.stretches:
             sources = self._sources_of(stretch.services)
             if stretch.ports in matches:
-                rules += [rule_for(sources, stretch.ports, m) for m in matches[stretch.ports]]
+                for match in matches[stretch.ports]:
+                    own = [source for source in sources if source.match == match]
+                    rules.append(rule_for(own or sources, stretch.ports, match))
             else:
                 rules.append(self._accept(sources, stretch.ports))
         yield Chain(self._port_chain_name(part.ports), (*rules, self._denied_below))

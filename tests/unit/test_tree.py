@@ -134,6 +134,19 @@ def test_a_stretch_with_two_look_ups_has_a_rule_for_each() -> None:
         assert evaluator.walk(packet).decision == ("accepted" if opened else "denied")
 
 
+def test_a_rule_for_the_own_set_of_a_source_speaks_of_it_alone() -> None:
+    rules = [(tcp(100 + 2 * n), (n + k) % 3) for n in range(20) for k in (0, 1)]
+    with patch.object(port_sets, "PORT_MEMBERS", 45):
+        chains = compiled(rules)
+    asked = [rule for chain in chains.values() for rule in chain.rules if is_look_up(rule)]
+    assert len(asked) == len(rules)
+    for rule in asked:
+        (allow,) = rule.origins
+        (own,) = (match for match in rule.matches if isinstance(match, SourceSet))
+        assert f":{allow.peer.label}:" in own.name
+        assert rule.comment.endswith(f"from {allow.peer.name}")
+
+
 def test_a_reach_is_all_that_a_member_may_use_without_a_gap() -> None:
     rules = [(tcp(10, 19), 1), (tcp(20, 39), 1), (tcp(25, 49), 2), (tcp(30, 34), 3)]
     sets = compile_policy(policy_with([*rules, *((tcp(100 + 2 * n), 4) for n in range(17))])).sets
