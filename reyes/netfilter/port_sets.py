@@ -61,11 +61,19 @@ class _PortSet(Struct, frozen=True):
         """The number of its members."""
         return sum(len(each.networks) for each in self.reaches)
 
+    @property
+    def stretches(self) -> Iterator[int]:
+        """The stretches that somebody in it may use."""
+        first, after = self.section.start, self.section.stop
+        for reach in self.reaches:
+            yield from range(max(first, reach.stretches.start), min(after, reach.stretches.stop))
+            first = max(first, reach.stretches.stop)
+
 
 class _Union(Struct, frozen=True):
-    """A stretch, and whom one plain set is to tell there: all that these numbers open it to."""
+    """Whom one plain set is to tell in a stretch: all that these numbers open it to."""
 
-    stretch: int
+    stretches: tuple[int]
     content: frozenset[int]
     size: int
 
@@ -86,7 +94,7 @@ def port_matches(
         content = one.content
         if content not in made:
             made[content] = _look_up(one, opened, make_set)
-        for number in _held(one):
+        for number in one.stretches:
             found[stretches[number]].append(made[content](stretches[number]))
     return found
 
@@ -143,14 +151,14 @@ def _unions(opened_in: Iterable[frozenset[int]], opened: Sequence[Opened]) -> It
     for stretch, numbers in enumerate(opened_in):
         if numbers not in sizes:
             sizes[numbers] = len(_networks(numbers, opened))
-        yield _Union(stretch, numbers, sizes[numbers])
+        yield _Union((stretch,), numbers, sizes[numbers])
 
 
 def _one_by_one(opened_in: Iterable[frozenset[int]], opened: Sequence[Opened]) -> Iterator[_Union]:
     """Yield the own set of each source of each stretch."""
     for stretch, numbers in enumerate(opened_in):
         for number in sorted(numbers):
-            yield _Union(stretch, frozenset((number,)), len(opened[number].networks))
+            yield _Union((stretch,), frozenset((number,)), len(opened[number].networks))
 
 
 def _networks(numbers: Iterable[int], opened: Sequence[Opened]) -> set[str]:
@@ -231,17 +239,6 @@ def _plain_match(
     own = (opened[number] for number in sorted(numbers))
     found = (each.match for each in own if len(each.networks) == len(networks))
     return next(found, None) or union(make_set, networks)
-
-
-def _held(one: _PortSet | _Union) -> Iterator[int]:
-    """Yield the stretches that somebody in a set may use."""
-    if isinstance(one, _Union):
-        yield one.stretch
-        return
-    first, after = one.section.start, one.section.stop
-    for reach in one.reaches:
-        yield from range(max(first, reach.stretches.start), min(after, reach.stretches.stop))
-        first = max(first, reach.stretches.stop)
 
 
 def _entries(reaches: Iterable[Reach]) -> Iterator[str]:
