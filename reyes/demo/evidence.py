@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from reyes.errors import KernelError
+from reyes.netfilter.names import DIGEST
 
 _RULE = re.compile(
-    r"^\[(\d+):\d+\] -A reyes-\S+ .*--comment \"([^\"]*) #[0-9a-f]+\"", re.MULTILINE
+    rf"^\[(\d+):\d+\] -A reyes-\S+ .*--comment \"([^\"]*) #{DIGEST}\"", re.MULTILINE
 )
 _DECIDING = ("sg-", "denied: ", "accepted: icmp", "failsafe: ", "not judged: ")
 _IDENTIFIER = re.compile(r"\b(?:sg|eni|vpc)-[0-9a-f]+\b")

@@ -6,7 +6,6 @@ other words than it was given, so its text cannot be compared. Rules without a c
 `way_id` instead.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -15,6 +14,7 @@ from functools import cached_property
 from msgspec import Struct
 
 from reyes.net import Everything, Family, Icmp, Network, Ports, Protocol, Service, canonical
+from reyes.netfilter import names
 from reyes.netfilter.entries import reach_options
 from reyes.policy import Allow
 
@@ -212,11 +212,6 @@ def referenced_sets(chains: Iterable[Chain]) -> frozenset[str]:
     )
 
 
-def rule_id(text: str) -> str:
-    """Return the id of a rule that says `text`."""
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
 def render_chain(chain: Chain, family: Family) -> tuple[tuple[str, str], ...]:
     """Return what each rule is known by and its `-A` line.
 
@@ -230,7 +225,7 @@ def render_chain(chain: Chain, family: Family) -> tuple[tuple[str, str], ...]:
         target = _target_text(rule.target, family)
         words = (f"-A {chain.name}", *matches)
         if rule.marked:
-            identity = rule_id(" ".join((*unmarked, *words, rule.comment, target)))
+            identity = names.digest(" ".join((*unmarked, *words, rule.comment, target)))
             unmarked = []
             comment = f'-m comment --comment "{rule.comment} #{identity}"'
             rendered.append((identity, " ".join((*words, comment, target))))

@@ -14,8 +14,8 @@ BUILTIN_CHAINS = ("INPUT", "FORWARD", "OUTPUT")
 JUMP = f"-A INPUT -j {names.INPUT}"
 """Our one rule in a chain of the kernel's, as it is written and as iptables-save prints it."""
 
-_RULE_ID = re.compile(r" #([0-9a-f]{10})\"")
-_COMMENT = re.compile(r"--comment \"(.*?) #[0-9a-f]{10}\"")
+_RULE_ID = re.compile(rf" #({names.DIGEST})\"")
+_COMMENT = re.compile(rf"--comment \"(.*?) #{names.DIGEST}\"")
 _WAY = re.compile(r" -[jg] (reyes-\S+)$")
 _SET_REFERENCE = re.compile(r"--match-set (\S+) ")
 _OPEN_COMMENT = re.compile(r'--comment "(?:[^"\\\n]++|\\.)*+\n')

@@ -221,7 +221,7 @@ class TreeCompiler:
             for port in service_ports(service, self._family)
             for network in self._networks(service)
         }
-        match = SourceServiceSet(self._make_set("services", entries))
+        match = SourceServiceSet(self._make_set("service", entries))
         origins = tuple(source.allow for source in told)
         return [Rule((match,), Goto(names.ACCEPT), comment_for(told), origins)]
 

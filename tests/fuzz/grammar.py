@@ -15,8 +15,8 @@ from reyes.policy import HostPolicy
 V4 = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?:/(?:[0-9]|[12][0-9]|3[012]))?"
 V6 = r"[0-9a-f:]{2,39}(?:/(?:[0-9]{1,2}|1[01][0-9]|12[0-8]))?"
 SET = {
-    Family.V4: r"r4:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}",
-    Family.V6: r"r6:[A-Za-z0-9_.-]{1,11}:[0-9a-f]{16}",
+    Family.V4: r"r4:[A-Za-z0-9_.-]{1,7}:[A-Za-z0-9_-]{20}",
+    Family.V6: r"r6:[A-Za-z0-9_.-]{1,7}:[A-Za-z0-9_-]{20}",
 }
 SERVICES = {family: entry.replace("r", "s", 1) for family, entry in SET.items()}
 PORTS = {family: entry.replace("r", "p", 1) for family, entry in SET.items()}
@@ -40,7 +40,7 @@ SET_LINE = re.compile(
 )
 CHAIN = r"reyes-[a-z0-9-]{1,22}"
 INTERFACE = r"[A-Za-z0-9_.@-]{1,14}[A-Za-z0-9_.@+-]?"
-COMMENT = r'"[A-Za-z0-9 .,:/()+@_-]{1,243} #[0-9a-f]{10}"'
+COMMENT = r'"[A-Za-z0-9 .,:/()+@_-]{1,233} #[A-Za-z0-9_-]{20}"'
 
 
 def table_line(family: Family) -> re.Pattern[str]:

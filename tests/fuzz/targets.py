@@ -45,7 +45,7 @@ from tests.unit.test_live import SAVED, TERSE
 from tests.worlds import document
 
 NOW = 1_795_000_000
-SET = "r4:web:0123456789abcdef"
+SET = "r4:web:0123456789abcdefghij"
 SCOPES: tuple[Scope, ...] = (
     VpcScope((parse_network("10.0.0.0/8"), parse_network("fd00::/8"))),
     IpsecScope(),

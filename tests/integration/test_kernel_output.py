@@ -11,7 +11,7 @@ from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 
 TABLE = b"*filter\n:INPUT ACCEPT [0:0]\n%sCOMMIT\n"
-SET = "r4:web:0123456789abcdef"
+SET = "r4:web:0123456789abcdefghij"
 
 
 class Commands:

@@ -180,10 +180,10 @@ def test_a_set_of_the_way_back_that_is_destroyed_is_no_drift(host: FollowerHost)
 
 def test_a_set_that_no_rule_needs_is_destroyed(host: FollowerHost) -> None:
     host.apply(0)
-    host.ipset("create", "r4:strange:0123456789abcdef", "hash:net")
+    host.ipset("create", "r4:strange:0123456789abcdefghij", "hash:net")
     host.ipset("create", "foreign", "hash:net")
     assert host.run().returncode == 0
-    assert "r4:strange:0123456789abcdef" not in host.sets()
+    assert "r4:strange:0123456789abcdefghij" not in host.sets()
     assert "foreign" in host.sets()
 
 

@@ -114,9 +114,9 @@ def test_of_sources_with_services_a_type_with_all_codes_is_one_line() -> None:
     kernel = in_force(dataplane(*types, allow(icmp(49), "10.2.0.10")))
     changed = dataplane(*types, allow(icmp(77), "10.2.0.10"), allow(icmp(78, 1), "10.2.0.12"))
     assert [line for line in told(changed, kernel) if "s4:" in line] == [
-        "- s4:services: 10.2.0.10,1:49",
-        "+ s4:services: 10.2.0.10,1:77",
-        "+ s4:services: 10.2.0.12,1:78/1",
+        "- s4:service: 10.2.0.10,1:49",
+        "+ s4:service: 10.2.0.10,1:77",
+        "+ s4:service: 10.2.0.12,1:78/1",
     ]
 
 

@@ -562,7 +562,7 @@ def test_what_a_dead_run_left_behind_is_destroyed_though_nothing_else_is_to_do()
     machine = Machine()
     machine.run()
     right = sets_of(machine)
-    machine.kernel.ipset("create r4:left:0123456789abcdef hash:net family inet maxelem 1\n")
+    machine.kernel.ipset("create r4:left:0123456789abcdefghij hash:net family inet maxelem 1\n")
     assert machine.run() == "unchanged"
     assert sets_of(machine) == right
 

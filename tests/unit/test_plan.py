@@ -315,7 +315,7 @@ def test_drift_of_the_right_size_is_repaired_once_it_is_seen() -> None:
 
 def test_drift_of_a_set_that_is_not_wanted_is_nobodys_business() -> None:
     kernel = in_force()
-    other = frozenset({"r4:old:0123456789abcdef"})
+    other = frozenset({"r4:old:0123456789abcdefghij"})
     assert plan_commit(WANTED, kernel.read(), "shared", other).steps == ()
 
 

@@ -35,7 +35,7 @@ APPLIED = Applied(
     at=NOW,
     seconds=0.5,
     rules=12,
-    sets=(SetFill(name="r4:app:0123456789abcdef", entries=2, maximum=2),),
+    sets=(SetFill(name="r4:app:0123456789abcdefghij", entries=2, maximum=2),),
     enforced=True,
 )
 OMITTED = Omitted(group="sg-0000000a", rule=1, what="pl-1", reason="unreadable")
@@ -174,7 +174,7 @@ def test_a_status_in_words() -> None:
         f"ruleset       {NOW}000 for production, 3 minutes old, expires in 57 minutes",
         f"signed by     {'A' * 40} (key never expires)",
         "applied       12 rules, 1 sets, 2 members, since 2026-11-18T11:07:40Z, in 0.50 s",
-        "set           r4:app:0123456789abcdef: 2 of 2",
+        "set           r4:app:0123456789abcdefghij: 2 of 2",
         "omitted       sg-0000000a rule 1: pl-1: unreadable",
         "so far        repaired 1, rolled back 0, refused 0",
     ]

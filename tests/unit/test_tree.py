@@ -143,7 +143,8 @@ def test_a_rule_for_the_own_set_of_a_source_speaks_of_it_alone() -> None:
     for rule in asked:
         (allow,) = rule.origins
         (own,) = (match for match in rule.matches if isinstance(match, SourceSet))
-        assert f":{allow.peer.label}:" in own.name
+        peer = allow.peer
+        assert own.name == names.set_name(Family.V4, peer.label, peer.addresses)
         assert rule.comment.endswith(f"from {allow.peer.name}")
 
 
@@ -245,7 +246,7 @@ def test_strangers_do_not_walk_types_that_have_no_room_together() -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_groups_before_everybody_keep_nobody_out(groups: int) -> None:
     services: list[Service] = [tcp(443, 443), tcp(1000, 2000), _icmp(8), GRE, Everything()]
-    named = [SourceSet(f"r4:web-{n}:0123456789abcdef") for n in range(groups)]
+    named = [SourceSet(f"r4:web-{n}:0123456789abcdefghij") for n in range(groups)]
     sources = [
         Source(match, members, "", replace(ANYBODY, service=service))
         for service in services
@@ -330,6 +331,6 @@ def test_a_set_of_services_holds_everybody_as_two_halves() -> None:
 
     denied = Rule((), Goto(names.DROP), "denied")
     TreeCompiler(Family.V4, sources, 0, denied, make_set).chains("first")
-    assert set(made) == {"services"}
-    assert {entry.partition(",")[0] for entry in made["services"]} == {"0.0.0.0/1", "128.0.0.0/1"}
-    assert len(made["services"]) == 2 * (9 * 256 + 200)
+    assert set(made) == {"service"}
+    assert {entry.partition(",")[0] for entry in made["service"]} == {"0.0.0.0/1", "128.0.0.0/1"}
+    assert len(made["service"]) == 2 * (9 * 256 + 200)
