@@ -29,6 +29,10 @@ from reyes.netfilter.rules import MakeSet, union
 PORT_LOOKUPS = range(1, 7)
 """How often the source of a packet may be looked up for its port."""
 
+OWN_LOOKUPS = range(PORT_LOOKUPS.stop, 17)
+"""How often, where each look-up is of a source's own set: it has its members once, however many
+ranges it is for."""
+
 PORT_MEMBERS = 200_000
 """So many members the sets for the ports of a protocol should have at most: they take about 10 MB
 of the kernel's memory, and half a second to make."""
@@ -140,7 +144,7 @@ def _plans(
     if 1 in PORT_LOOKUPS or not reaches:
         plans[1].append(partial(_unions, opened_in, opened))
     sources = max(map(len, opened_in), default=0)
-    if sources > 1 and sources in PORT_LOOKUPS:
+    if sources > 1 and (sources in PORT_LOOKUPS or sources in OWN_LOOKUPS or not reaches):
         plans[sources].append(partial(_one_by_one, opened_in, opened))
     return dict(sorted(plans.items()))
 

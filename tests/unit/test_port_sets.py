@@ -70,7 +70,7 @@ def network_and_reach(entry: str) -> tuple[str, tuple[int, int]]:
 
 def forced(*lookups: int, members: int = port_sets.PORT_MEMBERS) -> AbstractContextManager[object]:
     """Choose among these numbers of look-ups alone."""
-    return patch.multiple(port_sets, PORT_LOOKUPS=lookups, PORT_MEMBERS=members)
+    return patch.multiple(port_sets, PORT_LOOKUPS=lookups, OWN_LOOKUPS=(), PORT_MEMBERS=members)
 
 
 PORTS = st.sampled_from([0, 1, 2, 3, 5, 8, 13, 80, 81, 65_534, 65_535])
@@ -188,6 +188,25 @@ def test_own_sets_are_looked_up_one_by_one_where_unions_would_be_many() -> None:
     with forced(*PORT_LOOKUPS, members=4000):
         made = Made(groups)
     assert (made.most, made.sets) == (2, {})
+
+
+@pytest.mark.parametrize(
+    ("groups", "most_reaches", "lookups", "members"),
+    [(16, 1000, 16, 0), (17, 1000, 1, 7600), (17, 10, 17, 0)],
+)
+def test_up_to_16_own_sets_are_looked_up_and_more_if_reaches_are_too_many(
+    groups: int, most_reaches: int, lookups: int, members: int
+) -> None:
+    ranges = {
+        str(group): ([tcp(100 * n, 100 * n + group) for n in range(40)], networks(group, 50))
+        for group in range(groups)
+    }
+    with (
+        patch.object(reaches, "MOST_REACHES", most_reaches),
+        patch.object(port_sets, "PORT_MEMBERS", 850),
+    ):
+        made = Made(ranges)
+    assert (made.most, made.members) == (lookups, members)
 
 
 def test_where_reaches_are_too_many_sets_hold_no_ports() -> None:
