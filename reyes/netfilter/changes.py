@@ -4,15 +4,24 @@ Rules are compared by what their comments say, members by the set's label: neith
 only the other does, while names and ids would.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import filterfalse
+
+from msgspec import Struct
 
 from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.entries import EVERY_CODE, in_words
-from reyes.netfilter.iptables import Table
+from reyes.netfilter.iptables import Table, way_comment
 from reyes.netfilter.live import LiveKernel, LiveTable, comment_of
 from reyes.netfilter.plan import FilterTable, paired
+
+_TREE = re.compile(rf"\b{names.CHAIN_PREFIX}\d+-")
+"""What the names of all chains of a tree begin with."""
+
+_NUMBER = re.compile(r" rule \d+")
 
 
 def describe_changes(
@@ -34,16 +43,69 @@ def _table_changes(table: Table, live: LiveTable, filter_table: FilterTable) -> 
         yield f"+ {family} INPUT: jump to {names.INPUT} as the first rule"
     if filter_table == "exclusive":
         yield from (f"- {family} not of Reyes, discarded: {line}" for line in live.foreign)
-    for chain in table.chains:
-        before = [comment_of(line) for line in live.rules.get(chain.name, ())]
-        after = [comment_of(line) for _, line in table.rendered[chain.name]]
-        yield from _signed(before, after, f"{family} {chain.name}: ")
-        if before != after and sorted(before) == sorted(after):
-            yield f"+ {family} {chain.name}: the rules in their right order"
-    kept = {chain.name for chain in table.chains}
-    for name in live.own_chains:
-        if name not in kept:
-            yield from _signed(map(comment_of, live.rules.get(name, ())), (), f"{family} {name}: ")
+    old = _by_place({name: live.rules.get(name, ()) for name in live.own_chains})
+    new = _by_place({c: [line for _, line in rules] for c, rules in table.rendered.items()})
+    for place in dict.fromkeys((*new, *old)):
+        prefix = f"{family} {place}: "
+        before, after = (each.get(place, _Place([], Counter())) for each in (old, new))
+        yield from _rule_changes(before.rules, after.rules, prefix)
+        for sign, ways in (("-", before.ways - after.ways), ("+", after.ways - before.ways)):
+            if ways:
+                yield f"{sign} {prefix}ways to its rules: {ways.total()}"
+        if before.rules != after.rules and sorted(before.rules) == sorted(after.rules):
+            yield f"+ {prefix}the rules in their right order"
+
+
+def _rule_changes(before: Sequence[str], after: Sequence[str], prefix: str) -> Iterator[str]:
+    """Tell which rules come and go: behind one that goes, others of its group move up a number."""
+    gone, come = Counter(before) - Counter(after), Counter(after) - Counter(before)
+    renumbered = Counter(map(_unnumbered, gone.elements())) & Counter(
+        map(_unnumbered, come.elements())
+    )
+    for sign, texts in (("-", gone), ("+", come)):
+        left = Counter(renumbered)
+        for text in texts.elements():
+            if left[_unnumbered(text)]:
+                left[_unnumbered(text)] -= 1
+            else:
+                yield f"{sign} {prefix}{text}"
+    if renumbered:
+        yield f"+ {prefix}rules with another number in their group: {renumbered.total()}"
+
+
+class _Place(Struct, frozen=True):
+    """What the rules of a chain are for, and those of the tree below it; how many ways lead on."""
+
+    rules: list[str]
+    ways: Counter[str]
+
+
+def _unnumbered(comment: str) -> str:
+    return _NUMBER.sub(" rule", comment)
+
+
+def _by_place(chains: Mapping[str, Sequence[str]]) -> dict[str, _Place]:
+    """Put the chains of a tree with that from which it is entered: rules move about in it."""
+    entered = {
+        tree[0]: name
+        for name, lines in chains.items()
+        if not _TREE.match(name)
+        for line in lines
+        if (tree := _TREE.search(line))
+    }
+    found: dict[str, _Place] = {}
+    for name in (*filterfalse(_TREE.match, chains), *sorted(filter(_TREE.match, chains))):
+        tree = _TREE.match(name)
+        place = found.setdefault(
+            entered.get(tree[0], name) if tree else name, _Place([], Counter())
+        )
+        for line in chains[name]:
+            comment = comment_of(line)
+            if comment.startswith(way_comment("")):
+                place.ways[comment] += 1
+            else:
+                place.rules.append(comment)
+    return found
 
 
 def _member_changes(

@@ -129,3 +129,30 @@ def test_of_sources_with_ports_the_ports_are_told() -> None:
         "- p4:tcp: 10.2.0.13 to 1500-2499",
         "+ p4:tcp: 10.2.0.13 to 1500-2399",
     ]
+
+
+def test_a_rule_less_in_a_tree_is_one_line_and_how_its_form_changes() -> None:
+    ports = [allow(tcp(1000 + 2 * n), "10.2.0.0/16") for n in range(40)]
+    kernel = in_force(dataplane(*ports))
+    del ports[9]
+    assert told(dataplane(*ports), kernel) == (
+        "- IPv4 reyes-ingress: sg-0000000a rule 10: tcp 1018 from 10.2.0.0/16",
+        "+ IPv4 reyes-ingress: rules with another number in their group: 30",
+        "- IPv4 reyes-ingress: ways to its rules: 3",
+        "+ IPv4 reyes-ingress: ways to its rules: 3",
+    )
+
+
+def test_a_way_that_is_gone_is_told() -> None:
+    kernel = in_force(dataplane(*(allow(tcp(1000 + 2 * n), "10.2.0.0/16") for n in range(40))))
+    wanted = dataplane(*(allow(tcp(1000 + 2 * n), "10.2.0.0/16") for n in range(40)))
+    way = next(line for line in kernel.read().tables[0].rules["reyes-ingress"] if "0:" in line)
+    spoil(kernel, way.replace("-A", "-D", 1))
+    assert told(wanted, kernel) == ("+ IPv4 reyes-ingress: ways to its rules: 1",)
+
+
+def test_of_two_rules_that_differ_by_their_number_alone_one_that_goes_is_told() -> None:
+    twice = [allow(tcp(22), "10.2.0.0/16"), allow(tcp(22), "10.2.0.0/16"), allow(tcp(80), WEB)]
+    assert told(dataplane(*twice[1:]), in_force(dataplane(*twice)))[:1] == (
+        "- IPv4 reyes-ingress: sg-0000000a rule 2: tcp 22 from 10.2.0.0/16",
+    )
