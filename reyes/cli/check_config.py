@@ -13,9 +13,10 @@ from reyes.adapters.gpg import Gpg
 from reyes.adapters.programs import find_program
 from reyes.adapters.rehearsal import check_possible
 from reyes.cli.options import config_option, load_config
-from reyes.config import Config
+from reyes.config import Config, FollowerConfig
 from reyes.errors import ConfigError, KernelError
 from reyes.leader import leader_config
+from reyes.net import parse_network
 
 Check = Callable[[], str]
 
@@ -27,7 +28,8 @@ Check = Callable[[], str]
 def command(config_path: Path, role: str | None) -> None:
     """Check the configuration, the keys, the rights and the commands of this machine.
 
-    It tries as well whether a follower can rehearse new rules here.
+    It tries as well whether a follower can rehearse new rules here, and notes what is allowed and
+    rarely meant.
     Without --leader or --follower it checks for a leader if the file has a `leader:` section,
     else for a follower.
     """
@@ -43,6 +45,8 @@ def command(config_path: Path, role: str | None) -> None:
             problems += 1
             hint = f" ({error.hint})" if error.hint else ""
             click.echo(f"problem {error.message}{hint}")
+    for note in _doubts(config.follower) if role == "follower" else ():
+        click.echo(f"note    {note}")
     if problems:
         raise ConfigError(f"{problems} of the checks for a {role} failed")
 
@@ -61,6 +65,18 @@ def _follower_checks(config: Config) -> Iterator[Check]:
     # Who may not write there is not the user who runs the follower, and may lack his rights.
     if config.follower.rehearsal and _may_write(_existing(state)):
         yield _rehearsal
+
+
+def _doubts(settings: FollowerConfig) -> Iterator[str]:
+    """Say what is allowed, and is not what most people want."""
+    if not settings.failsafe:
+        yield (
+            "follower.failsafe is empty: if a ruleset shuts people out, no probe of this host's"
+            " own can tell"
+        )
+    for entry in settings.failsafe:
+        if not parse_network(entry.cidr).prefixlen:
+            yield f"follower.failsafe lets {entry.protocol} in from everywhere, {entry.cidr}"
 
 
 def _sections(config: Config) -> str:

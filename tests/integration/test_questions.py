@@ -158,6 +158,31 @@ def test_a_configuration_is_checked_with_what_it_needs(desk: Desk) -> None:
     assert "signs, and followers trust it" in leader.stdout
 
 
+@pytest.mark.parametrize(
+    ("failsafe", "noted"),
+    [
+        ([], ["follower.failsafe is empty: if a ruleset shuts people out,"]),
+        ([{"cidr": "10.9.0.0/24", "protocol": "tcp", "port": 22}], []),
+        (
+            [{"cidr": "::/0"}, {"cidr": "0.0.0.0/0", "protocol": "icmp"}],
+            [
+                "follower.failsafe lets all in from everywhere, ::/0",
+                "follower.failsafe lets icmp in from everywhere, 0.0.0.0/0",
+            ],
+        ),
+    ],
+)
+def test_what_is_allowed_and_rarely_meant_is_noted(
+    desk: Desk, failsafe: list[dict[str, object]], noted: list[str]
+) -> None:
+    desk.configure(failsafe=failsafe)
+    lines = desk.run("check-config", "--follower").stdout.splitlines()
+    desk.configure()
+    notes = [line.removeprefix("note    ") for line in lines if line.startswith("note ")]
+    assert len(notes) == len(noted)
+    assert all(map(str.startswith, notes, noted))
+
+
 @pytest.fixture
 def unshare(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An `unshare` that may make no namespace, on a host whose state directory is there."""
