@@ -5,13 +5,17 @@ who may not list the bucket, so that followers treat 403 and 404 alike.
 `read_timeout` bounds the wait for each byte, not for all: the deadline of a run is its caller's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
 import botocore.session
+import urllib3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreamingError
 
 from reyes import __version__
 from reyes.adapters.aws import code_of, is_unreachable, text_of, usable_settings
@@ -24,7 +28,11 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 15
+MAX_ANSWER_BYTES = 64 * 1024
+"""Of an answer without the object no more is read: S3's errors have a kilobyte."""
 
+_NO_OBJECT = 300
+"""From this status on an answer does not hold what was asked for."""
 _NOT_MODIFIED = 304
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _FORBIDDEN = 403
@@ -48,7 +56,10 @@ def make_s3_client(region: str) -> "S3Client":
     with usable_settings():
         # Not through boto3, whose resources and transfers are dear and serve nobody here.
         session = botocore.session.get_session()
-        return cast("S3Client", session.create_client("s3", region_name=region, config=settings))
+        client: Any = session.create_client("s3", region_name=region, config=settings)
+    http = client._endpoint.http_session  # noqa: SLF001 - botocore's events come after the body
+    http.send = partial(_send, http.send)
+    return cast("S3Client", client)
 
 
 class S3Store:
@@ -143,6 +154,22 @@ class S3Store:
             raise kind(
                 f"{self._where(key)}: {call} failed: {text_of(error)}", _hint(call, error)
             ) from error
+
+
+def _send(
+    send: Callable[[AWSPreparedRequest], AWSResponse], request: AWSPreparedRequest
+) -> AWSResponse:
+    """Send a request, and read no more than the bound of an answer without the object."""
+    wants_object, request.stream_output = request.stream_output, True  # else `send` reads it all
+    answer = send(request)
+    if not (wants_object and answer.status_code < _NO_OBJECT):
+        try:
+            with closing(answer.raw):
+                body = answer.raw.read(MAX_ANSWER_BYTES)
+        except urllib3.exceptions.HTTPError as error:
+            raise ResponseStreamingError(error=error) from error
+        answer.raw = urllib3.HTTPResponse(BytesIO(body), preload_content=False)
+    return answer
 
 
 def _bounded(reply: "GetObjectOutputTypeDef") -> bytes:

@@ -2,7 +2,8 @@
 
 import itertools
 import signal
-from collections.abc import Iterator, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import boto3
@@ -17,6 +18,7 @@ from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ConfigError, SignatureError, SourceError
 from reyes.inventory import Inventory
 from reyes.leader import Outcome, Request, publish_pass
+from tests.fakes.metadata_server import Reply, metadata_service
 from tests.fakes.proxy import Answer, Proxy, Trick, proxy_to
 from tests.leaders import PaperSigner, configuration, fleet, reader_of, signed
 from tests.worlds import document
@@ -200,6 +202,42 @@ def test_one_failure_is_tried_again_and_two_are_unavailable(
     proxy.play("GET", trick, trick)
     with pytest.raises(SourceError, match="GetObject failed"):
         store.fetch()
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 500])
+def test_of_an_endless_answer_without_the_object_little_is_read(
+    bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    assert proxy.url
+    with metadata_service() as service:
+        service.token = service.document = Reply(itertools.repeat(bytes(2**16)), status=status)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", service.url)
+        store = S3Store(make_s3_client("us-east-1"), bucket, KEY)
+        calls: list[Callable[[], object]] = [lambda: store.publish(Envelope(b"first"), None)]
+        if status != 200:
+            calls += [store.fetch, store.current]
+        for call in calls:
+            tracemalloc.start()
+            with pytest.raises(SourceError, match=r"Object failed: \S+: "), deadline(5):
+                call()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak < 2**20
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with metadata_service() as service:
+        broken = {"Transfer-Encoding": "chunked"}
+        service.token = service.document = Reply([b"4\r\n<Er"], status=403, headers=broken)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", service.url)
+        store = S3Store(make_s3_client("us-east-1"), bucket, KEY)
+        for call in (store.fetch, lambda: store.publish(Envelope(b"first"), None)):
+            service.asked.clear()
+            with pytest.raises(SourceError, match="failed: An error occurred while reading"):
+                call()
+            assert len(service.asked) == 2
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
