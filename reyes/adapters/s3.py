@@ -5,6 +5,7 @@ who may not list the bucket, so that followers treat 403 and 404 alike.
 `read_timeout` bounds the wait for each byte, not for all: the deadline of a run is its caller's.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -30,6 +31,9 @@ CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 15
 MAX_ANSWER_BYTES = 64 * 1024
 """Of an answer without the object no more is read: S3's errors have a kilobyte."""
+
+_TAG = re.compile(r'"[!#-~]{1,126}"')
+"""One short tag: `*` would stand for any object, and a long one is a request that S3 refuses."""
 
 _NO_OBJECT = 300
 """From this status on an answer does not hold what was asked for."""
@@ -128,7 +132,8 @@ class S3Store:
 
     def _get(self, **condition: Any) -> Envelope:
         reply = self._client.get_object(Bucket=self._bucket, Key=self._key, **condition)
-        return Envelope(blob=_bounded(reply), etag=reply.get("ETag"))
+        tag = reply.get("ETag", "")
+        return Envelope(blob=_bounded(reply), etag=tag if _TAG.fullmatch(tag) else None)
 
     def _put(self, key: str, envelope: Envelope, **condition: Any) -> None:
         self._client.put_object(

@@ -101,6 +101,23 @@ def test_an_unchanged_object_is_not_sent_again(store: S3Store) -> None:
     assert changed.blob == b"second"
 
 
+@pytest.mark.parametrize(
+    "tag",
+    ["", "*", '"a", "b"', "bare", '"a b"', '"\xe9"', f'"{"a" * 127}"', f'"{"a" * 60_000}"'],
+)
+def test_what_is_no_tag_of_one_object_is_not_kept(store: S3Store, proxy: Proxy, tag: str) -> None:
+    answer = Answer(200, b"first", headers=(("ETag", tag),))
+    for read in (store.fetch, store.current):
+        proxy.play("GET", answer)
+        assert read() == Envelope(b"first", None)
+
+
+def test_the_longest_tag_is_kept(store: S3Store, proxy: Proxy) -> None:
+    tag = f'"{"a" * 126}"'
+    proxy.play("GET", Answer(200, b"first", headers=(("ETag", tag),)))
+    assert store.fetch() == Envelope(b"first", tag)
+
+
 def test_only_what_was_read_is_replaced(store: S3Store) -> None:
     assert store.publish(Envelope(b"first"), None)
     first = etag_of(store)
@@ -388,6 +405,18 @@ def test_a_conflict_without_winner_is_tried_again(store: S3Store, proxy: Proxy) 
     proxy.play("PUT", CONFLICT)
 
     assert run(store, NOW + 10).status == "published"
+
+
+def test_an_object_without_a_tag_is_not_replaced(store: S3Store, proxy: Proxy) -> None:
+    published = run(store, NOW).envelope.blob
+    proxy.play("GET", *[Answer(200, published, headers=(("ETag", "*"),))] * 4)
+
+    with pytest.raises(SourceError, match="the store refused 3 times"):
+        run(store, NOW + 10)
+
+    current = store.current()
+    assert current
+    assert current.blob == published
 
 
 def test_a_vandalised_object_is_replaced(store: S3Store) -> None:
