@@ -16,6 +16,16 @@ Programming mistakes stay builtin exceptions and end in a traceback with exit co
 
 from typing import ClassVar
 
+MAX_SAID = 200
+"""Characters of what others say: two lines of a terminal."""
+
+
+def one_line(said: str) -> str:
+    """Put what others say on one short line of printable characters, lest it pass for ours."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in said)
+    line = " ".join(printable.split())
+    return line if len(line) <= MAX_SAID else f"{line[: MAX_SAID - 3]}..."
+
 
 class ReyesError(Exception):
     """A failure the operator can act on: one message, a hint and an exit code."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from reyes.errors import ConfigError
+from reyes.errors import ConfigError, one_line
 
 
 @contextmanager
@@ -30,11 +30,11 @@ def code_of(error: Exception) -> str:
 
 
 def text_of(error: Exception) -> str:
-    """Return what an error says, of an odd reply the exception that botocore tripped with."""
+    """Return on one line what an error says, or the exception that botocore tripped with."""
     if isinstance(error, ClientError):
         message = error.response.get("Error", {}).get("Message", "no message")
-        return f"{code_of(error)}: {message}"
-    return str(error) if isinstance(error, BotoCoreError) else repr(error)
+        return one_line(f"{code_of(error)}: {message}")
+    return one_line(str(error) if isinstance(error, BotoCoreError) else repr(error))
 
 
 def is_unreachable(error: Exception) -> bool:

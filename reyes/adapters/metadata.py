@@ -8,7 +8,7 @@ from typing import Any
 import urllib3
 from ec2_metadata import EC2Metadata
 
-from reyes.errors import SourceError
+from reyes.errors import SourceError, one_line
 
 MAX_REPLY_BYTES = 64 * 1024
 """An identity document has half a kilobyte, a token 56 bytes."""
@@ -59,19 +59,15 @@ def instance_and_region() -> tuple[str, str]:
         *(urllib3.exceptions.HTTPError, OSError),
         *(ValueError, KeyError, TypeError, RecursionError),  # no such document
     ) as error:
-        raise _unavailable(_shortened(f"{error}" or type(error).__name__)) from error
+        raise _unavailable(one_line(f"{error}" or type(error).__name__)) from error
     if not (_matches(_INSTANCE_ID, instance_id) and _matches(_REGION, region)):
-        claim = _shortened(f"{instance_id!r} in {region!r}")
+        claim = one_line(f"{instance_id!r} in {region!r}")
         raise _unavailable(f"it calls this host {claim}")
     return instance_id, region
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]}..."  # noqa: PLR2004 - two lines
 
 
 def _unavailable(why: str) -> SourceError:

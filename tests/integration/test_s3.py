@@ -221,6 +221,28 @@ def test_one_failure_is_tried_again_and_two_are_unavailable(
         store.fetch()
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("nope\n&lt;6&gt;unchanged serial=99\r\n", "nope <6>unchanged serial=99"),
+        ("a&#13;b&#133;c&#8232;d&#8238;e&#9;f", "a b c d e f"),
+        ("der Schl\u00fcssel", "der Schl\u00fcssel"),
+        ("a" * 1000, "a" * 183 + "..."),
+        ("a" * 186, "a" * 186),
+    ],
+)
+def test_what_the_store_says_is_one_short_line(
+    store: S3Store, bucket: str, proxy: Proxy, message: str, shown: str
+) -> None:
+    said = f"<Error><Code>AccessDenied</Code><Message>{message}</Message></Error>".encode()
+    proxy.play("GET", Answer(403, said))
+
+    with pytest.raises(SourceError) as caught:
+        store.fetch()
+    failed = f"s3://{bucket}/{KEY}: GetObject failed: "
+    assert caught.value.message == f"{failed}AccessDenied: {shown}"
+
+
 @pytest.mark.parametrize("status", [200, 403, 404, 500])
 def test_of_an_endless_answer_without_the_object_little_is_read(
     bucket: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, status: int
