@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from reyes.errors import HostUnknownError, SignatureError
+from reyes.errors import ConfigError, HostUnknownError, SignatureError
 from reyes.host import Host, InterfaceScope, IpsecScope, Scope, VpcScope
 from reyes.net import Everything, Protocol, Service, canonical, parse_network
 from reyes.policy import HostPolicy, resolve
@@ -363,14 +363,21 @@ def test_a_host_is_found_with_and_without_its_region(region: str | None) -> None
     [
         ({"instance_id": "i-0000dead"}, "does not know instance i-0000dead in region us-west-2"),
         ({"instance_id": "i-0000dead", "region": None}, "does not know instance i-0000dead"),
-        ({"region": "eu-west-1"}, f"does not know instance {HOST} in region eu-west-1"),
-        ({"region": "ap-south-1"}, f"does not know instance {HOST} in region ap-south-1"),
     ],
 )
 def test_an_unknown_host_is_told_so(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(HostUnknownError) as caught:
         policy(content(), **fields)
     assert caught.value.message == f"the ruleset {message}"
+
+
+def test_a_host_in_another_region_is_told_which() -> None:
+    with pytest.raises(ConfigError) as caught:
+        policy(content(), region="eu-west-1")
+    assert caught.value.message == (
+        f"the ruleset holds instance {HOST} in region us-west-2, not in eu-west-1"
+    )
+    assert caught.value.hint == "mend follower.region, or leave it to the metadata service"
 
 
 @pytest.mark.parametrize("vpcs", [(), (vpc(PEERED_VPC, "10.3.0.0/16"),), (vpc(WEST_VPC),)])
