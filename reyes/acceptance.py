@@ -63,7 +63,6 @@ class Acceptance(Struct, frozen=True, kw_only=True):
             SourceError: what is kept is not good any more, and the source does not answer.
             ExpiredError, SignatureError, ReplayError, ImplausibleError: as in `trust`.
             HostUnknownError: the ruleset does not know this host.
-            ConfigError: it knows this host in another region.
         """
         state = self.memory.load()
         kept = self.memory.last_good()

@@ -16,8 +16,8 @@ Programming mistakes stay builtin exceptions and end in a traceback with exit co
 
 from typing import ClassVar
 
-MAX_SAID = 200
-"""Characters of what others say: two lines of a terminal."""
+MAX_SAID = 400
+"""Characters of what others say: why AWS denies access takes some 300."""
 
 
 def one_line(said: str) -> str:

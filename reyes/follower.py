@@ -98,7 +98,6 @@ class Follower(Struct, frozen=True, kw_only=True):
 
         Raises:
             HostUnknownError: the ruleset does not know this host.
-            ConfigError: it knows this host in another region.
         """
         policy = resolve(verified, host)
         dataplane = compile_policy(policy)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from reyes.errors import ConfigError, HostUnknownError
+from reyes.errors import HostUnknownError
 from reyes.host import Host
 from reyes.matching import GroupKey, GroupMatching
 from reyes.members import JudgedSenders, check_addresses, members_of, network_of
@@ -102,7 +102,6 @@ def resolve(verified: VerifiedRuleset, host: Host) -> HostPolicy:
 
     Raises:
         HostUnknownError: the ruleset does not hold the instance or one of its VPCs.
-        ConfigError: it holds the instance in another region than the host's.
         SignatureError: an address in the ruleset is none.
     """
     return suppose(verified.ruleset.content, host)
@@ -112,7 +111,7 @@ def suppose(content: Content, host: Host) -> HostPolicy:
     """Work out what a host would let in; for explanations, where nothing is put in force.
 
     Raises:
-        HostUnknownError, ConfigError, SignatureError: as `resolve`.
+        HostUnknownError, SignatureError: as `resolve`.
     """
     region, interfaces = _own_interfaces(content, host)
     vpcs = tuple(_own_vpc(region, vpc) for vpc in sorted({i.vpc for i in interfaces}))
@@ -131,7 +130,7 @@ def check_known(content: Content, host: Host) -> None:
     """Refuse a ruleset that does not know a host, or not the networks of its VPCs.
 
     Raises:
-        HostUnknownError, ConfigError: as `resolve`.
+        HostUnknownError: so it is.
     """
     region, interfaces = _own_interfaces(content, host)
     for interface in interfaces:
@@ -146,7 +145,7 @@ def _own_interfaces(content: Content, host: Host) -> tuple[Region, list[Interfac
                 return region, sorted(found, key=_device_order)
     for region in content.regions:
         if any(i.instance == host.instance_id for i in region.interfaces):
-            raise ConfigError(
+            raise HostUnknownError(
                 f"the ruleset holds instance {host.instance_id} in region {region.name},"
                 f" not in {host.region}",
                 "mend follower.region, or leave it to the metadata service",

@@ -227,8 +227,8 @@ def test_one_failure_is_tried_again_and_two_are_unavailable(
         ("nope\n&lt;6&gt;unchanged serial=99\r\n", "nope <6>unchanged serial=99"),
         ("a&#13;b&#133;c&#8232;d&#8238;e&#9;f", "a b c d e f"),
         ("der Schl\u00fcssel", "der Schl\u00fcssel"),
-        ("a" * 1000, "a" * 183 + "..."),
-        ("a" * 186, "a" * 186),
+        ("a" * 1000, "a" * 383 + "..."),
+        ("a" * 386, "a" * 386),
     ],
 )
 def test_what_the_store_says_is_one_short_line(

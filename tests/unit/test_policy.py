@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from reyes.errors import ConfigError, HostUnknownError, SignatureError
+from reyes.errors import HostUnknownError, SignatureError
 from reyes.host import Host, InterfaceScope, IpsecScope, Scope, VpcScope
 from reyes.net import Everything, Protocol, Service, canonical, parse_network
 from reyes.policy import HostPolicy, resolve
@@ -372,7 +372,7 @@ def test_an_unknown_host_is_told_so(fields: dict[str, Any], message: str) -> Non
 
 
 def test_a_host_in_another_region_is_told_which() -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(HostUnknownError) as caught:
         policy(content(), region="eu-west-1")
     assert caught.value.message == (
         f"the ruleset holds instance {HOST} in region us-west-2, not in eu-west-1"
