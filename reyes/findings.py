@@ -5,8 +5,10 @@ warning   somebody is not let in, or not judged, who seems to be meant
 note      worth knowing
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from ipaddress import collapse_addresses
+from itertools import groupby
 from typing import Literal
 
 from msgspec import Struct
@@ -16,13 +18,16 @@ from reyes.matching import GroupMatching
 from reyes.members import JudgedSenders, network_of
 from reyes.net import (
     Everything,
+    Family,
     Network,
     Ports,
     canonical,
     contains,
+    family_of,
     network_order,
     service_text,
     span,
+    without,
 )
 from reyes.policy import inexpressible, stands_for_nobody
 from reyes.ruleset import Content, Ingress, Region, SecurityGroup
@@ -31,6 +36,9 @@ _EXCLUDE = (
     "if this is the group that opens hosts to the VPN, name it in excluded_group_names,"
     " else narrow the rule"
 )
+
+_WHOLE_NETWORK = {Family.V4: 2**16, Family.V6: 2**72}
+"""So many addresses are no handful of hosts: a /16 or a /56, as whole VPCs have."""
 
 Severity = Literal["critical", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
@@ -52,7 +60,11 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
         SignatureError: one of the networks is none.
     """
     world = _World(content, filtered)
-    found = [*_vpc_findings(world), *_matched_findings(content, world.matching)]
+    found = [
+        *_vpc_findings(world),
+        *_matched_findings(content, world.matching),
+        *_excluded_findings(content),
+    ]
     for region in content.regions:
         finder = _RuleFinder(region, world)
         for group in region.groups:
@@ -136,6 +148,18 @@ def _matched_findings(content: Content, matching: GroupMatching) -> Iterator[Fin
                 )
 
 
+def _excluded_findings(content: Content) -> Iterator[Finding]:
+    names = {group.name for region in content.regions for group in region.groups}
+    for name in content.excluded_group_names:
+        if name not in names:
+            yield Finding(
+                severity="warning",
+                kind="excluded group that is nowhere",
+                where=f"{name!r}",
+                message="no group has this name of excluded_group_names: is it spelt right?",
+            )
+
+
 def _carried(content: Content) -> frozenset[tuple[str, str]]:
     """Return the groups that have members, by region and id."""
     return frozenset(
@@ -192,17 +216,29 @@ class _RuleFinder:
                 pass
             case _:
                 return
+        filtered, vpcs = self._world.filtered, self._world.vpcs
         foreign = [
-            *(self._world.filtered or ()),
-            *(n for (_, vpc), own in self._world.vpcs.items() if vpc != group.vpc for n in own),
+            *(filtered or ()),
+            *(n for (_, vpc), own in vpcs.items() if vpc != group.vpc for n in own),
         ]
-        for cidr in map(self._world.network, self._cidrs(ingress)):
+        judged: list[Network] = []
+        for cidr in _joined(map(self._world.network, self._cidrs(ingress))):
             swallowed = [canonical(wide) for wide in foreign if contains(cidr, wide)]
             if swallowed:
                 yield (
                     "critical",
                     "open to whole networks",
                     f"{cidr} holds {', '.join(swallowed)}; {_EXCLUDE}",
+                )
+            elif filtered is None or _inside(cidr, filtered):
+                judged += without(cidr, vpcs.get((self._region.name, group.vpc), ()))
+        for family, whole in _WHOLE_NETWORK.items():
+            addresses = sum(n.num_addresses for n in judged if family_of(n) is family)
+            if addresses >= whole:
+                yield (
+                    "critical",
+                    "open to whole networks",
+                    f"{addresses} addresses of IPv{family.value} together; {_EXCLUDE}",
                 )
 
     def _idle(self, group: SecurityGroup, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
@@ -217,6 +253,12 @@ class _RuleFinder:
     def _cidrs(self, ingress: Ingress) -> list[str]:
         listed = (cidr for p in ingress.prefix_lists for cidr in self._prefix_lists.get(p, ()))
         return [*ingress.cidrs, *listed]
+
+
+def _joined(networks: Iterable[Network]) -> Iterator[Network]:
+    """Join neighbours: what is listed in parts is as open as the whole."""
+    for _, alike in groupby(sorted(networks, key=network_order), family_of):
+        yield from collapse_addresses(alike)  # type: ignore[type-var]  # of one family each
 
 
 def _inside(network: Network, outer: tuple[Network, ...]) -> bool:

@@ -67,6 +67,38 @@ def test_a_doubtful_rule_is_found(rule: object, finding: str) -> None:
     assert kinds(world(east(), west(rule))) == [finding]
 
 
+@pytest.mark.parametrize(
+    ("networks", "found"),
+    [
+        (("10.2.0.0/17", "10.2.128.0/17"), "10.2.0.0/16 holds 10.2.0.0/16; "),
+        (("10.2.0.0/18", "pl-00000001"), "10.2.0.0/16 holds 10.2.0.0/16; "),
+        (("10.50.0.0/16",), "65536 addresses of IPv4 together; "),
+        (("10.50.0.0/17", "10.60.0.0/17"), "65536 addresses of IPv4 together; "),
+    ],
+)
+def test_networks_of_one_rule_count_together(networks: tuple[str, ...], found: str) -> None:
+    region = replace(
+        west(allow(Everything(), *networks)),
+        prefix_lists=(PrefixList(id="pl-00000001", cidrs=("10.2.128.0/17", "10.2.64.0/18")),),
+    )
+    (finding,) = find(world(east(), region), FILTERED)
+    assert (finding.severity, finding.kind) == ("critical", "open to whole networks")
+    assert finding.message.startswith(f"all: {found}")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        allow(Everything(), "10.2.0.0/17", "10.60.0.0/18"),
+        allow(Everything(), "10.2.0.0/17", "10.2.0.0/17", "10.2.0.0/18"),
+        allow(Everything(), "10.2.0.0/17", "10.1.0.0/16", "192.0.0.0/8"),
+        allow(tcp(0, 65534), "10.2.0.0/17", "10.2.128.0/17", "10.50.0.0/16"),
+    ],
+)
+def test_only_what_is_judged_counts_and_once_and_for_all_ports(rule: object) -> None:
+    assert kinds(world(east(), west(rule))) == []
+
+
 def test_all_of_the_own_vpc_may_be_let_in() -> None:
     assert kinds(world(east(), west(allow(Everything(), "10.1.0.0/16")))) == [
         "note: rule that never matters"
@@ -81,6 +113,13 @@ def test_a_group_that_nobody_carries_is_noted() -> None:
 def test_an_excluded_group_is_not_looked_at() -> None:
     content = world(west(allow(Everything(), "10.0.0.0/8")), excluded_group_names=("web",))
     assert kinds(content) == []
+
+
+def test_an_excluded_name_that_no_group_has_is_found() -> None:
+    content = world(west(), excluded_group_names=("vpn-alow-all", "web"))
+    (finding,) = find(content, FILTERED)
+    assert (finding.severity, finding.kind) == ("warning", "excluded group that is nowhere")
+    assert finding.where == "'vpn-alow-all'"
 
 
 def test_groups_that_count_as_one_are_noted_once() -> None:
