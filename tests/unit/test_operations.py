@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from reyes.metrics import follower_metrics, leader_metrics
 from reyes.net import Family
 from reyes.netfilter.counters import Packets
-from reyes.status import REASONS
+from reyes.status import REASONS, Run, Status
 from tests.machine import NOW
 from tests.statuses import GOOD
 from tests.worlds import header_for, small_world
@@ -86,6 +86,18 @@ def test_an_alert_asks_for_metrics_and_labels_that_exist(rule: dict[str, Any]) -
     for code in re.findall(r"exit_code == (\d+)", expression):
         assert int(code) in REASONS
     assert expression.count("(") == expression.count(")")
+
+
+@pytest.mark.parametrize("prefix", ["reyes", "reyes_leader"])
+def test_who_never_had_a_success_wakes_somebody(prefix: str) -> None:
+    """The metric of the last success is not there then, and nothing can be said of its age."""
+    failed = Run(at=NOW, seconds=1, exit_code=75, outcome="failed")
+    never = (*follower_metrics(Status(run=failed)), *leader_metrics(failed))
+    run, success = (f"{prefix}_last_{what}_timestamp_seconds" for what in ("run", "success"))
+    names = {metric.name for metric in never}
+    assert (run in names, success in names) == (True, False)
+    (rule,) = (rule for rule in RULES if rule["expr"] == f"{run} unless {success}")
+    assert rule["for"] == "15m"
 
 
 def test_all_that_must_wake_somebody_is_there() -> None:
