@@ -21,8 +21,14 @@ from reyes.check import (
     verdict_line,
 )
 from reyes.cli.identity import remembered_host
-from reyes.cli.options import config_option, echo_json, json_option, load_config
-from reyes.cli.passes import follower_of, is_disabled
+from reyes.cli.options import (
+    config_option,
+    echo_json,
+    is_disabled,
+    json_option,
+    load_config,
+)
+from reyes.cli.passes import follower_of
 from reyes.cli.rulesets import StoreSource
 from reyes.config import Config
 from reyes.cutover import changes_rules

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from reyes.adapters.files import check_private
-from reyes.config import MAX_CONFIG_CHARACTERS, Config, parse_config
+from reyes.config import MAX_CONFIG_CHARACTERS, Config, FollowerConfig, parse_config
 from reyes.errors import ConfigError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
@@ -61,3 +61,8 @@ def load_config(path: Path) -> Config:
     if os.geteuid() == 0:
         check_private(path)
     return parse_config(text, str(path))
+
+
+def is_disabled(config: FollowerConfig) -> bool:
+    """Tell whether the flag file is there."""
+    return os.path.lexists(config.disable_file)

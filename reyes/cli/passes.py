@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -23,6 +22,7 @@ from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.adapters.threads import side_by_side
 from reyes.cli.identity import known_host, machine_id, remembered_host
+from reyes.cli.options import is_disabled
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.config import Config, FollowerConfig
@@ -340,11 +340,6 @@ def _wait_for_turn(instance_id: str, splay: int) -> None:
     """Spread hosts over the splay, each always at the same place."""
     digest = hashlib.sha256(instance_id.encode()).digest()
     time.sleep(splay * int.from_bytes(digest[:8]) / 2**64)
-
-
-def is_disabled(config: FollowerConfig) -> bool:
-    """Tell whether the flag file is there."""
-    return os.path.lexists(config.disable_file)
 
 
 def echo_changes(

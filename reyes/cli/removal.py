@@ -8,7 +8,7 @@ import click
 
 from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
-from reyes.cli.passes import is_disabled
+from reyes.cli.options import is_disabled
 from reyes.cli.recording import record_outcome
 from reyes.config import FollowerConfig
 from reyes.errors import ConfigError

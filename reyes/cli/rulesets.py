@@ -10,6 +10,8 @@ import click
 
 from reyes.adapters.clock import now
 from reyes.adapters.state import LAST_GOOD, StateDirectory
+from reyes.check import AUDIT_MODE
+from reyes.cli.options import is_disabled
 from reyes.config import Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
@@ -111,11 +113,19 @@ def believed_content(config: Config, file: Path | None, *, unverified: bool = Fa
 
 def _doubts(config: Config) -> Iterator[str]:
     """Say why this host's kernel may hold other rules than those of what it accepted last."""
-    status = StateDirectory(Path(config.follower.state_directory)).status()
-    if status and status.hold:
+    follower = config.follower
+    status = StateDirectory(Path(follower.state_directory)).status()
+    held = status is not None and status.hold is not None
+    applied = status.applied if status else None
+    if held:
         yield "a rollback holds on this host: the rules in force are those of another time"
     elif status and status.run.outcome == "failed":
         yield f"the rules in force may be older, as the last pass failed: {status.run.message}"
+    if not held and not (applied.enforced if applied else follower.enforce):
+        yield AUDIT_MODE.message
+    if is_disabled(follower):
+        rules = "the rules stay as they are" if applied or held else "no rules are known in force"
+        yield f"disabled by {follower.disable_file}: {rules}"
 
 
 def _source(config: Config, file: Path | None) -> tuple[Source, str]:

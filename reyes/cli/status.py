@@ -7,8 +7,7 @@ from msgspec.structs import replace
 
 from reyes.adapters.clock import now
 from reyes.adapters.state import StateDirectory
-from reyes.cli.options import config_option, echo_json, json_option, load_config
-from reyes.cli.passes import is_disabled
+from reyes.cli.options import config_option, echo_json, is_disabled, json_option, load_config
 from reyes.errors import ConfigError
 from reyes.status import status_lines
 

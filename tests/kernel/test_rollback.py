@@ -297,3 +297,30 @@ def test_who_asks_about_a_packet_is_told_that_other_rules_are_in_force(
     assert note not in third.run(*question, command="explain").stdout
     roll_back(third)
     assert note in third.run(*question, command="explain").stdout
+
+
+def test_who_asks_about_a_packet_is_told_of_audit_mode_and_of_the_disable_file(
+    host: FollowerHost,
+) -> None:
+    question = ("--from", "10.0.0.9", "--proto", "tcp", "--port", "9")
+    audit = "note: audit mode: what would be denied is let through"
+    disabled = f"note: disabled by {host.directory}/disabled: "
+
+    def answer() -> str:
+        return host.run(*question, command="explain").stdout
+
+    host.apply(0)
+    host.configure(enforce=False)
+    assert audit not in answer(), "the next pass puts that in force"
+    assert host.run().returncode == 0
+    assert audit in answer()
+    assert disabled not in answer()
+
+    host.configure(enforce=True)
+    (host.directory / "disabled").touch()
+    assert audit in answer()
+    assert f"{disabled}the rules stay as they are" in answer()
+    assert host.run("--remove").returncode == 0
+    assert host.run().returncode == 0
+    assert audit not in answer()
+    assert f"{disabled}no rules are known in force" in answer()
