@@ -19,7 +19,7 @@ DEFAULT_CONFIG = "/etc/reyes/config.yaml"
 config_option = click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # load_config says what is wrong
     envvar="REYES_CONFIG",
     default=DEFAULT_CONFIG,
     show_default=True,

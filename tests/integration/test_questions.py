@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from errno import EACCES
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,19 @@ def test_others_than_the_followers_user_are_told_nothing_of_namespaces(
     result = desk.run("check-config", "--follower")
     assert "is not writable (run the follower as root)" in result.stdout
     assert " rehears" not in result.stdout
+
+
+@pytest.mark.parametrize(("command", "code"), [("check", 3), ("status", 78), ("follower", 78)])
+def test_who_may_not_read_the_configuration_is_told_so_by_ourselves(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, command: str, code: int
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(EACCES, os.strerror(EACCES), str(path))
+
+    # As another user: to root, who may run this, nothing is unreadable.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(Path, "open", refuse)
+    result = desk.run(command)
+    assert result.exit_code == code, result.output
+    assert "cannot read the configuration" in result.output
+    assert "Permission denied" in result.output
