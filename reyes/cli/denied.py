@@ -8,13 +8,15 @@ import click
 import msgspec
 from msgspec import Struct
 
+from reyes.adapters.kernel import Kernel
 from reyes.adapters.kernel_log import kernel_lines
 from reyes.cli.explanation import packet_text, rule_text, source_text
 from reyes.cli.identity import this_host
 from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import believed_content
-from reyes.config import Config
+from reyes.config import Config, FollowerConfig
 from reyes.denied import Denial, Tally, explain_denial
+from reyes.errors import ReyesError
 from reyes.explain import Explanation
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.log import LoggedPacket, parse_line
@@ -34,10 +36,10 @@ def command(config_path: Path, follow: bool, as_json: bool, lines: str | None) -
     The log holds 3 packets a minute at most, so the counts are not those of all packets.
     """
     config = load_config(config_path)
-    if config.follower.enforce and not config.follower.log_drop:
+    if not _are_logged(config.follower):
         click.echo(
-            "note: what is denied is not logged: set follower.log_drop to true,"
-            " and the next pass of `reyes follower` logs it",
+            "note: by the configuration denials are not logged: set follower.log_drop to true,"
+            " and the next pass of `reyes follower` logs them",
             err=True,
         )
     explainer = _Explainer(config)
@@ -56,6 +58,16 @@ def command(config_path: Path, follow: bool, as_json: bool, lines: str | None) -
             click.echo(f"{_title(denial)}\n" + "\n".join(_lines(denial, explainer(denial))))
         if not denials:
             click.echo("the log tells of no packet that was denied")
+
+
+def _are_logged(follower: FollowerConfig) -> bool:
+    """Tell whether denials are logged: as configured, or by what `--log-drop` left in force."""
+    if follower.log_drop or not follower.enforce:
+        return True
+    try:
+        return Kernel().read(strict=False).logs_denied
+    except ReyesError:  # the log may be read with fewer rights than the rules
+        return False
 
 
 def _logged(lines: Iterable[str]) -> Iterator[LoggedPacket]:

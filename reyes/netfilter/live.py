@@ -129,6 +129,11 @@ class LiveKernel(Struct, frozen=True):
         return any(line.endswith("-j RETURN") for line in last)
 
     @property
+    def logs_denied(self) -> bool:
+        """Whether our last chain logs what it denies, in any family."""
+        return any(" -j LOG " in line for t in self.tables for line in t.rules.get(names.DROP, ()))
+
+    @property
     def jumps_right(self) -> bool:
         """Whether every table leads to our chains as it should."""
         return all(table.jumps_right for table in self.tables)

@@ -318,7 +318,7 @@ def test_who_was_denied_and_which_group_he_lacked(host: FollowerHost) -> None:
         + f"1795163376.250000 {log_line('10.66.6.6', 22, prefix='reyes-audit:')}"
         + log_line("10.2.0.10", 1000),
     ).stdout
-    assert "note: what is denied is not logged: set follower.log_drop to true" in said
+    assert "note: by the configuration denials are not logged: set follower.log_drop" in said
     assert said[said.index("1 x denied") :].splitlines() == [
         "1 x denied: tcp 1000 from 10.2.0.10 to 10.1.0.10",
         "  is in    sg-000000e0 (members)",
@@ -330,6 +330,21 @@ def test_who_was_denied_and_which_group_he_lacked(host: FollowerHost) -> None:
         "  is in    sg-000000e1 (staff)",
         "  lacks    sg-0000000b (members), 2 addresses: sg-0000000a (app) rule 1: tcp 1000",
     ]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_rules_in_force_log_is_not_said_to_be_silent(
+    host: FollowerHost, version: int
+) -> None:
+    note = "note: by the configuration denials are not logged"
+    host.apply(0)
+    assert note in denied(host, "").stdout
+    assert host.run("--log-drop").returncode == 0
+    assert note not in denied(host, "").stdout
+    host.iptables("-F", "reyes-drop", version=version)
+    assert note not in denied(host, "").stdout
+    host.wrap("iptables-save", "exit 1")
+    assert note in denied(host, "").stdout
 
 
 def test_denials_for_machines(host: FollowerHost) -> None:
