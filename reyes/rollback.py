@@ -23,11 +23,11 @@ def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
 
 def roll_back(
     memory: Memory, kernel: Kernel, guard: Guard, filter_table: FilterTable, until: int
-) -> LiveKernel:
+) -> tuple[LiveKernel, bool]:
     """Bring the generation before back, return it and stay there until a time; 0 for no end.
 
-    A second rollback brings back what the first one left. One that is cut short leaves things as
-    they were, or has the next pass finish it.
+    A second rollback brings back what the first one left, and says so with True. One that is cut
+    short leaves things as they were, or has the next pass finish it.
 
     Raises:
         ConfigError: no generation is remembered.
@@ -40,6 +40,8 @@ def roll_back(
             "there is no generation to go back to",
             "one is kept at each commit that changes rules",
         )
+    held = memory.held_generation() if state.hold else None
+    forward = held is not None and held.kernel.tables != before.kernel.tables
     now = kernel.read(strict=False)
     intact = is_intact(memory, now)
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
@@ -59,7 +61,7 @@ def roll_back(
         # What somebody else has made of our rules is nothing to come back to.
         if intact:
             memory.keep_generation(remembered(now, kernel, before.referenced_sets))
-    return before.kernel
+    return before.kernel, forward
 
 
 def stay(

@@ -43,10 +43,13 @@ def command(config_path: Path, until: str | None) -> None:
     with memory.lock():
         _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)
-        rules = roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
+        rules, forward = roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
         record_outcome(config.follower, memory, "rolled back")
     limit = f" or {moment_text(end)}" if end else ""
-    click.echo(f"rolled back; this holds until a ruleset with other content{limit}")
+    click.echo(
+        ("back to the rules of before the last rollback" if forward else "rolled back")
+        + f"; this holds until a ruleset with other content{limit}"
+    )
     if not rules.judges:
         click.echo("there were no rules of Reyes before: nothing is judged now", err=True)
     if rules.only_audits:

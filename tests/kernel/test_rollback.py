@@ -34,15 +34,28 @@ def held(host: FollowerHost) -> bool:
 
 
 def test_a_rollback_leads_back_and_holds_and_a_second_leads_forward(third: FollowerHost) -> None:
-    assert "rolled back" in roll_back(third)
+    first = roll_back(third)
+    assert first.startswith("rolled back; ")
     assert third.in_force() == (1, 1)
     assert held(third)
     assert third.in_force() == (1, 1)
-    roll_back(third)
+    again = "back to the rules of before the last rollback; "
+    assert roll_back(third).startswith(again)
     assert third.in_force() == (2, 2)
     assert held(third)
-    roll_back(third)
+    assert roll_back(third).startswith(again)
     assert third.in_force() == (1, 1)
+    assert third.run("--force").returncode == 0
+    assert roll_back(third) == first
+
+
+def test_rules_that_somebody_spoilt_are_nothing_to_go_back_to_with_a_second_rollback(
+    third: FollowerHost,
+) -> None:
+    third.iptables("-F", "reyes-ingress")
+    for _ in range(2):
+        assert roll_back(third).startswith("rolled back; ")
+        assert third.in_force() == (1, 1)
 
 
 def test_a_hold_ends_with_another_content_of_a_higher_serial(third: FollowerHost) -> None:
