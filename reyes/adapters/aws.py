@@ -8,6 +8,12 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 
 from reyes.errors import ConfigError, one_line
 
+OR_A_FILE = (
+    "or name a file in AWS_CONFIG_FILE (for the packaged units with Environment= in a drop-in:"
+    " ProtectHome=yes hides ~/.aws from them)"
+)
+"""What to do about credentials where there is no instance role, as the end of a hint."""
+
 
 @contextmanager
 def usable_settings() -> Iterator[None]:
@@ -17,7 +23,8 @@ def usable_settings() -> Iterator[None]:
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(
             f"the AWS settings of this host cannot be used: {error}",
-            "look at AWS_PROFILE, AWS_CONFIG_FILE, AWS_ENDPOINT_URL and the files of ~/.aws",
+            "look at AWS_PROFILE, AWS_CONFIG_FILE, AWS_ENDPOINT_URL and the files of ~/.aws,"
+            " which the packaged units do not see",
         ) from error
 
 

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from msgspec import Struct
 
 from reyes import __version__
-from reyes.adapters.aws import code_of, text_of, usable_settings
+from reyes.adapters.aws import OR_A_FILE, code_of, text_of, usable_settings
 from reyes.adapters.ec2_model import CALLS, cut_model
 from reyes.adapters.threads import side_by_side
 from reyes.config import SourceConfig
@@ -279,6 +279,6 @@ def _hint(source: SourceConfig, call: str, error: Exception) -> str:
         case "RequestLimitExceeded":
             return "EC2 throttles the account: run leaders less often, or raise AWS_MAX_ATTEMPTS"
         case _ if isinstance(error, NoCredentialsError):
-            return "give the leader an instance role, or set AWS_PROFILE"
+            return f"give the leader an instance role, {OR_A_FILE}"
         case _:
             return "nothing is published; the next run tries again"

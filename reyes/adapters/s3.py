@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreamingError
 
 from reyes import __version__
-from reyes.adapters.aws import code_of, is_unreachable, text_of, usable_settings
+from reyes.adapters.aws import OR_A_FILE, code_of, is_unreachable, text_of, usable_settings
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ReyesError, SignatureError, SourceError, UnreachableError
 
@@ -204,7 +204,7 @@ def _is_redirect(error: Exception) -> bool:
 
 def _hint(call: str, error: Exception) -> str:
     if isinstance(error, NoCredentialsError):
-        return "give this host an instance role that may use the bucket, or set AWS_PROFILE"
+        return f"give this host an instance role that may use the bucket, {OR_A_FILE}"
     if _is_redirect(error):
         return "S3 redirects, http to https perhaps: let AWS_ENDPOINT_URL_S3 say where it leads"
     if not isinstance(error, ClientError):

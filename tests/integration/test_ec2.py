@@ -485,7 +485,9 @@ def test_without_credentials_the_hint_says_how_to_get_some(
     with pytest.raises(SourceError, match=r"^us-west-2: Describe\w+ failed") as caught:
         read()
 
-    assert caught.value.hint == "give the leader an instance role, or set AWS_PROFILE"
+    assert caught.value.hint
+    assert caught.value.hint.startswith("give the leader an instance role, or name a file in AWS_")
+    assert "ProtectHome=yes hides ~/.aws" in caught.value.hint
     assert ec2.asked == []
 
 
