@@ -45,7 +45,12 @@ from reyes.errors import ConfigError
 )
 @interval_option
 @click.option("--boot", is_flag=True, help="Use what was accepted last, before the network is up.")
-@click.option("--remove", is_flag=True, help="Take all of Reyes out of the kernel, and end.")
+@click.option(
+    "--remove",
+    is_flag=True,
+    help="Take all of Reyes out of the kernel, and end; take the group that lets in all of the"
+    " tunnel off this host before.",
+)
 def command(
     config_path: Path, *, interval: int | None, boot: bool, remove: bool, **flags: object
 ) -> None:

@@ -30,6 +30,10 @@ def take_out(settings: FollowerConfig) -> None:
         found |= remove(memory, *Kernel.elsewhere())
         record_outcome(settings, memory, "removed")
     click.echo("removed all of Reyes" if found else "there was nothing of Reyes")
+    click.echo(
+        "nothing is judged any more: a group that lets in all of the tunnel opens this host now",
+        err=True,
+    )
     if not is_disabled(settings):
         click.echo(
             f"the next run applies it again, unless {settings.disable_file} exists", err=True

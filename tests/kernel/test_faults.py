@@ -237,6 +237,7 @@ def test_the_way_out_needs_nothing_but_the_kernel(host: FollowerHost, broken: st
     done = host.run("--remove", file=False)
     assert done.returncode == 0, done.stdout
     assert "removed all of Reyes" in done.stdout
+    assert "a group that lets in all of the tunnel opens this host now" in done.stdout
     assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
 
 

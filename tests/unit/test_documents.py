@@ -221,6 +221,15 @@ def test_files_that_are_named_exist() -> None:
     assert missing == []
 
 
+def test_units_that_are_named_exist() -> None:
+    named = {
+        unit
+        for path in [*PROSE, *PLAIN]
+        for unit in re.findall(r"reyes-[a-z-]+\.(?:service|timer)", path.read_text("utf-8"))
+    }
+    assert {path.name for path in ROOT.glob("packaging/systemd/reyes-*")} == named
+
+
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(
         re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
