@@ -111,6 +111,7 @@ class Gpg:
     def _secret_home(self) -> Path:
         home = self._directory
         check_home(home)
+        self._check_readable()
         check_private(home)
         if home.stat().st_mode & 0o077:
             raise ConfigError(
@@ -140,6 +141,7 @@ class Gpg:
     def _public_keyring(self) -> Path:
         keyring = self._directory / KEYRING_FILE
         make = f"gpg --export {self._signing_key} > {keyring}"
+        self._check_readable()
         if not keyring.is_file():  # gpg would make an empty one
             raise ConfigError(f"the keyring {keyring} does not exist", make)
         check_private(keyring)
@@ -151,6 +153,18 @@ class Gpg:
         if not _is_binary(first):
             raise ConfigError(f"the keyring {keyring} is not in gpg's binary form", make)
         return keyring
+
+    def _check_readable(self) -> None:
+        """Refuse a directory of which gpg would say that it holds no key."""
+        try:
+            (self._directory / KEYRING_FILE).stat()
+        except PermissionError as error:
+            raise ConfigError(
+                f"the keyring directory {self._directory} is not readable for this user",
+                "run it as the owner of that directory",
+            ) from error
+        except OSError:
+            return  # whoever needs that file says what is wrong with it
 
 
 @functools.cache

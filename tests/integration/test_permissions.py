@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reyes.adapters.gpg import KEYRING_FILE
+from reyes.adapters.gpg import KEYRING_FILE, Gpg
 from reyes.adapters.keyring import make_keyrings
 from reyes.adapters.state import StateDirectory
 from reyes.cli import main
@@ -170,6 +170,18 @@ def host(keys: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Ho
         monkeypatch.setattr(f"reyes.cli.{module}.Kernel", EmptyKernel)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="reyes-") as directory:
         yield Host(Path(directory), keys)
+
+
+def test_keys_that_this_user_may_not_read(keys: tuple[Path, str]) -> None:
+    gpg = Gpg(*keys)
+    os.seteuid(FOREIGNER)
+    try:
+        for use in (lambda: gpg.sign(b""), gpg.trusted_fingerprints):
+            with pytest.raises(ConfigError, match="not readable for this user") as caught:
+                use()
+            assert "run it as the owner" in (caught.value.hint or "")
+    finally:
+        os.seteuid(0)
 
 
 def refused(found: tuple[int, str]) -> None:
