@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from reyes.adapters.files import check_private
@@ -40,6 +39,9 @@ VERIFY_OPTIONS = (
     "/dev/null",
 )
 """Verify with nothing but the keyring: no configuration, no agent, no network, no file written."""
+
+EMPTY_HOME = Path("/proc")
+"""A GNUPGHOME without keys and configuration, where not even root can write."""
 
 
 class Gpg:
@@ -85,27 +87,23 @@ class Gpg:
             SignatureError: the blob is no binary OpenPGP message, or larger than any leader's.
         """
         _check_blob(envelope.blob)
-        keyring = self._public_keyring()
-        with TemporaryDirectory(prefix="reyes-gpg-") as empty_home:
-            gpg = open_gpg(Path(empty_home), VERIFY_OPTIONS, keyring)
-            result = _verify(gpg, envelope.blob)
-            return SignatureReport(
-                payload=result.data,
-                valid=result.valid,
-                returncode=result.returncode,
-                status=str(result.status),
-                key_status=result.key_status,
-                problems=len(result.problems),
-                signatures=len(result.sig_info),
-                primary_fingerprint=result.pubkey_fingerprint,
-                key_expires_at=_key_expiry(gpg, result),
-            )
+        gpg = open_gpg(EMPTY_HOME, VERIFY_OPTIONS, self._public_keyring())
+        result = _verify(gpg, envelope.blob)
+        return SignatureReport(
+            payload=result.data,
+            valid=result.valid,
+            returncode=result.returncode,
+            status=str(result.status),
+            key_status=result.key_status,
+            problems=len(result.problems),
+            signatures=len(result.sig_info),
+            primary_fingerprint=result.pubkey_fingerprint,
+            key_expires_at=_key_expiry(gpg, result),
+        )
 
     def trusted_fingerprints(self) -> frozenset[str]:
         """Return the primary fingerprints in the public keyring; ConfigError if it is unusable."""
-        keyring = self._public_keyring()
-        with TemporaryDirectory(prefix="reyes-gpg-") as empty_home:
-            keys = open_gpg(Path(empty_home), VERIFY_OPTIONS, keyring).list_keys()
+        keys = open_gpg(EMPTY_HOME, VERIFY_OPTIONS, self._public_keyring()).list_keys()
         return frozenset(key["fingerprint"] for key in keys)
 
     def _secret_home(self) -> Path:

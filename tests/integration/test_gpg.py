@@ -361,7 +361,7 @@ def test_verifying_needs_nothing_and_leaves_nothing(
     blob = workshop.home.sign(PAYLOAD, workshop.leader)
     subprocess.run(["gpgconf", "--homedir", str(workshop.home.path), "--kill", "all"], check=True)
     shutil.copy(workshop.home.path / KEYRING_FILE, tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     for name in ("HOME", "GNUPGHOME", "PATH", "LANG"):
         monkeypatch.delenv(name, raising=False)
     gpg_adapter.gnupg_program.cache_clear()
