@@ -25,8 +25,8 @@ message that must be refused:
 The order matters: an old ruleset that somebody serves again is usually expired as well, and must
 be called a replay (look who does this), not an expiry (look why the leader is silent).
 
-Not here: size of the object, size of what gpg prints, armor and the rights of the keyring
-(adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (members),
+Not here: size of the object, size of what gpg prints, its CPU time, armor and the rights of the
+keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (members),
 keeping what was accepted (follower), the finer guard against shrinking (leader).
 """
 

@@ -6,6 +6,10 @@ Facts only: whether a report is good enough is decided in `trust`.
 import functools
 import logging
 import os
+import resource
+import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +44,17 @@ VERIFY_OPTIONS = (
 )
 """Verify with nothing but the keyring: no configuration, no agent, no network, no file written."""
 
+STATUS = b"[GNUPG:] "
+"""What a status line begins with."""
+
 EMPTY_HOME = Path("/proc")
 """A GNUPGHOME without keys and configuration, where not even root can write."""
+
+VERIFY_SECONDS = 10
+"""CPU time for one object: gpg skips packets that it does not know, and prints nothing of them.
+
+The largest text and object take 0.3 s, and several times as much where a virtual CPU is throttled.
+"""
 
 
 class Gpg:
@@ -84,15 +97,17 @@ class Gpg:
 
         Raises:
             ConfigError: the keyring cannot be used.
-            SignatureError: the blob is no binary OpenPGP message, or larger than any leader's.
+            SignatureError: the blob is no binary OpenPGP message, or larger than any leader's, or
+                more work than any leader's.
         """
         _check_blob(envelope.blob)
         gpg = open_gpg(EMPTY_HOME, VERIFY_OPTIONS, self._public_keyring())
-        result = _verify(gpg, envelope.blob)
+        done = _verify(gpg, envelope.blob)
+        result = _understand(gpg, done.stderr)
         return SignatureReport(
-            payload=result.data,
+            payload=done.stdout,
             valid=result.valid,
-            returncode=result.returncode,
+            returncode=done.returncode,
             status=str(result.status),
             key_status=result.key_status,
             problems=len(result.problems),
@@ -215,15 +230,45 @@ def _is_binary(first: bytes) -> bool:
     return bool(first) and bool(first[0] & 0x80)
 
 
-def _verify(gpg: Any, blob: bytes) -> Any:
+def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Run gpg on a blob; python-gnupg would leave it behind when a deadline passes."""
+    options = ("--max-output", str(MAX_PAYLOAD_BYTES), "--output", "-", "--verify")
+    argv = gpg.make_args(options, passphrase=False)
+    pipe = subprocess.PIPE
     try:
-        result = gpg.verify(
-            blob, extra_args=["--max-output", str(MAX_PAYLOAD_BYTES), "--output", "-"]
+        with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=gpg.env) as process:
+            try:
+                _bound(process.pid)
+                printed, said = process.communicate(blob)
+            finally:
+                process.kill()
+    except OSError as error:
+        raise ConfigError(f"cannot run {argv[0]} on the object: {error.strerror}") from error
+    if process.returncode == -signal.SIGXCPU:
+        raise SignatureError(
+            f"gpg did not come to an end with the object within {VERIFY_SECONDS} s",
+            "find out who wrote that object",
         )
-    except OSError as error:  # gpg gave up before it had read all
-        raise SignatureError(f"gpg did not read the whole object: {error}") from error
-    if not hasattr(result, "stderr"):  # set last, by the thread that reads the status lines
-        raise SignatureError("gpg's report on the object cannot be understood")
+    return subprocess.CompletedProcess(argv, process.returncode, printed, said)
+
+
+def _bound(process: int) -> None:
+    """Let the kernel end a process that uses too much CPU time."""
+    _, hard = resource.prlimit(process, resource.RLIMIT_CPU)
+    with suppress(ValueError):  # a lower bound is in force
+        resource.prlimit(process, resource.RLIMIT_CPU, (VERIFY_SECONDS, hard))
+
+
+def _understand(gpg: Any, said: bytes) -> Any:
+    """Return python-gnupg's result for what gpg said; only a line feed ends a status line."""
+    result = gpg.result_map["verify"](gpg)
+    try:
+        for line in said.split(b"\n"):
+            if line.startswith(STATUS):
+                keyword, _, value = line.removeprefix(STATUS).decode("latin-1").partition(" ")
+                result.handle_status(keyword, value)
+    except (ValueError, LookupError) as error:
+        raise SignatureError("gpg's report on the object cannot be understood") from error
     return result
 
 

@@ -382,13 +382,14 @@ def test_object_above_the_bound(attacker: Attacker, victim: Victim) -> None:
     refused(victim, blob, SignatureError, str(MAX_ENVELOPE_BYTES))
 
 
-def bomb(size: int) -> bytes:
-    """A compressed, unsigned literal of `size` zeros (RFC 4880: tags 8 and 11, length unknown)."""
+def bomb(size: int, head: bytes = b"\xafb\0\0\0\0\0", packets: int = 1) -> bytes:
+    """Compressed packets of `size` zeros: a literal of unknown length, unsigned (RFC 4880)."""
     piece = bytes(2**24)
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    head = deflate.compress(b"\xafb\0\0\0\0\0") + deflate.flush(zlib.Z_FULL_FLUSH)
+    start = deflate.compress(head) + deflate.flush(zlib.Z_FULL_FLUSH)
     repeated = deflate.compress(piece) + deflate.flush(zlib.Z_FULL_FLUSH)
-    return b"\xa3\x01" + head + repeated * (size // len(piece)) + deflate.flush()
+    packet = start + repeated * (size // len(piece))
+    return b"\xa3\x01" + packet * packets + deflate.flush()
 
 
 def test_decompression_bomb_unsigned(victim: Victim) -> None:
@@ -407,3 +408,10 @@ def test_decompression_bomb_signed(attacker: Attacker, victim: Victim) -> None:
     blob = attacker.sign(bytes(MAX_PAYLOAD_BYTES + 1), "-z", "1")
     assert len(blob) < MAX_ENVELOPE_BYTES
     refused(victim, blob, SignatureError, "")
+
+
+def test_packets_that_gpg_skips_for_ever(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reyes.adapters.gpg.VERIFY_SECONDS", 1)
+    size = 255 * 2**24
+    blob = bomb(size, b"\xfc\xff" + size.to_bytes(4), packets=3)  # of a private kind
+    refused(victim, blob, SignatureError, "did not come to an end with the object within 1 s")

@@ -1,6 +1,8 @@
 """What gpg says of good and bad messages, and that `trust` refuses every bad one."""
 
+import errno
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from reyes.adapters import gpg as gpg_adapter
+from reyes.adapters.deadline import DeadlineError, deadline
 from reyes.adapters.gpg import KEYRING_FILE, Gpg
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope, SignatureReport
 from reyes.errors import ConfigError, SignatureError
@@ -338,18 +341,42 @@ def test_object_above_the_bound_is_refused_before_gpg_runs(
     assert str(MAX_ENVELOPE_BYTES) in workshop.refuse(b"\x90" * (MAX_ENVELOPE_BYTES + 1))
 
 
-def test_report_that_cannot_be_understood_is_refused(
-    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake = tmp_path / "gpg"
+def fake_gpg(directory: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """Let a shell's commands verify."""
+    fake = directory / "gpg"
     fake.write_text(
-        '#!/bin/sh\ncase "$*" in *--list-config*) echo cfg:version:2.2.40;;'
-        " *) cat >/dev/null; echo '[GNUPG:] GOODSIG' >&2;; esac\n"
+        f'#!/bin/sh\ncase "$*" in *--list-config*) echo cfg:version:2.2.40;; *) {does};; esac\n'
     )
     fake.chmod(0o755)
     monkeypatch.setattr(gpg_adapter, "gnupg_program", lambda _: str(fake))
-    monkeypatch.setattr("threading.excepthook", lambda _: None)
+
+
+def test_report_that_cannot_be_understood_is_refused(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpg(tmp_path, monkeypatch, "cat >/dev/null; echo '[GNUPG:] GOODSIG' >&2")
     assert "cannot be understood" in workshop.refuse(b"\x90")
+
+
+def test_gpg_that_cannot_be_bounded_is_no_fault_of_the_object(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("resource.prlimit", forbidden)
+    with pytest.raises(ConfigError, match=r"cannot run .*gpg on the object: .* not permitted"):
+        workshop.inspect(b"\x90")
+
+
+def test_no_gpg_outlives_a_deadline(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = tmp_path / "number"
+    fake_gpg(tmp_path, monkeypatch, f"echo $$ > {number}; exec sleep 60")
+    with pytest.raises(DeadlineError), deadline(0.5):
+        workshop.inspect(b"\x90")
+    assert not Path("/proc", number.read_text().strip()).exists()
 
 
 # The surroundings.
