@@ -111,7 +111,8 @@ class Gpg:
             status=str(result.status),
             key_status=result.key_status,
             problems=len(result.problems),
-            signatures=len(result.sig_info),
+            # python-gnupg takes copies of a signature for one.
+            signatures=done.stderr.count(STATUS + b"NEWSIG"),
             primary_fingerprint=result.pubkey_fingerprint,
             key_expires_at=_key_expiry(gpg, result),
         )

@@ -227,6 +227,17 @@ def test_two_signatures(attacker: Attacker, victim: Victim) -> None:
     refused(victim, blob, SignatureError, "signature refused")
 
 
+def test_copies_of_the_good_signature(attacker: Attacker, victim: Victim) -> None:
+    blob = attacker.sign(later(victim), "-z", "0")
+    announced = blob[: 2 + blob[1]]
+    (signature,) = (
+        blob[start:]
+        for start in range(len(blob) - 200, len(blob) - 1)
+        if (blob[start], start + 2 + blob[start + 1]) == (0x88, len(blob))
+    )
+    refused(victim, announced + blob + signature, SignatureError, "there are 2 signatures")
+
+
 def test_foreign_signature_beside_the_good_one(attacker: Attacker, victim: Victim) -> None:
     for first, second in (
         (attacker.leader, attacker.outsider),
