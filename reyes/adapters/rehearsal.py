@@ -7,6 +7,7 @@ rule names them (plan.CountSets).
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Sequence
 from subprocess import CompletedProcess
@@ -130,20 +131,29 @@ def _file_of(text: str) -> int:
 
 
 def _run(argv: tuple[str, ...], descriptors: Sequence[int] = ()) -> CompletedProcess[str]:
+    """Run a command; whatever ends the wait for it ends all that it has started, too."""
     try:
-        return subprocess.run(
+        process = subprocess.Popen(
             (_path(argv[0]), *argv[1:]),
-            capture_output=True,
-            check=False,
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=descriptors,
-            timeout=COMMAND_SECONDS,
+            process_group=0,
         )
     except OSError as error:
         raise ConfigError(
             f"cannot start {argv[0]}: {error.strerror}", "it comes with the package util-linux"
         ) from error
-    except subprocess.TimeoutExpired as error:
-        raise KernelError(f"the rehearsal did not end within {COMMAND_SECONDS} s") from error
+    with process:
+        try:
+            printed, said = process.communicate(timeout=COMMAND_SECONDS)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                within = f"within {COMMAND_SECONDS} s"
+                raise KernelError(f"the rehearsal did not end {within}") from error
+            raise
+    return CompletedProcess(argv, process.returncode, printed, said)

@@ -137,8 +137,7 @@ def _plans(
     # More reaches than members are allowed do not keep to them: most look-ups take the fewest.
     worth_it = PORT_LOOKUPS if len(reaches) <= PORT_MEMBERS else PORT_LOOKUPS[-1:]
     for lookups in worth_it if reaches else ():
-        borders = _borders(reaches, lookups)
-        plans[lookups].append(partial(_port_sets, reaches, borders, count))
+        plans[lookups].append(partial(_port_sets, reaches, lookups, count))
         if lookups > 1:
             plans[lookups].append(partial(_apart, reaches, lookups, count))
     if 1 in PORT_LOOKUPS or not reaches:
@@ -173,8 +172,8 @@ def _apart(reaches: Sequence[Reach], lookups: int, count: int) -> Iterator[_Port
     """Yield a set of the networks with one reach, and those of the others."""
     times = Counter(reach.named for reach in reaches)
     several = [reach for reach in reaches if times[reach.named] > 1]
-    yield from _port_sets([reach for reach in reaches if times[reach.named] == 1], [0], count)
-    yield from _port_sets(several, _borders(several, lookups - 1), count)
+    yield from _port_sets([reach for reach in reaches if times[reach.named] == 1], 1, count)
+    yield from _port_sets(several, lookups - 1, count)
 
 
 def _members(plan: _Plan, most: float) -> int:
@@ -202,9 +201,9 @@ def _borders(reaches: Iterable[Reach], lookups: int) -> list[int]:
     return found
 
 
-def _port_sets(reaches: Sequence[Reach], borders: Sequence[int], count: int) -> Iterator[_PortSet]:
+def _port_sets(reaches: Sequence[Reach], lookups: int, count: int) -> Iterator[_PortSet]:
     """Yield the sets of each section: that of every network's first reach there, and so on."""
-    coming = deque(reaches)
+    coming, borders = deque(reaches), _borders(reaches, lookups)
     inside: list[Reach] = []
     for begin, end in pairwise((*borders, count)):
         inside = [reach for reach in inside if reach.stretches.stop > begin]
@@ -241,7 +240,7 @@ def _plain_match(
 ) -> Match:
     """Return the match of a source that is just these networks, or that of a union."""
     own = (opened[number] for number in sorted(numbers))
-    found = (each.match for each in own if len(each.networks) == len(networks))
+    found = (each.match for each in own if networks == set(each.networks))
     return next(found, None) or union(make_set, networks)
 
 

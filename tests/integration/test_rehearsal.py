@@ -1,5 +1,6 @@
 """The rehearsal's own ways to fail, with commands that do as they are told."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -107,10 +108,24 @@ def test_a_host_without_unshare_is_told(stage: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_rehearsal_that_hangs_ends(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script(stage, "ipset", "exec sleep 60")
+    script(stage, "ipset", 'echo $$ >"$0.pid"; exec sleep 60')
     monkeypatch.setattr(rehearsal, "COMMAND_SECONDS", 0.3)
     with pytest.raises(KernelError, match=r"did not end within 0\.3 s"):
         rehearse(WANTED, EMPTY)
+    assert has_ended(int((stage / "ipset.pid").read_text()))
+
+
+def has_ended(process: int) -> bool:
+    """Tell whether a process ends within a second; one that nobody waits for is a zombie."""
+    stat = Path(f"/proc/{process}/stat")
+    for _ in range(100):
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_a_shell_that_dies_is_no_success(stage: Path) -> None:

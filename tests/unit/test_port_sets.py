@@ -230,6 +230,11 @@ def test_unions_of_each_stretch_are_taken_where_they_are_the_same() -> None:
     assert (entry.name[:9], len(entry.members), made.most) == ("r4:union:", 201, 1)
 
 
+def test_a_network_that_is_named_twice_stands_for_no_other() -> None:
+    made = Made({"a": ([tcp(10, 19)], [*A, *A]), "b": ([tcp(10, 19)], B[:1])})
+    assert made.may_use(B[0], tcp(10, 19))
+
+
 def test_each_set_is_made_once() -> None:
     labels = []
 
