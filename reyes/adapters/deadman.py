@@ -21,6 +21,7 @@ _FAILED = b"!"
 _LAST_COMMAND_SECONDS = 15
 """A command waits for the xtables lock for two thirds of this (commands.LOCK_WAIT_SECONDS)."""
 _DEATH_SECONDS = 5
+_LOG_SECONDS = 5
 _FOR_THE_FOLLOWER = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """Signals to which the switch is deaf: each end in the old rules, through it."""
 
@@ -66,24 +67,34 @@ def _watch(
     process: int, word: int, commands: int, go_back: Callable[[], None], seconds: float
 ) -> NoReturn:
     """Wait for the word of a process, and go back if it is not the right one."""
-    code = 0
     try:
         os.setsid()
-        if not _hears(word, seconds):
-            log.critical("the follower hangs in its commit: it is killed")
+        hangs = not _hears(word, seconds)
+        if hangs:
             _kill(process, word)
-            said = b""
-        else:
-            said = os.read(word, 1)
-        if said != _DISARMED:
-            if said != _FAILED:
-                log.critical("the follower did not end its commit: going back to the rules before")
-            code = _go_back_twice(commands, go_back)
+        said = b"" if hangs else os.read(word, 1)
+        failures = [] if said == _DISARMED else _go_back_twice(commands, go_back)
+        _bound_logging()
+        if hangs:
+            log.critical("the follower hung in its commit: it was killed")
+        if said not in (_DISARMED, _FAILED):
+            log.critical("the follower did not end its commit: the way back was taken")
+        for failure in failures:
+            log.error("the way back failed", exc_info=failure)
     except BaseException:
+        _bound_logging()
         log.exception("the dead man's switch failed")
-        code = 1
     finally:
-        os._exit(code)
+        os._exit(0)
+
+
+def _bound_logging() -> None:
+    """End this process soon: it holds the lock, and a terminal that was stopped takes no line.
+
+    For the same reason all else is done before it says a word.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_LOG_SECONDS)
 
 
 def _kill(process: int, word: int) -> None:
@@ -92,18 +103,16 @@ def _kill(process: int, word: int) -> None:
         _hears(word, _DEATH_SECONDS)
 
 
-def _go_back_twice(commands: int, go_back: Callable[[], None]) -> int:
-    """Go back at once, and when no command is at work any more; return the second's exit code."""
-    code = 0
+def _go_back_twice(commands: int, go_back: Callable[[], None]) -> list[Exception]:
+    """Go back at once, and when no command is at work any more; return what failed."""
+    failures = []
     for seconds in (0, _LAST_COMMAND_SECONDS):
         _hears(commands, seconds)
         try:
             go_back()
-            code = 0
-        except Exception:
-            log.exception("the way back failed")
-            code = 1
-    return code
+        except Exception as error:  # noqa: BLE001 - it is logged last
+            failures.append(error)
+    return failures
 
 
 def _hears(descriptor: int, seconds: float) -> bool:

@@ -239,7 +239,7 @@ def test_a_follower_that_hangs_in_its_commit_is_ended_and_its_rules_are_taken_ba
         host.publish(1)
         done = host.run_alone(impatient=True)
         assert done.returncode == -signal.SIGKILL, done.stdout
-        assert "hangs" in done.stdout
+        assert "hung" in done.stdout
         assert host.in_force() == (0, 0)
         host.wrap("iptables-restore")
         assert host.run().returncode == 0
