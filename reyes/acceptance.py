@@ -97,7 +97,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         return verified
 
     def last_good(self) -> VerifiedRuleset:
-        """Return the ruleset that was accepted last, verified anew, even if it has expired.
+        """Return the ruleset that was kept last, verified anew, even if it has expired.
 
         Raises:
             SourceError: none is kept.

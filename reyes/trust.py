@@ -142,15 +142,19 @@ def refuse_expired(not_after: int, now: int) -> None:
 
 
 def readmit(genuine: Genuine, environment: str, accepted: Accepted | None) -> VerifiedRuleset:
-    """Return a ruleset that this host accepted before, whatever the time is now.
+    """Return a ruleset that this host has kept, whatever the time is now.
 
-    For what may not wait for a fresh one: rules at boot, questions about rules in force.
+    For what may not wait for a fresh one: rules at boot, questions about rules in force. One
+    that is newer than what was accepted was admitted, and its pass died before it could say so.
 
     Raises:
         ReplayError: it is not the one that was accepted last, or of another environment.
     """
-    _check_environment(genuine.ruleset.header, environment)
-    if accepted is None or accepted.digest != genuine.digest:
+    header = genuine.ruleset.header
+    _check_environment(header, environment)
+    if accepted is None or not (
+        accepted.digest == genuine.digest or accepted.serial < header.serial
+    ):
         raise ReplayError(
             "the kept ruleset is not the one that was accepted last",
             "the next run fetches it anew",

@@ -1,6 +1,7 @@
 """Early boot: the last good rules, before there is a network."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -90,13 +91,27 @@ def test_a_last_good_ruleset_that_is_damaged_is_refused(
     assert host.in_force() == (0, 0)
 
 
-def test_another_genuine_ruleset_than_the_accepted_one_is_refused(booting: FollowerHost) -> None:
-    booting.publish(2)
-    (booting.state / "last-good.gpg").write_bytes((booting.directory / "ruleset.gpg").read_bytes())
+def keep_what_is_published(host: FollowerHost) -> None:
+    shutil.copyfile(host.directory / "ruleset.gpg", host.state / "last-good.gpg")
+
+
+def test_an_older_genuine_ruleset_than_the_accepted_one_is_refused(booting: FollowerHost) -> None:
+    booting.publish(2, serial=1)
+    keep_what_is_published(booting)
     before = booting.kernel()
     code, said = boot(booting)
     assert code == 22, said
     assert booting.kernel() == before
+
+
+def test_a_ruleset_that_was_kept_when_its_pass_was_killed_comes_in_force(
+    booting: FollowerHost,
+) -> None:
+    booting.publish(2)
+    keep_what_is_published(booting)
+    code, said = boot(booting)
+    assert code == 0, said
+    assert booting.in_force() == (2, 2)
 
 
 def test_a_host_that_never_had_a_ruleset_says_so(host: FollowerHost) -> None:

@@ -44,6 +44,34 @@ def test_a_first_pass_puts_the_ruleset_in_force_and_remembers_it() -> None:
     assert machine.notebook.blob == machine.shelf.blobs[0]
 
 
+@pytest.mark.parametrize("content", [small_world(), None])
+def test_a_pass_that_dies_between_keeping_and_remembering_leaves_what_repairs_go_by(
+    content: Content | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time += 60
+    machine.publish(NOW + 60, content or replace(small_world(), excluded_group_names=("db",)))
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.notebook, "save", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            machine.prepare()
+    machine.kernel.restore(Family.V4, "*filter\n-D INPUT -j reyes-input\nCOMMIT\n")
+    follower = machine.follower
+
+    prepared = follower.prepare_repair(machine.host(), machine.kernel.read(), configured=True)
+    assert prepared is not None
+    assert follower.commit(prepared, machine.guard) == ("repaired" if content else "applied")
+    assert machine.kernel.read().tables[0].jumps == (0,)
+    assert machine.run() == "unchanged"
+    assert machine.notebook.state.accepted is not None
+    assert machine.notebook.state.accepted.serial == (NOW + 60) * 1000
+
+
+def raise_interrupt(_: State) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_is_accepted_is_kept_before_it_is_remembered_and_both_before_it_is_applied() -> None:
     machine = Machine()
     prepared = machine.prepare()

@@ -28,6 +28,7 @@ from reyes.trust import (
     admit,
     authenticate,
     moment_text,
+    readmit,
     span_text,
 )
 from tests.worlds import document, header_for, shrunk, small_world
@@ -280,6 +281,26 @@ def test_an_attack_is_never_reported_as_something_milder(
     fields = {**times, "serial": NOW * 1000, **changes}
     with pytest.raises(ReyesError, match=error):
         admit(genuine(content, **fields), expectation(accepted=was))
+
+
+@pytest.mark.parametrize("was", [{}, {"digest": "0" * 64, "serial": NOW * 1000 - 1}])
+def test_what_was_kept_is_readmitted_though_it_has_expired(was: dict[str, Any]) -> None:
+    kept = genuine(generated_at=NOW - 7200, not_after=NOW - 3600)
+    assert readmit(kept, "production", accepted(kept, **was)).digest == kept.digest
+
+
+@pytest.mark.parametrize("serial", [NOW * 1000, NOW * 1000 + 1])
+def test_another_than_what_was_accepted_is_not_readmitted_unless_it_is_newer(serial: int) -> None:
+    was = accepted(genuine(), digest="0" * 64, serial=serial)
+    with pytest.raises(ReplayError, match="not the one that was accepted last"):
+        readmit(genuine(), "production", was)
+
+
+def test_nothing_is_readmitted_where_nothing_was_accepted_nor_from_elsewhere() -> None:
+    with pytest.raises(ReplayError, match="not the one that was accepted last"):
+        readmit(genuine(), "production", None)
+    with pytest.raises(ReplayError, match="environment"):
+        readmit(genuine(), "staging", accepted(genuine()))
 
 
 def test_only_trust_makes_a_verified_ruleset() -> None:
