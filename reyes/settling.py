@@ -15,7 +15,10 @@ from reyes.trust import VerifiedRuleset, refuse_expired
 from reyes.world import Memory
 
 MEMBERS_CHECK_SECONDS = 3600
-"""How often the members of all sets are read back; names and counts are checked each time."""
+"""How often the members of all sets are read back; names and counts are checked each time.
+
+The signature of what is in force is verified then, too, also where there are no sets.
+"""
 
 
 class Settling(Struct, frozen=True, kw_only=True):
@@ -84,8 +87,9 @@ class Settling(Struct, frozen=True, kw_only=True):
 
     def members_due(self, live: LiveKernel) -> bool:
         """Tell whether it is time to read all members back."""
-        since = abs(self.now() - self.memory.load().members_checked_at)
-        return bool(live.sets) and since >= MEMBERS_CHECK_SECONDS
+        state = self.memory.load()
+        in_force = bool(live.sets) or state.applied is not None
+        return in_force and abs(self.now() - state.members_checked_at) >= MEMBERS_CHECK_SECONDS
 
     def key_of(self, content_sha256: str, host: Host) -> str:
         """Stand for all that a dataplane is compiled from, and for who may have a say in it."""

@@ -513,6 +513,21 @@ def test_a_ruleset_is_asked_anew_who_may_sign_it_and_where_it_belongs() -> None:
         machine.run()
 
 
+def test_a_host_without_sets_verifies_its_ruleset_anew_once_in_a_while() -> None:
+    machine = Machine()
+    web = "i-0000000a"
+    settling, host = machine.follower.settling, machine.host(web)
+    for outcome in ("applied", "unchanged"):
+        assert machine.follower.commit(machine.prepare(web), machine.guard) == outcome
+    assert machine.kernel.sets == {}
+    assert settling.is_settled(None, host, machine.kernel.read())
+
+    machine.clock.time += MEMBERS_CHECK_SECONDS
+    assert not settling.is_settled(None, host, machine.kernel.read())
+    assert machine.follower.commit(machine.prepare(web), machine.guard) == "unchanged"
+    assert settling.is_settled(None, host, machine.kernel.read())
+
+
 def test_a_host_is_settled_until_its_signing_key_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     inspect = PaperSigner.inspect
     monkeypatch.setattr(
