@@ -11,8 +11,10 @@ status.json     what the last run left behind, for everybody to read
 
 import errno
 import fcntl
+import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,12 +39,19 @@ from reyes.status import Status
 
 LAST_GOOD = "last-good.gpg"
 
+WAY_OUT_PATIENCE = 20
+"""So many seconds a way out waits for a pass: longer than one waits for a store in vain."""
+
 _HOLDER = re.compile(rb"([1-9][0-9]{0,9})\n")
 
 _OR_END_IT = ", or end that process: rules that are still on trial are taken back then"
 """The dead man's switch does that, and holds the lock until it has."""
 
+_LOOK_SECONDS = 0.1
+
 Decoded = TypeVar("Decoded")
+
+log = logging.getLogger(__name__)
 
 
 class StateDirectory:
@@ -63,8 +72,8 @@ class StateDirectory:
         return StateDirectory(self._directory, only_looks=True)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep every other run of this host out, or raise SourceError at once.
+    def lock(self, patience: float = 0) -> Iterator[None]:
+        """Keep every other run of this host out; wait for one for so many seconds at most.
 
         Raises:
             ConfigError: the directory cannot be made, or others could change it.
@@ -80,7 +89,7 @@ class StateDirectory:
                 "follower.state_directory names it",
             ) from error
         try:
-            self._seize(descriptor)
+            self._seize(descriptor, patience)
             _write_holder(descriptor, b"%d\n" % os.getpid())
             try:
                 yield
@@ -175,16 +184,20 @@ class StateDirectory:
             raise ConfigError(f"cannot make {self._directory}: {error.strerror}") from error
         self._write(self._status, msgspec.json.encode(status), 0o644, durable=False)
 
-    def _seize(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    def _seize(self, descriptor: int, patience: float) -> None:
+        end = time.monotonic() + patience
+        is_told = False
+        while not _is_seized(descriptor):
             holder = _read_holder(descriptor)
             process = f" (process {holder})" if holder else ""
-            raise SourceError(
-                f"another follower run{process} holds {self._directory / 'lock'}",
-                f"wait for it to end{_OR_END_IT if holder else ''}",
-            ) from error
+            held = f"another follower run{process} holds {self._directory / 'lock'}"
+            hint = f"wait for it to end{_OR_END_IT if holder else ''}"
+            if time.monotonic() >= end:
+                raise SourceError(held, hint)
+            if not is_told:
+                log.warning("%s: trying for %.0f s (%s)", held, patience, hint)
+                is_told = True
+            time.sleep(_LOOK_SECONDS)
 
     def _make(self) -> None:
         if make_private_directory(self._directory, 0o755):
@@ -231,6 +244,15 @@ def _open(path: Path) -> int:
         if error.errno != errno.EROFS:
             raise
         return os.open(path, flags | os.O_RDONLY)
+
+
+def _is_seized(descriptor: int) -> bool:
+    """Take the lock, and tell whether nobody else has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _write_holder(descriptor: int, text: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from reyes.adapters.kernel import Kernel
-from reyes.adapters.state import StateDirectory
+from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import record_outcome
 from reyes.config import FollowerConfig
@@ -22,7 +22,7 @@ def take_out(settings: FollowerConfig) -> None:
     memory = StateDirectory(Path(settings.state_directory))
     with ExitStack() as stack:
         try:
-            stack.enter_context(memory.lock())
+            stack.enter_context(memory.lock(WAY_OUT_PATIENCE))
         except ConfigError as error:
             log.warning("%s", error.message)
         # What is in force goes first: tables that cannot be read keep nobody from the way out.

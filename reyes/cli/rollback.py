@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from reyes.adapters.clock import now
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import Kernel
-from reyes.adapters.state import StateDirectory
+from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
 from reyes.errors import KernelError
@@ -40,7 +40,7 @@ def command(config_path: Path, until: str | None) -> None:
     config = load_config(config_path)
     end = _moment(until, int(now())) if until is not None else 0
     memory = StateDirectory(Path(config.follower.state_directory))
-    with memory.lock():
+    with memory.lock(WAY_OUT_PATIENCE):
         _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)
         rules, forward = roll_back(memory, Kernel(), guard, config.follower.filter_table, end)

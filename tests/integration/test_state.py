@@ -1,6 +1,9 @@
 """The state directory: what is whole, what is corrupt, and who holds the lock."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -133,6 +136,23 @@ def test_a_lock_that_holds_anything_else_names_nobody(
         refused = refusal(memory)
     assert refused.message == f"another follower run holds {lock}"
     assert refused.hint == "wait for it to end"
+
+
+def test_who_is_patient_gets_the_lock_as_soon_as_it_is_free(memory: StateDirectory) -> None:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as waiting:
+        with memory.lock():
+            locked = pool.submit(waiting.enter_context, memory.lock(patience=30))
+            assert not wait((locked,), 0.5).done
+        locked.result(10)
+        refusal(memory)
+
+
+def test_patience_has_an_end(memory: StateDirectory) -> None:
+    with memory.lock():
+        begin = time.monotonic()
+        with pytest.raises(SourceError, match="another follower run "), memory.lock(patience=0.5):
+            raise AssertionError
+        assert time.monotonic() - begin > 0.5
 
 
 def test_a_link_in_the_place_of_the_lock_is_refused(

@@ -401,14 +401,20 @@ def test_who_asks_whether_to_keep_rules_is_named_to_others_and_can_be_ended(
 ) -> None:
     host.apply(0)
     with asked(host, "--confirm", "60") as running:
-        for how in ({"command": "follower"}, {"command": "rollback"}):
-            done = host.run(**how)
-            assert done.returncode == 75
-            assert f"another follower run (process {running.pid}) holds" in done.stdout
-        assert host.in_force() == (1, 1)
-        running.terminate()
-        running.communicate(timeout=30)
-    host.settle()
+        named = f"another follower run (process {running.pid}) holds"
+        done = host.run()
+        assert done.returncode == 75
+        assert named in done.stdout
+        with host.launch(command="rollback") as waiting:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(2)
+            assert host.in_force() == (1, 1)
+            running.terminate()
+            running.communicate(timeout=30)
+            said = waiting.communicate(30)
+            assert waiting.returncode == 0, said
+            assert named in said
+            assert "or end that process" in said
     assert host.in_force() == (0, 0)
 
 

@@ -1,12 +1,14 @@
 """Back to the generation before, and staying there, on a real kernel."""
 
 import json
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.kernel.followers import FollowerHost, wait_for
+from reyes.adapters.state import StateDirectory
+from tests.kernel.followers import PATIENCE, FollowerHost, wait_for
 from tests.kernel.generations import NETWORK, UNFILTERED
 from tests.kernel.killing import honest_run, kill, make_killers
 
@@ -139,6 +141,24 @@ def test_what_is_held_comes_back_at_boot(third: FollowerHost) -> None:
     done = third.run("--boot", file=False)
     assert done.returncode == 0, done.stdout
     assert third.in_force() == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "left"),
+    [((), "rollback", 1), (("--remove",), "follower", UNFILTERED)],
+)
+def test_a_way_out_waits_for_a_pass_that_is_at_work(
+    third: FollowerHost, arguments: tuple[str, ...], command: str, left: int
+) -> None:
+    with StateDirectory(third.state).lock():
+        running = third.launch(*arguments, command=command)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(2)
+    with running:
+        said = running.communicate(PATIENCE)
+    assert running.returncode == 0, said
+    assert "trying for 20 s" in said
+    assert third.in_force() == (left, left)
 
 
 def test_without_a_generation_there_is_no_way_back(host: FollowerHost) -> None:
