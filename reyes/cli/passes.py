@@ -372,11 +372,15 @@ def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
     dataplane = prepared.dataplane
     for omitted in prepared.policy.omitted:
         log.debug("omitted %s", omitted)
+    serial = prepared.verified.ruleset.header.serial
+    if outcome == "held":  # other rules than these are in force
+        log.warning("held against serial=%d seconds=%.2f", serial, seconds)
+        return
     log.log(
-        logging.WARNING if outcome in ("repaired", "held") else logging.INFO,
+        logging.WARNING if outcome == "repaired" else logging.INFO,
         "%s serial=%d rules=%d sets=%d members=%d omitted=%d seconds=%.2f",
         outcome,
-        prepared.verified.ruleset.header.serial,
+        serial,
         dataplane.rules,
         len(dataplane.sets),
         sum(len(entry.members) for entry in dataplane.sets),

@@ -1,6 +1,7 @@
 """Back to the generation before, and staying there, on a real kernel."""
 
 import json
+import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -32,7 +33,7 @@ def roll_back(host: FollowerHost, *arguments: str) -> str:
 def held(host: FollowerHost) -> bool:
     done = host.run()
     assert done.returncode == 0, done.stdout
-    return "held serial=" in done.stdout
+    return "held against serial=" in done.stdout
 
 
 def test_a_rollback_leads_back_and_holds_and_a_second_leads_forward(third: FollowerHost) -> None:
@@ -58,6 +59,13 @@ def test_rules_that_somebody_spoilt_are_nothing_to_go_back_to_with_a_second_roll
     for _ in range(2):
         assert roll_back(third).startswith("rolled back; ")
         assert third.in_force() == (1, 1)
+
+
+def test_a_pass_that_is_held_counts_nothing_that_is_not_in_force(third: FollowerHost) -> None:
+    roll_back(third)
+    said = third.run().stdout
+    assert re.search(r"^WARNING held against serial=\d+ seconds=[\d.]+$", said, re.MULTILINE)
+    assert "rules=" not in said
 
 
 def test_a_hold_ends_with_another_content_of_a_higher_serial(third: FollowerHost) -> None:
