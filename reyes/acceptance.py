@@ -108,7 +108,14 @@ class Acceptance(Struct, frozen=True, kw_only=True):
             raise SourceError(
                 "no ruleset is kept", "the first run that reaches the store keeps its ruleset"
             )
-        genuine = self._authenticate(Envelope(blob))
+        try:
+            genuine = self._authenticate(Envelope(blob))
+        except SignatureError as error:
+            raise SignatureError(
+                f"the ruleset that is kept here is not good any more: {error.message}",
+                "`reyes follower --force` fetches it anew, if the store answers; find out who"
+                " changed it in follower.state_directory",
+            ) from error
         return readmit(genuine, self.config.environment, self.memory.load().accepted)
 
     def _newest(

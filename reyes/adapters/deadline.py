@@ -45,7 +45,8 @@ def deadline(seconds: float) -> Iterator[None]:
     except _DeadlinePassed:
         raise DeadlineError(
             f"what the run waits for did not come within {seconds:.0f} s",
-            "see whether AWS, the metadata service and iptables answer; `deadline:` bounds it",
+            "see whether AWS, the metadata service and iptables answer, and what else this host is"
+            " busy with; `deadline:` bounds it",
         ) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

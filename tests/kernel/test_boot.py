@@ -87,6 +87,7 @@ def test_a_last_good_ruleset_that_is_damaged_is_refused(
     path.write_bytes(good[: len(good) // 2] if damage is None else damage)
     code, said = boot(host)
     assert code == (75 if damage == b"" else 21), said
+    assert ("no ruleset is kept" if damage == b"" else "the ruleset that is kept here") in said
     assert host.kernel() == before
     assert host.in_force() == (0, 0)
 
