@@ -2,7 +2,7 @@
 
 What it keeps to:
 
-* Admit, then remember, then apply: a crash in between applies the same ruleset again.
+* What `acceptance` returns is remembered already: a crash applies the same ruleset again.
 * Nothing is tried live that was refused in the rehearsal.
 * A ruleset that says nothing new is admitted all the same, and the kernel is looked at whatever
   the ruleset says: others may have changed it.
@@ -314,8 +314,6 @@ def _names_strange_sets(dataplane: Dataplane, live: LiveKernel, known: frozenset
 def _fingerprint(dataplane: Dataplane, filter_table: FilterTable) -> str:
     """Stand for what becomes of packets; how much of it is logged does not count."""
     digest = hashlib.sha256(filter_table.encode())
-    for entry in dataplane.sets:
-        digest.update(entry.name.encode())
     for table in dataplane.tables:
         for chain in table.chains:
             for rule, identity in zip(chain.rules, table.identities[chain.name], strict=True):

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.net import (
+    LAST_PORT,
     Everything,
     Icmp,
     Network,
@@ -96,7 +97,7 @@ def _failsafe(entry: FailsafeConfig) -> Failsafe:
 def _failsafe_service(entry: FailsafeConfig) -> Service:
     match entry.protocol:
         case "tcp" | "udp" as protocol:
-            first, last = (0, 65535) if entry.port is None else (entry.port, entry.port)
+            first, last = (0, LAST_PORT) if entry.port is None else (entry.port, entry.port)
             return Ports(protocol=protocol, first=first, last=last)
         case "icmp" | "icmpv6" as protocol:
             return Icmp(protocol=protocol, type=-1, code=-1)

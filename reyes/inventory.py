@@ -24,6 +24,7 @@ from msgspec import Struct, field
 from reyes import replies
 from reyes.errors import SourceError
 from reyes.net import (
+    LAST_PORT,
     Everything,
     Icmp,
     Ports,
@@ -48,7 +49,6 @@ Identified = TypeVar("Identified", Vpc, SecurityGroup, Interface, PrefixList)
 _NAMES = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6"}
 """The protocols that have ports or types; EC2 may write either form."""
 
-_LAST_PORT = 65535
 _LAST_OCTET = 255
 _OCTET = re.compile("0|[1-9][0-9]{0,2}")
 
@@ -271,8 +271,8 @@ def _service(permission: replies.IpPermission) -> Service | None:
             return Everything()
         case "tcp" | "udp" as name:
             if first == last == -1:
-                return Ports(protocol=name, first=0, last=_LAST_PORT)
-            possible = 0 <= first <= last <= _LAST_PORT
+                return Ports(protocol=name, first=0, last=LAST_PORT)
+            possible = 0 <= first <= last <= LAST_PORT
             return Ports(protocol=name, first=first, last=last) if possible else None
         case "icmp" | "icmpv6" as name:
             possible = -1 <= first <= _LAST_OCTET and -1 <= last <= _LAST_OCTET

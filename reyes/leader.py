@@ -182,7 +182,7 @@ def _accepted(genuine: trust.Genuine | None, now: float) -> trust.Accepted | Non
     if genuine is None:
         return None
     header = genuine.ruleset.header
-    if max(header.serial // 1000, header.generated_at) - now > trust.MAX_CLOCK_SKEW:
+    if trust.ahead(header, now) > trust.MAX_CLOCK_SKEW:
         log.error("the published serial %s is from the future, going back", header.serial)
         return None
     return trust.Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts)

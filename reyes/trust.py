@@ -27,7 +27,7 @@ be called a replay (look who does this), not an expiry (look why the leader is s
 
 Not here: size of the object, size of what gpg prints, its CPU time, armor and the rights of the
 keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (members),
-keeping what was accepted (follower), the finer guard against shrinking (leader).
+keeping what was accepted (acceptance), the finer guard against shrinking (leader).
 """
 
 import hashlib
@@ -129,6 +129,11 @@ def admit(genuine: Genuine, expectation: Expectation) -> VerifiedRuleset:
     if not expectation.force and not known:
         _check_plausible(header.counts, accepted)
     return VerifiedRuleset(**asdict(genuine))
+
+
+def ahead(header: Header, now: float) -> float:
+    """Return how many seconds a ruleset is ahead of a clock, by its serial or its own time."""
+    return max(header.generated_at, header.serial // 1000) - now
 
 
 def refuse_expired(not_after: int, now: int) -> None:
@@ -236,10 +241,10 @@ def _check_environment(header: Header, environment: str) -> None:
 
 def _check_future(header: Header, now: int) -> None:
     # 11. Else one serial from far ahead would make every honest one after it a rollback.
-    ahead = max(header.generated_at, header.serial // 1000) - now
-    if ahead > MAX_CLOCK_SKEW:
+    seconds = int(ahead(header, now))
+    if seconds > MAX_CLOCK_SKEW:
         raise ReplayError(
-            f"ruleset comes from the future: it is {span_text(ahead)} ahead of this host"
+            f"ruleset comes from the future: it is {span_text(seconds)} ahead of this host"
             f" (generated_at {moment_text(header.generated_at)}, serial {header.serial})",
             "compare this host's clock with the leader's",
         )

@@ -143,7 +143,7 @@ class _FamilyCompiler:
                 judged = [network for network in filtered if self._has(network)]
                 if judged:
                     yield from self._own_vpc_rules()
-                if any(map(_holds_link_local, judged)):
+                if any(map(LINK_LOCAL.overlaps, judged)):
                     comment = f"not judged: link-local {canonical(LINK_LOCAL)}"
                     yield Rule((Source(LINK_LOCAL),), Verdict.RETURN, comment)
                 for network in judged:
@@ -231,10 +231,6 @@ class _FamilyCompiler:
 
     def _has(self, network: Network) -> bool:
         return family_of(network) is self._family
-
-
-def _holds_link_local(network: Network) -> bool:
-    return family_of(network) is Family.V6 and network.overlaps(LINK_LOCAL)
 
 
 def _failsafe_rule(entry: Failsafe) -> Rule:

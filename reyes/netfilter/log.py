@@ -9,7 +9,7 @@ import re
 
 from msgspec import Struct
 
-from reyes.net import PROTOCOL_NUMBERS, parse_address
+from reyes.net import LAST_PORT, PROTOCOL_NUMBERS, parse_address
 from reyes.netfilter import names
 from reyes.netfilter.evaluate import Packet
 
@@ -18,7 +18,6 @@ _MOMENT = re.compile(r"^\d{1,11}\.\d{1,9}(?= )")
 _FIELD = re.compile(r"(?<!\S)([A-Z]+)=(\S*)")
 _NUMBERS = {name.upper(): number for name, number in PROTOCOL_NUMBERS.items()}
 _NUMBERS |= {"ESP": 50, "AH": 51, "UDPLITE": 136}
-_MAX_PORT = 65535
 _MAX_BYTE = 255
 
 
@@ -59,7 +58,7 @@ def _packet(fields: dict[str, str]) -> Packet:
         destination=parse_address(fields["DST"]),
         protocol=protocol,
         # A fragment but the first has none.
-        port=_number(fields["DPT"], _MAX_PORT) if has_ports and "DPT" in fields else None,
+        port=_number(fields["DPT"], LAST_PORT) if has_ports and "DPT" in fields else None,
         icmp=icmp,
         interface=fields["IN"],
     )

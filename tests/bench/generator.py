@@ -4,7 +4,8 @@ Six regions of unequal size with one VPC each. The same group names occur in eve
 a fleet that grew by copying: a rule of one region means the members of all six.
 
 Each instance has one interface. It carries five of the 200 common groups, in turn, so that they
-are of equal size, and one of the others. With 10,000 instances and four addresses for each, as
+are of equal size, and one of the others. A group's number comes first in its name, so that sets
+of the same members have labels of their own. With 10,000 instances and four addresses for each, as
 hosts of containers have, the common groups have 1,000 members each.
 
 A VPC apart, so that none of these members is local to them, holds two hosts: one with the 1,000
@@ -113,7 +114,7 @@ def _region(number: int, name: str, groups: int, random: Random) -> Region:
         groups=tuple(
             SecurityGroup(
                 id=group_id(name, group),
-                name=f"app-{group:04}",
+                name=f"{group:04}-app",
                 vpc=vpc.id,
                 account=ACCOUNT,
                 ingress=_ordinary_rules(name, groups, random),

@@ -95,7 +95,7 @@ def _permission(rule: Ingress) -> str:
 
 def _groups(interface: Interface) -> str:
     return "".join(
-        f"<item><groupId>{group}</groupId><groupName>app-{group[-4:]}</groupName></item>"
+        f"<item><groupId>{group}</groupId><groupName>{group[-4:]}-app</groupName></item>"
         for group in interface.groups
     )
 
