@@ -110,16 +110,38 @@ def _by_place(chains: Mapping[str, Sequence[str]]) -> dict[str, _Place]:
 
 def _member_changes(
     dataplane: Dataplane, live: LiveKernel, members: Mapping[str, tuple[str, ...]]
-) -> Iterator[str]:
+) -> list[str]:
     in_force = {name for table in live.tables for name in table.referenced_sets}
-    before: dict[str, list[str]] = {}
-    for name in in_force & members.keys():
-        before.setdefault(names.set_label(name), []).extend(_shown(members[name]))
-    after: dict[str, list[str]] = {}
-    for entry in dataplane.sets:
-        after.setdefault(names.set_label(entry.name), []).extend(_shown(entry.members))
-    for label in sorted(before.keys() | after.keys()):
-        yield from _signed(before.get(label, ()), after.get(label, ()), f"{label}: ")
+    before = {name: list(_shown(members[name])) for name in sorted(in_force & members.keys())}
+    after = {entry.name: list(_shown(entry.members)) for entry in dataplane.sets}
+    gone = {name: shown for name, shown in before.items() if name not in after}
+    lines: list[tuple[str, str]] = []
+    for name, shown in after.items():
+        same = before[name] if name in before else gone.pop(_likest(name, shown, gone), ())
+        lines += _labelled(name, same, shown)
+    for name, shown in gone.items():
+        lines += _labelled(name, shown, ())
+    # Of each label what goes is told first.
+    return [line for _, line in sorted(lines, key=lambda each: (each[0], each[1][0] == "+"))]
+
+
+def _labelled(name: str, before: Iterable[str], after: Iterable[str]) -> list[tuple[str, str]]:
+    label = names.set_label(name)
+    return [(label, line) for line in _signed(before, after, f"{label}: ")]
+
+
+def _likest(name: str, shown: Iterable[str], gone: Mapping[str, Iterable[str]]) -> str:
+    """Return the set that another takes the place of: of its label, with the most in common.
+
+    Labels are the first letters of groups' names, and several may have the same.
+    """
+    label, wanted = names.set_label(name), set(shown)
+    common = {
+        old: len(wanted.intersection(members))
+        for old, members in gone.items()
+        if names.set_label(old) == label
+    }
+    return max(common, key=common.__getitem__, default="")
 
 
 def _shown(members: Iterable[str]) -> Iterator[str]:

@@ -42,6 +42,18 @@ def test_members_are_told_and_not_the_names_that_change_with_them() -> None:
     assert told(wanted, in_force()) == ("- r4:web: 10.2.0.10", "+ r4:web: 10.2.0.11")
 
 
+def test_a_member_that_moves_between_sets_of_one_label_is_told() -> None:
+    def hosts(*lists: str) -> Dataplane:
+        return dataplane(*(allow(tcp(n), *own.split()) for n, own in enumerate(lists, start=80)))
+
+    three = ["10.2.0.1 10.2.0.2 10.2.0.3", "10.2.0.4 10.2.0.5", "10.2.0.6 10.2.0.7"]
+    moved = ["10.2.0.1 10.2.0.2", "10.2.0.3 10.2.0.4 10.2.0.5", "10.2.0.6 10.2.0.7"]
+    assert told(hosts(*moved), in_force(hosts(*three))) == (
+        "- r4:cidrs: 10.2.0.3",
+        "+ r4:cidrs: 10.2.0.3",
+    )
+
+
 def test_drifted_members_are_told() -> None:
     kernel = in_force()
     (web,) = (name for name in kernel.sets if name.startswith("r4:web:"))
