@@ -72,7 +72,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         expectation = Expectation(
             environment=self.config.environment,
             now=int(self.now()),
-            accepted=state.accepted,
+            accepted=state.accepted or self._accepted_by(kept),
             force=force or len(implausible) >= IMPLAUSIBLE_PATIENCE,
         )
         try:
@@ -84,7 +84,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         check_known(verified.ruleset.content, host)
         after = replace(
             state,
-            accepted=Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts),
+            accepted=genuine.accepted,
             content_sha256=genuine.ruleset.content_sha256,
             etag=envelope.etag,
             not_after=header.not_after,
@@ -130,6 +130,15 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         if answer is None:
             raise SourceError("the store says `unchanged`, and was told of no version")
         return answer, self._authenticate(answer)
+
+    def _accepted_by(self, kept: bytes | None) -> Accepted | None:
+        """Go by what is kept where nothing else tells what was accepted: the state was lost."""
+        if kept is None:
+            return None
+        try:
+            return self._authenticate(Envelope(kept)).accepted
+        except SignatureError:
+            return None
 
     def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:
         """Return a kept object if it still is the one that was accepted."""

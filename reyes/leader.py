@@ -185,7 +185,7 @@ def _accepted(genuine: trust.Genuine | None, now: float) -> trust.Accepted | Non
     if trust.ahead(header, now) > trust.MAX_CLOCK_SKEW:
         log.error("the published serial %s is from the future, going back", header.serial)
         return None
-    return trust.Accepted(serial=header.serial, digest=genuine.digest, counts=header.counts)
+    return genuine.accepted
 
 
 def _header(

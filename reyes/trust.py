@@ -51,6 +51,14 @@ PLAUSIBLE_SHARE = 10
 """A world smaller than its predecessor by more than this factor is not believed."""
 
 
+class Accepted(Struct, frozen=True, kw_only=True):
+    """The highest ruleset that this host has accepted."""
+
+    serial: int
+    digest: str
+    counts: Counts
+
+
 class Genuine(Struct, frozen=True, kw_only=True):
     """A ruleset that a trusted key signed; `digest` is the SHA-256 of the signed text."""
 
@@ -59,13 +67,11 @@ class Genuine(Struct, frozen=True, kw_only=True):
     signer: str
     key_expires_at: int | None
 
-
-class Accepted(Struct, frozen=True, kw_only=True):
-    """The highest ruleset that this host has accepted."""
-
-    serial: int
-    digest: str
-    counts: Counts
+    @property
+    def accepted(self) -> Accepted:
+        """What is remembered of it once it has been accepted."""
+        header = self.ruleset.header
+        return Accepted(serial=header.serial, digest=self.digest, counts=header.counts)
 
 
 class Expectation(Struct, frozen=True, kw_only=True):

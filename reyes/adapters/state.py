@@ -103,7 +103,7 @@ class StateDirectory:
 
         Raises:
             ConfigError: the file cannot be read, or is corrupt: it is set aside, and the next
-                run starts afresh with the replay guard of `not_after` alone.
+                run starts afresh, with what `last_good` tells of what was accepted.
         """
         return self._decode(self._state, State) or State()
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection
+from contextlib import nullcontext
 
 import pytest
 from msgspec.structs import replace
@@ -220,6 +221,17 @@ def test_a_last_good_ruleset_that_is_damaged_is_fetched_anew_and_mended(
     assert machine.notebook.blob == machine.shelf.blobs[0]
     machine.run()
     assert machine.shelf.asked[-1] == "1"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_who_lost_his_state_accepts_nothing_older_than_what_he_kept(*, kept: bool) -> None:
+    machine = Machine()
+    machine.run()
+    machine.notebook.state = State()
+    machine.notebook.blob = machine.notebook.blob if kept else DAMAGES["cut short"]
+    machine.publish(NOW - 60)
+    with pytest.raises(ReplayError) if kept else nullcontext():
+        machine.run()
 
 
 def test_nothing_is_remembered_of_a_dry_run() -> None:
