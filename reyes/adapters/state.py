@@ -60,6 +60,7 @@ class StateDirectory:
     def __init__(self, directory: Path, *, only_looks: bool = False) -> None:
         self._directory = directory
         self._only_looks = only_looks
+        self._lock = directory / "lock"
         self._state = directory / "state.json"
         self._last_good = directory / LAST_GOOD
         self._previous = directory / "previous.json"
@@ -81,7 +82,7 @@ class StateDirectory:
         """
         try:
             self._make()
-            descriptor = _open(self._directory / "lock")
+            descriptor = _open(self._lock)
         except OSError as error:
             raise ConfigError(
                 f"cannot use the state directory {self._directory}: {error.strerror}",
@@ -97,6 +98,12 @@ class StateDirectory:
                 _write_holder(descriptor, b"")
         finally:
             os.close(descriptor)
+
+    def holder(self) -> int | None:
+        """Return the process of the run that holds the lock, if there is one."""
+        with suppress(OSError), self._lock.open("rb") as file:
+            return _read_holder(file.fileno())
+        return None
 
     def load(self) -> State:
         """Read what is remembered; a fresh state if there is none.
@@ -190,7 +197,7 @@ class StateDirectory:
         while not _is_seized(descriptor):
             holder = _read_holder(descriptor)
             process = f" (process {holder})" if holder else ""
-            held = f"another follower run{process} holds {self._directory / 'lock'}"
+            held = f"another follower run{process} holds {self._lock}"
             hint = f"wait for it to end{_OR_END_IT if holder else ''}"
             if time.monotonic() >= end:
                 raise SourceError(held, hint)

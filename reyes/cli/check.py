@@ -125,7 +125,14 @@ def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
             return [Problem(severity="unknown", message=error.message)]
         except ReyesError as error:
             return [Problem(severity="critical", message=error.message)]
-    return problems
+    holder = memory.holder() if problems else None
+    if holder is None:
+        return problems
+    at_work = f"a run is at work (process {holder}), perhaps with rules on trial"
+    return [
+        replace(each, severity="warning", message=f"{at_work}: {each.message}")
+        for each in problems
+    ]
 
 
 def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterator[Problem]:

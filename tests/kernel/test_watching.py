@@ -1,6 +1,7 @@
 """`reyes status`, `reyes check`, `reyes denied` and metrics of a follower on a real kernel."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -114,6 +115,16 @@ def test_drift_is_seen_and_left_alone_and_repaired_by_the_next_pass(host: Follow
     assert host.run().returncode == 0
     assert check(host)[0] == 0
     assert status(host).counters.repaired == 1
+
+
+def test_what_differs_while_a_run_is_at_work_is_no_more_than_a_warning(host: FollowerHost) -> None:
+    host.apply(0)
+    host.iptables("-A", "reyes-drop", "-j", "ACCEPT")
+    with StateDirectory(host.state).lock():
+        code, said = check(host)
+    assert code == 1
+    assert f"a run is at work (process {os.getpid()}), perhaps with rules on trial: drift" in said
+    assert check(host)[0] == 2
 
 
 def test_members_that_were_swapped_for_others_are_drift(host: FollowerHost) -> None:
