@@ -17,6 +17,7 @@ import reyes
 from reyes import errors
 from reyes.cli import COMMANDS, main
 from reyes.config import Config, parse_config
+from reyes.netfilter import names
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -228,6 +229,16 @@ def test_units_that_are_named_exist() -> None:
         for unit in re.findall(r"reyes-[a-z-]+\.(?:service|timer)", path.read_text("utf-8"))
     }
     assert {path.name for path in ROOT.glob("packaging/systemd/reyes-*")} == named
+
+
+def test_sets_that_the_readme_shows_are_named_after_their_members() -> None:
+    shown = "".join(fences(README, "console", "text"))
+    lists = re.findall(r"^# ipset list (\S+)\nMembers:\n((?:\d.*\n)+)", shown, re.MULTILINE)
+    assert lists
+    for name, members in lists:
+        assert names.vouches_for(name, members.splitlines())
+    for name in re.findall(r"\b[rsp][46]:[\w.-]+:[\w-]+", shown):
+        assert names.owns_set(name), name
 
 
 def test_make_targets_that_are_named_exist() -> None:
