@@ -114,13 +114,12 @@ def _member_changes(
     in_force = {name for table in live.tables for name in table.referenced_sets}
     before = {name: list(_shown(members[name])) for name in sorted(in_force & members.keys())}
     after = {entry.name: list(_shown(entry.members)) for entry in dataplane.sets}
-    gone = {name: shown for name, shown in before.items() if name not in after}
+    replaced = _replaced(before, after)
     lines: list[tuple[str, str]] = []
     for name, shown in after.items():
-        same = before[name] if name in before else gone.pop(_likest(name, shown, gone), ())
-        lines += _labelled(name, same, shown)
-    for name, shown in gone.items():
-        lines += _labelled(name, shown, ())
+        lines += _labelled(name, before.get(replaced.get(name, name), ()), shown)
+    for name in sorted(before.keys() - after.keys() - set(replaced.values())):
+        lines += _labelled(name, before[name], ())
     # Of each label what goes is told first.
     return [line for _, line in sorted(lines, key=lambda each: (each[0], each[1][0] == "+"))]
 
@@ -130,18 +129,25 @@ def _labelled(name: str, before: Iterable[str], after: Iterable[str]) -> list[tu
     return [(label, line) for line in _signed(before, after, f"{label}: ")]
 
 
-def _likest(name: str, shown: Iterable[str], gone: Mapping[str, Iterable[str]]) -> str:
-    """Return the set that another takes the place of: of its label, with the most in common.
+def _replaced(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return which set each new one takes the place of: of its label, with the most in common.
 
     Labels are the first letters of groups' names, and several may have the same.
     """
-    label, wanted = names.set_label(name), set(shown)
-    common = {
-        old: len(wanted.intersection(members))
-        for old, members in gone.items()
-        if names.set_label(old) == label
-    }
-    return max(common, key=common.__getitem__, default="")
+    holding: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(before.keys() - after.keys()):
+        for member in before[name]:
+            holding.setdefault((names.set_label(name), member), []).append(name)
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(after.keys() - before.keys()):
+        label = names.set_label(name)
+        common = Counter(old for each in after[name] for old in holding.get((label, each), ()))
+        old = next((old for old, _ in common.most_common() if old not in taken), None)
+        if old is not None:
+            taken.add(old)
+            found[name] = old
+    return found
 
 
 def _shown(members: Iterable[str]) -> Iterator[str]:
