@@ -122,9 +122,9 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         self, answer: Envelope | None, state: State, kept: bytes | None
     ) -> tuple[Envelope, Genuine]:
         if answer is None and kept is not None:
-            known = self._known(Envelope(kept, state.etag), state)
-            if known:
-                return known
+            genuine = self._genuine(kept)
+            if genuine and genuine.digest == state.digest:
+                return Envelope(kept, state.etag), genuine
             log.warning("the last good ruleset is not good any more: fetching it anew")
             answer = self._fetch(state, None)
         if answer is None:
@@ -133,20 +133,15 @@ class Acceptance(Struct, frozen=True, kw_only=True):
 
     def _accepted_by(self, kept: bytes | None) -> Accepted | None:
         """Go by what is kept where nothing else tells what was accepted: the state was lost."""
-        if kept is None:
-            return None
-        try:
-            return self._authenticate(Envelope(kept)).accepted
-        except SignatureError:
-            return None
+        genuine = self._genuine(kept)
+        return genuine.accepted if genuine else None
 
-    def _known(self, envelope: Envelope, state: State) -> tuple[Envelope, Genuine] | None:
-        """Return a kept object if it still is the one that was accepted."""
+    def _genuine(self, kept: bytes | None) -> Genuine | None:
+        """Return what is kept, if it still is a ruleset that a trusted key signed."""
         try:
-            genuine = self._authenticate(envelope)
+            return self._authenticate(Envelope(kept)) if kept else None
         except SignatureError:
             return None
-        return (envelope, genuine) if genuine.digest == state.digest else None
 
     def _fetch(self, state: State, etag: str | None) -> Envelope | None:
         try:

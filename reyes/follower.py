@@ -221,6 +221,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Remember what is in force now, and destroy what nothing needs any more."""
         state = self.memory.load()
         after = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
+        # Where no member is to be read the ruleset was verified, which is all that the check asks.
         if prepared.drifted is not None or not prepared.dataplane.sets:
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:

@@ -44,7 +44,7 @@ VERIFY_OPTIONS = (
 )
 """Verify with nothing but the keyring: no configuration, no agent, no network, no file written."""
 
-STATUS = b"[GNUPG:] "
+_STATUS = b"[GNUPG:] "
 """What a status line begins with."""
 
 EMPTY_HOME = Path("/proc")
@@ -112,7 +112,7 @@ class Gpg:
             key_status=result.key_status,
             problems=len(result.problems),
             # python-gnupg takes copies of a signature for one.
-            signatures=done.stderr.count(STATUS + b"NEWSIG"),
+            signatures=done.stderr.count(_STATUS + b"NEWSIG"),
             primary_fingerprint=result.pubkey_fingerprint,
             key_expires_at=_key_expiry(gpg, result),
         )
@@ -265,8 +265,8 @@ def _understand(gpg: Any, said: bytes) -> Any:
     result = gpg.result_map["verify"](gpg)
     try:
         for line in said.split(b"\n"):
-            if line.startswith(STATUS):
-                keyword, _, value = line.removeprefix(STATUS).decode("latin-1").partition(" ")
+            if line.startswith(_STATUS):
+                keyword, _, value = line.removeprefix(_STATUS).decode("latin-1").partition(" ")
                 result.handle_status(keyword, value)
     except (ValueError, LookupError) as error:
         raise SignatureError("gpg's report on the object cannot be understood") from error

@@ -25,10 +25,12 @@ AUDIT_LOG = "reyes-audit:"
 
 MAX_CHAIN_LENGTH = 28
 MAX_SET_LENGTH = 31
-DIGEST = "[A-Za-z0-9_-]{20}"
+_DIGEST_BYTES = 15
+_DIGEST_LENGTH = _DIGEST_BYTES * 4 // 3
+DIGEST = rf"[A-Za-z0-9_-]{{{_DIGEST_LENGTH}}}"
 """The form of a `digest`, as a regular expression."""
 
-_MAX_LABEL_LENGTH = MAX_SET_LENGTH - len("r4::") - 20
+_MAX_LABEL_LENGTH = MAX_SET_LENGTH - len("r4::") - _DIGEST_LENGTH
 _SET_NAME = re.compile(rf"^[rsp][46]:[A-Za-z0-9_.-]{{1,{_MAX_LABEL_LENGTH}}}:{DIGEST}\Z")
 
 
@@ -38,7 +40,7 @@ def digest(text: str) -> str:
     Whoever may edit a group chooses what rules and sets say. If he found two texts of one digest,
     the first would stay in force for the second: that takes him 2^60 attempts.
     """
-    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:15]).decode()
+    return urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES]).decode()
 
 
 def owns_chain(name: str) -> bool:
