@@ -372,11 +372,12 @@ def test_gpg_that_cannot_be_bounded_is_no_fault_of_the_object(
 def test_no_gpg_outlives_a_deadline(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = tmp_path / "number"
-    fake_gpg(tmp_path, monkeypatch, f"echo $$ > {number}; exec sleep 60")
+    number, end = tmp_path / "number", tmp_path / "end"
+    fake_gpg(tmp_path, monkeypatch, f"echo $$ > {number}; sleep 3; echo > {end}")
     with pytest.raises(DeadlineError), deadline(0.5):
         workshop.inspect(b"\x90")
     assert not Path("/proc", number.read_text().strip()).exists()
+    assert not end.exists()  # nobody waited for it
 
 
 # The surroundings.

@@ -54,6 +54,16 @@ def test_a_member_that_moves_between_sets_of_one_label_is_told() -> None:
     )
 
 
+def test_a_set_that_parts_in_two_loses_and_gains_the_same() -> None:
+    whole = allow(tcp(80), "10.2.0.1", "10.2.0.2", "10.2.0.3", "10.2.0.4")
+    parts = [allow(tcp(80), "10.2.0.1", "10.2.0.2"), allow(tcp(81), "10.2.0.3", "10.2.0.4")]
+    lines = [
+        line for line in told(dataplane(*parts), in_force(dataplane(whole))) if "r4:cidrs" in line
+    ]
+    assert [line[0] for line in lines] == ["-", "-", "+", "+"]
+    assert [line[1:] for line in lines[:2]] == [line[1:] for line in lines[2:]]
+
+
 def test_drifted_members_are_told() -> None:
     kernel = in_force()
     (web,) = (name for name in kernel.sets if name.startswith("r4:web:"))
@@ -161,6 +171,16 @@ def test_a_way_that_is_gone_is_told() -> None:
     way = next(line for line in kernel.read().tables[0].rules["reyes-ingress"] if "0:" in line)
     spoil(kernel, way.replace("-A", "-D", 1))
     assert told(wanted, kernel) == ("+ IPv4 reyes-ingress: ways to its rules: 1",)
+
+
+def test_of_two_rules_that_become_one_with_another_number_one_is_told() -> None:
+    before = [allow(tcp(22), "10.2.0.0/16"), allow(tcp(22), "10.2.0.0/16")]
+    after = [allow(tcp(port), "10.3.0.0/16") for port in (80, 81)]
+    lines = told(dataplane(*after, before[0]), in_force(dataplane(*before)))
+    assert [line for line in lines if "tcp 22" in line] == [
+        "- IPv4 reyes-ingress: sg-0000000a rule 2: tcp 22 from 10.2.0.0/16"
+    ]
+    assert "+ IPv4 reyes-ingress: rules with another number in their group: 1" in lines
 
 
 def test_of_two_rules_that_differ_by_their_number_alone_one_that_goes_is_told() -> None:
