@@ -1,10 +1,11 @@
 """The cut-over: rules go live, prove healthy, or the rules before come back.
 
-1. Rehearse: what the kernel refuses in a throw-away namespace is never tried live.
-2. Arm: another process takes the way back if this one dies or hangs.
-3. Execute: sets, rules, and both read back (netfilter.plan).
-4. Confirm: the host still reaches what it reached before.
-5. Go back if it does not, or if anything went wrong; disarm in any case.
+1. Arm: another process takes the way back if this one dies or hangs.
+2. Execute: sets, rules, and both read back (netfilter.plan).
+3. Confirm: the host still reaches what it reached before.
+4. Go back if it does not, or if anything went wrong; disarm in any case.
+
+What the kernel refuses in the rehearsal before it is never tried live (`reyes.follower`).
 
 Sets need no way back: they are named by content, and those of the generation before stay.
 """
@@ -13,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from reyes.errors import KernelError, ReyesError
-from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable, RestoreTable
 from reyes.world import Guard, Kernel
@@ -32,7 +32,6 @@ def changes_rules(plan: CommitPlan) -> bool:
 
 
 def cut_over(
-    dataplane: Dataplane,
     plan: CommitPlan,
     before: LiveKernel,
     filter_table: FilterTable,
@@ -47,10 +46,9 @@ def cut_over(
     they.
 
     Raises:
-        KernelError: the kernel refused, in the rehearsal or live.
+        KernelError: the kernel refused.
         UnhealthyError: it took them, and the host lost what it must reach.
     """
-    guard.rehearse(dataplane, before)
 
     def go_back() -> None:
         kernel.revert(before, filter_table)

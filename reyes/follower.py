@@ -25,6 +25,7 @@ from reyes.cutover import UnhealthyError, changes_rules, cut_over
 from reyes.errors import ConfigError, ReyesError
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
+from reyes.netfilter.ipset import IPSet
 from reyes.netfilter.iptables import Log
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import (
@@ -33,10 +34,11 @@ from reyes.netfilter.plan import (
     FilterTable,
     drifted_sets,
     plan_commit,
+    shows,
 )
 from reyes.netfilter.settled import settle
 from reyes.policy import HostPolicy, resolve
-from reyes.rollback import is_held, remembered, stay
+from reyes.rollback import bring_back, is_held, remembered, stay
 from reyes.settling import Settling, is_intact
 from reyes.state import State
 from reyes.trust import VerifiedRuleset
@@ -193,6 +195,37 @@ class Follower(Struct, frozen=True, kw_only=True):
             return "unchanged"
         return "repaired" if is_repair and not logs else "applied"
 
+    def return_from_trial(self, host: Host) -> bool:
+        """Bring the rules before back if those of the last commit have not proved healthy.
+
+        Tells whether they have not. The run that tried them has failed, or was killed together
+        with its dead man's switch: the rules may still be in force, or the machine was restarted.
+
+        Raises:
+            KernelError: the kernel refused.
+        """
+        before = self.memory.way_back()
+        if before is None:
+            return False
+        live = self.kernel.read()
+        if not shows(live, before):
+            known = self._known_sets(before, host, live)
+            filter_table = self.config.follower.filter_table
+            for name in bring_back(before, self.kernel, filter_table, frozenset(), known):
+                log.warning("the set %s is empty: nobody remembers its members", name)
+            log.warning("the rules before are back: those of the last run did not prove healthy")
+        return True
+
+    def _known_sets(self, rules: Generation, host: Host, live: LiveKernel) -> tuple[IPSet, ...]:
+        """Return the sets of the ruleset that was accepted last, if others are not enough."""
+        if rules.referenced_sets <= rules.members.keys() | live.sets.keys():
+            return ()
+        try:
+            return self.prepare(self.acceptance.last_good(), host, live).dataplane.sets
+        except ReyesError as error:
+            log.warning("what was accepted last tells no members of sets: %s", error.message)
+            return ()
+
     def _stay_if_held(self, prepared: Prepared, state: State) -> Outcome:
         """Look after what is in force instead of other rules, as far as anybody remembers it."""
         instead = state.hold is not None or state.unhealthy is not None
@@ -220,12 +253,13 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _conclude(self, prepared: Prepared) -> None:
         """Remember what is in force now, and destroy what nothing needs any more."""
         state = self.memory.load()
-        after = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
+        after = _proved(state, prepared)
         # Where no member is to be read the ruleset was verified, which is all that the check asks.
         if prepared.drifted is not None or not prepared.dataplane.sets:
             after = replace(after, members_checked_at=int(self.now()))
         if after != state:
             self.memory.save(after)
+        self.memory.end_trial(proved=False)
         self._tidy(prepared)
         content_sha256 = prepared.verified.ruleset.content_sha256
         key = self.settling.key_of(content_sha256, prepared.policy.host)
@@ -233,51 +267,55 @@ class Follower(Struct, frozen=True, kw_only=True):
         self.memory.keep_settled(settle(prepared.dataplane, key, content_sha256, until))
 
     def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, asked: bool) -> None:
-        """Cut over; a commit that fails does not cost the way back of the one before."""
-        previous = self.memory.generation()
+        """Cut over; a commit that fails does not cost the way back of the one before.
+
+        Until these rules have proved healthy those before are kept as the way back: the next run
+        goes it (`return_from_trial`) if this one and its dead man's switch are both ended.
+        """
         # What somebody else has made of our rules is nothing to go back to, and nothing to hold.
         is_new = state.applied != prepared.fingerprint
         intact = is_new and is_intact(self.memory, prepared.live)
         try:
             if intact and asked:
                 self._blame(prepared, state)  # whatever cuts the question off is a no
+            guard.rehearse(prepared.dataplane, prepared.live)
             if intact:
                 staying = {entry.name for entry in prepared.dataplane.sets}
-                self.memory.keep_generation(remembered(prepared.live, self.kernel, staying))
+                self.memory.keep_way_back(remembered(prepared.live, self.kernel, staying))
             cut_over(
-                prepared.dataplane,
                 prepared.plan,
                 prepared.live,
                 self.config.follower.filter_table,
                 kernel=self.kernel,
                 guard=guard,
-                approve=lambda: self._approve(prepared),
+                approve=lambda: self._approve(prepared, is_new=intact),
             )
         except BaseException as error:
             unhealthy = isinstance(error, UnhealthyError)
-            if intact and unhealthy and not asked:
-                self._try_to_blame(prepared, state)
+            if intact and unhealthy:
+                self._try_to_blame(prepared, state, asked=asked)
             if intact and asked and isinstance(error, ReyesError) and not unhealthy:
                 with suppress(ConfigError):
                     self.memory.save(state)  # it was not the answer
-            with suppress(ConfigError):
-                self.memory.keep_generation(previous)
             if unhealthy and not intact:
                 hint = "nothing better is there to stay with: the next run tries again"
                 raise UnhealthyError(str(error), hint) from error
             raise
 
-    def _approve(self, prepared: Prepared) -> None:
+    def _approve(self, prepared: Prepared, *, is_new: bool) -> None:
         """Take a blame or a hold back that is on record: the next pass would go by it."""
         state = self.memory.load()
         if state.unhealthy == prepared.fingerprint or self._is_held(state, prepared.verified):
-            proved = replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
-            self.memory.save(proved)
+            self.memory.save(_proved(state, prepared))
+        if is_new:
+            self.memory.end_trial(proved=True)
 
-    def _try_to_blame(self, prepared: Prepared, state: State) -> None:
-        """Blame rules whose failure must be told whatever becomes of that."""
+    def _try_to_blame(self, prepared: Prepared, state: State, *, asked: bool) -> None:
+        """Blame rules whose failure must be told whatever becomes of that; a no has done so."""
         try:
-            self._blame(prepared, state)
+            if not asked:
+                self._blame(prepared, state)
+            self.memory.end_trial(proved=False)  # what is held is what to go by
         except ConfigError as error:
             log.warning("that these rules are to blame is not remembered: %s", error.message)
 
@@ -304,6 +342,10 @@ class Follower(Struct, frozen=True, kw_only=True):
             surplus -= previous.referenced_sets
         if surplus:
             self.kernel.execute(CommitPlan((DestroySets(tuple(sorted(surplus))),)))
+
+
+def _proved(state: State, prepared: Prepared) -> State:
+    return replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
 
 
 def _names_strange_sets(dataplane: Dataplane, live: LiveKernel, known: frozenset[str]) -> bool:

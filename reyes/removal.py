@@ -22,6 +22,7 @@ def remove(memory: Memory, *kernels: Kernel) -> bool:
         kernel.execute(plan)
         found = found or bool(plan.steps)
     try:
+        memory.end_trial(proved=False)
         state = memory.load()
         if state.applied is not None:
             memory.save(replace(state, applied=None))

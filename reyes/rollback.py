@@ -33,7 +33,9 @@ def roll_back(
         ConfigError: no generation is remembered.
         KernelError: the kernel refused, or a set of that generation is gone.
     """
-    before = memory.generation()
+    now = kernel.read(strict=False)
+    # What a run left on trial, or has just taken back, is the last change.
+    before = memory.way_back() or memory.generation()
     state = memory.load()
     if before is None or state.accepted is None:
         raise ConfigError(
@@ -42,7 +44,6 @@ def roll_back(
         )
     held = memory.held_generation() if state.hold else None
     forward = held is not None and held.kernel.tables != before.kernel.tables
-    now = kernel.read(strict=False)
     intact = is_intact(memory, now)
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
@@ -61,6 +62,7 @@ def roll_back(
         # What somebody else has made of our rules is nothing to come back to.
         if intact:
             memory.keep_generation(remembered(now, kernel, before.referenced_sets))
+        memory.end_trial(proved=False)
     return before.kernel, forward
 
 
@@ -89,13 +91,24 @@ def stay(
             "the rules that should be held are not remembered any more",
             "those in force stay as they are until another ruleset or `reyes rollback` ends that",
         )
+    return bring_back(held, kernel, filter_table, drifted, known)
+
+
+def bring_back(
+    rules: Generation,
+    kernel: Kernel,
+    filter_table: FilterTable,
+    drifted: frozenset[str],
+    known: Iterable[IPSet],
+) -> tuple[str, ...]:
+    """Put rules of another time in force; all else is as for `stay`."""
     live = kernel.read()
-    members = {**{entry.name: entry.members for entry in known}, **held.members}
-    unknown = held.referenced_sets.difference(members)
+    members = {**{entry.name: entry.members for entry in known}, **rules.members}
+    unknown = rules.referenced_sets.difference(members)
     # A group whose members nobody knows is locked out, rather than everybody let in.
     gone = dict.fromkeys(unknown.difference(live.sets), ())
-    held = replace(held, members={**members, **gone})
-    kernel.execute(plan_return(held, live, filter_table, drifted))
+    rules = replace(rules, members={**members, **gone})
+    kernel.execute(plan_return(rules, live, filter_table, drifted))
     return tuple(sorted(unknown.intersection(drifted.union(gone))))
 
 

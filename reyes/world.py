@@ -50,8 +50,17 @@ class Memory(Protocol):
     def generation(self) -> Generation | None:
         """Return the rules that were in force before the last commit that changed them."""
 
-    def keep_generation(self, generation: Generation | None) -> None:
-        """Keep the rules that are in force before a commit changes them; None: there are none."""
+    def keep_generation(self, generation: Generation) -> None:
+        """Keep the rules that were in force before a rollback changed them."""
+
+    def way_back(self) -> Generation | None:
+        """Return the rules before those that have not proved healthy yet; None if all have."""
+
+    def keep_way_back(self, generation: Generation) -> None:
+        """Keep the rules that are in force before others are tried."""
+
+    def end_trial(self, *, proved: bool) -> None:
+        """Forget that rules are on trial; those before `proved` ones are the generation before."""
 
     def held_generation(self) -> Generation | None:
         """Return the rules that stay, after a rollback or instead of blamed ones."""

@@ -52,6 +52,7 @@ class Notebook:
     state: State = field(default_factory=State)
     blob: bytes | None = None
     previous: Generation | None = None
+    trial: Generation | None = None
     held: Generation | None = None
     calm: Settled | None = None
     writes: list[str] = field(default_factory=list)
@@ -79,9 +80,21 @@ class Notebook:
     def generation(self) -> Generation | None:
         return self.previous
 
-    def keep_generation(self, generation: Generation | None) -> None:
+    def keep_generation(self, generation: Generation) -> None:
         self.writes.append("keep generation")
         self.previous = generation
+
+    def way_back(self) -> Generation | None:
+        return self.trial
+
+    def keep_way_back(self, generation: Generation) -> None:
+        self.writes.append("keep way back")
+        self.trial = generation
+
+    def end_trial(self, *, proved: bool) -> None:
+        if proved:
+            self.previous = self.trial
+        self.trial = None
 
     def held_generation(self) -> Generation | None:
         return self.held
@@ -172,6 +185,7 @@ class Machine:
 
     def run(self, *, force: bool = False) -> Outcome:
         """A whole pass."""
+        self.follower.return_from_trial(self.host())
         return self.follower.commit(self.prepare(), self.guard, force=force)
 
     def roll_back(self, until: int = 0) -> None:
@@ -188,5 +202,6 @@ class Machine:
             self.notebook.state,
             self.notebook.blob,
             self.notebook.previous,
+            self.notebook.trial,
             list(self.notebook.writes),
         )

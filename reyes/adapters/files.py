@@ -24,6 +24,15 @@ def write_atomically(path: Path, data: bytes, mode: int, *, durable: bool = True
         ) from error
 
 
+def move_file(path: Path, place: Path) -> None:
+    """Put a file in the place of another one of its directory; ConfigError if that may not be."""
+    try:
+        path.replace(place)
+        _sync_directory(place.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot write {place}: {error.strerror}") from error
+
+
 def remove_file(path: Path) -> None:
     """Remove a file, if it is there; ConfigError if that may not be."""
     try:
@@ -80,9 +89,12 @@ def _replace(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
     except BaseException:
         temporary.unlink()
         raise
-    if not durable:
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    if durable:
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -4,6 +4,7 @@ lock            held while a run may change anything; the number of its process 
 state.json      what was accepted, what was applied
 last-good.gpg   the signed object that was accepted last
 previous.json   the rules before the last commit that changed them
+trial.json      the rules before those that have not proved healthy yet
 held.json       the rules that stay, after a rollback or instead of blamed ones
 settled.json    what the kernel showed after the last good run
 status.json     what the last run left behind, for everybody to read
@@ -26,6 +27,7 @@ from msgspec.structs import replace
 from reyes.adapters.files import (
     check_private,
     make_private_directory,
+    move_file,
     remove_file,
     write_atomically,
 )
@@ -64,6 +66,7 @@ class StateDirectory:
         self._state = directory / "state.json"
         self._last_good = directory / LAST_GOOD
         self._previous = directory / "previous.json"
+        self._trial = directory / "trial.json"
         self._held = directory / "held.json"
         self._settled = directory / "settled.json"
         self._status = directory / "status.json"
@@ -137,9 +140,25 @@ class StateDirectory:
         """Return the rules that were in force before the last commit that changed them."""
         return self._decode(self._previous, Generation)
 
-    def keep_generation(self, generation: Generation | None) -> None:
-        """Keep the rules that are in force before a commit changes them; None: there are none."""
-        self._write(self._previous, msgspec.json.encode(generation) if generation else None)
+    def keep_generation(self, generation: Generation) -> None:
+        """Keep the rules that were in force before a rollback changed them."""
+        self._write(self._previous, msgspec.json.encode(generation))
+
+    def way_back(self) -> Generation | None:
+        """Return the rules before those that have not proved healthy yet; None if all have."""
+        return self._decode(self._trial, Generation)
+
+    def keep_way_back(self, generation: Generation) -> None:
+        """Keep the rules that are in force before others are tried."""
+        self._write(self._trial, msgspec.json.encode(generation))
+
+    def end_trial(self, *, proved: bool) -> None:
+        """Forget that rules are on trial; those before `proved` ones are the generation before."""
+        self._refuse_who_looks(self._trial)
+        if proved:
+            move_file(self._trial, self._previous)
+        else:
+            remove_file(self._trial)
 
     def held_generation(self) -> Generation | None:
         """Return the rules that stay, after a rollback or instead of blamed ones."""
@@ -222,15 +241,13 @@ class StateDirectory:
                 ) from error
             raise _set_aside(path, error) from error
 
-    def _write(
-        self, path: Path, data: bytes | None, mode: int = 0o600, *, durable: bool = True
-    ) -> None:
+    def _write(self, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+        self._refuse_who_looks(path)
+        write_atomically(path, data, mode, durable=durable)
+
+    def _refuse_who_looks(self, path: Path) -> None:
         if self._only_looks:
             raise AssertionError(f"who only looks writes {path}")
-        if data is None:
-            remove_file(path)
-        else:
-            write_atomically(path, data, mode, durable=durable)
 
     def _read(self, path: Path) -> bytes | None:
         if not os.path.lexists(path):

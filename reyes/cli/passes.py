@@ -105,12 +105,15 @@ class FollowerPass:
             record.host = host
             try:
                 with deadline(left):
+                    unproved = self._follower.return_from_trial(host)
                     prepared = self._prepare(record, host)
                     guard = self._guard() if prepared and prepared.plan.steps else None
             except ReyesError:
                 self._uphold(record, host)
                 raise
             if prepared is None:
+                if unproved:
+                    self._memory.end_trial(proved=False)  # they are not wanted any more
                 record.outcome = "unchanged"
                 _raise_conntrack_max(settings)
                 log.info("unchanged%s, in %.2f s", _serial(record), time.monotonic() - started)
@@ -257,6 +260,11 @@ class FollowerPass:
                 log.warning(
                     "the last good ruleset has expired (not_after %s)", moment_text(not_after)
                 )
+            if follower.return_from_trial(host):
+                # Nothing tells at boot whether a host is well: its first pass tries them.
+                log.warning("held: what was accepted last has not proved healthy here")
+                record.outcome = "held"
+                return
             prepared = record.prepared = follower.prepare(verified, host, follower.kernel.read())
             guard = CommitGuard(settings, None)
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)

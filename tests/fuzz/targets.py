@@ -162,7 +162,14 @@ def envelope(data: bytes) -> None:
     assert report.payload in TEXTS
 
 
-STATE_FILES = ("state.json", "previous.json", "held.json", "last-good.gpg", "status.json")
+STATE_FILES = (
+    "state.json",
+    "previous.json",
+    "trial.json",
+    "held.json",
+    "last-good.gpg",
+    "status.json",
+)
 
 
 def memory(data: bytes) -> None:
@@ -178,7 +185,7 @@ def memory(data: bytes) -> None:
         with suppress(ConfigError):
             generation = directory.generation()
             assert generation is not None
-            assert directory.held_generation() == generation
+            assert directory.held_generation() == directory.way_back() == generation
             with suppress(KernelError):
                 plan_return(generation, LiveKernel((LiveTable(Family.V4),)), "shared")
         assert directory.last_good() in {data, None}

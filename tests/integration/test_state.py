@@ -11,7 +11,7 @@ import pytest
 from reyes.adapters.state import StateDirectory
 from reyes.errors import ConfigError, SourceError
 from reyes.net import Family
-from reyes.netfilter.live import Generation
+from reyes.netfilter.live import Generation, LiveKernel
 from reyes.state import Hold, State
 from tests.commits import in_force
 
@@ -43,19 +43,33 @@ def test_a_fresh_directory_remembers_nothing(memory: StateDirectory) -> None:
     assert memory.load() == State()
     assert memory.last_good() is None
     assert memory.generation() is None
+    assert memory.way_back() is None
     assert memory.held_generation() is None
 
 
-def test_a_generation_can_be_forgotten(memory: StateDirectory) -> None:
-    memory.keep_generation(None)
-    memory.keep_generation(Generation(in_force().read()))
-    memory.keep_generation(None)
-    assert memory.generation() is None
+@pytest.mark.parametrize("proved", [False, True])
+def test_rules_before_a_trial_are_those_to_go_back_to_only_if_it_went_well(
+    memory: StateDirectory, *, proved: bool
+) -> None:
+    older, before = Generation(LiveKernel()), Generation(in_force().read())
+    memory.end_trial(proved=False)  # there is none
+    memory.keep_generation(older)
+    memory.keep_way_back(before)
+    assert (memory.way_back(), memory.generation()) == (before, older)
+    memory.end_trial(proved=proved)
+    assert memory.way_back() is None
+    assert memory.generation() == (before if proved else older)
+
+
+def test_rules_before_a_trial_that_are_gone_are_missed(memory: StateDirectory) -> None:
+    with pytest.raises(ConfigError, match=r"cannot write .*previous\.json"):
+        memory.end_trial(proved=True)
 
 
 READERS = {
     "state.json": StateDirectory.load,
     "previous.json": StateDirectory.generation,
+    "trial.json": StateDirectory.way_back,
     "held.json": StateDirectory.held_generation,
 }
 

@@ -198,7 +198,7 @@ def test_a_state_directory_that_may_only_be_read_stops_a_run(host: FollowerHost)
     assert host.in_force() == (1, 1)
 
 
-@pytest.mark.parametrize("name", ["state.json", "previous.json"])
+@pytest.mark.parametrize("name", ["state.json", "previous.json", "trial.json"])
 def test_a_corrupt_file_stops_one_run_and_is_set_aside(host: FollowerHost, name: str) -> None:
     content = b'{"accepted'
     host.apply(0)

@@ -1,0 +1,118 @@
+"""A trial that nobody ends: the follower and its dead man's switch are killed together."""
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.kernel.followers import FollowerHost
+from tests.kernel.generations import UNFILTERED
+from tests.kernel.test_boot import boot
+from tests.kernel.test_faults import spoil
+
+pytestmark = pytest.mark.kernel
+
+KILL_BOTH = """
+{real} "$@"
+read -r follower <"$REYES_TEST/pid"
+for child in $(cat "/proc/$follower/task/$follower/children"); do
+    test "$child" = $$ || kill -KILL "$child"
+done
+kill -KILL "$follower"
+"""
+
+
+def abandon(host: FollowerHost, generation: int) -> None:
+    """Leave a generation's rules in force that nobody has looked at yet."""
+    host.publish(generation)
+    spoil(host, "ip6tables-restore", KILL_BOTH)
+    assert host.run().returncode == -signal.SIGKILL
+    host.wrap("ip6tables-restore")
+    host.settle()
+    assert host.in_force() == (generation, generation)
+
+
+@pytest.fixture
+def abandoned(host: FollowerHost) -> FollowerHost:
+    host.apply(0)
+    host.apply(1)
+    abandon(host, 2)
+    return host
+
+
+def test_the_next_run_goes_back_and_tries_them_anew(abandoned: FollowerHost) -> None:
+    done = abandoned.run()
+    assert done.returncode == 0, done.stdout
+    assert "those of the last run did not prove healthy" in done.stdout
+    assert "INFO applied" in done.stdout
+    assert abandoned.in_force() == (2, 2)
+    assert "INFO unchanged" in abandoned.run().stdout
+    abandoned.run(command="rollback")
+    assert abandoned.in_force() == (1, 1)
+
+
+def test_the_rules_before_are_back_though_no_ruleset_is_to_be_had(
+    abandoned: FollowerHost,
+) -> None:
+    (abandoned.directory / "ruleset.gpg").unlink()
+    assert abandoned.run().returncode != 0
+    assert abandoned.in_force() == (1, 1)
+
+
+def test_a_rollback_goes_back_to_the_rules_before(abandoned: FollowerHost) -> None:
+    assert abandoned.run(command="rollback").returncode == 0
+    assert abandoned.in_force() == (1, 1)
+    assert "held against" in abandoned.run().stdout
+    assert abandoned.in_force() == (1, 1)
+
+
+def test_a_restarted_host_has_the_rules_before_until_its_first_run(
+    abandoned: FollowerHost,
+) -> None:
+    abandoned.reboot()
+    code, said = boot(abandoned)
+    assert code == 0, said
+    assert abandoned.in_force() == (1, 1)
+    assert "INFO applied" in abandoned.run().stdout
+    assert abandoned.in_force() == (2, 2)
+
+
+def test_a_restarted_host_has_no_rules_where_the_first_are_not_proved(host: FollowerHost) -> None:
+    abandon(host, 0)
+    host.reboot()
+    code, said = boot(host)
+    assert code == 0, said
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
+    assert "INFO applied" in host.run().stdout
+
+
+def test_a_host_whose_trial_failed_has_the_rules_before_after_a_restart(
+    host: FollowerHost,
+) -> None:
+    host.apply(0)
+    host.publish(1)
+    spoil(host, "ip6tables-restore", "exit 4")
+    assert host.run().returncode == 25
+    host.wrap("ip6tables-restore")
+    host.reboot()
+    assert boot(host)[0] == 0
+    assert host.in_force() == (0, 0)
+
+
+def remove(host: FollowerHost) -> None:
+    assert host.run("--remove", file=False).returncode == 0
+
+
+def flush(host: FollowerHost) -> None:
+    host.iptables("-F", "reyes-drop")
+
+
+@pytest.mark.parametrize("change", [remove, flush])
+def test_whatever_becomes_of_them_the_next_run_has_its_rules(
+    abandoned: FollowerHost, change: Callable[[FollowerHost], None]
+) -> None:
+    change(abandoned)
+    done = abandoned.run()
+    assert done.returncode == 0, done.stdout
+    assert ("did not prove healthy" in done.stdout) == (change is flush)
+    assert abandoned.in_force() == (2, 2)
