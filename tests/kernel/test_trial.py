@@ -25,11 +25,15 @@ kill -KILL "$follower"
 def abandon(host: FollowerHost, generation: int) -> None:
     """Leave a generation's rules in force that nobody has looked at yet."""
     host.publish(generation)
+    leave_on_trial(host)
+    assert host.in_force() == (generation, generation)
+
+
+def leave_on_trial(host: FollowerHost) -> None:
     spoil(host, "ip6tables-restore", KILL_BOTH)
     assert host.run().returncode == -signal.SIGKILL
     host.wrap("ip6tables-restore")
     host.settle()
-    assert host.in_force() == (generation, generation)
 
 
 @pytest.fixture
@@ -97,6 +101,19 @@ def test_a_host_whose_trial_failed_has_the_rules_before_after_a_restart(
     host.reboot()
     assert boot(host)[0] == 0
     assert host.in_force() == (0, 0)
+
+
+def test_a_configuration_whose_trial_was_cut_short_can_be_taken_back(host: FollowerHost) -> None:
+    host.apply(0)
+    before = host.saved()
+    host.configure(denied="reject")
+    leave_on_trial(host)
+    assert host.saved() != before
+    host.configure(denied="drop")
+    done = host.run()
+    assert "INFO unchanged" in done.stdout
+    assert host.saved() == before
+    assert not (host.state / "trial.json").exists()
 
 
 def remove(host: FollowerHost) -> None:
