@@ -264,6 +264,7 @@ class FollowerPass:
                 # Nothing tells at boot whether a host is well: its first pass tries them.
                 log.warning("held: what was accepted last has not proved healthy here")
                 record.outcome = "held"
+                _raise_conntrack_max(settings)
                 return
             prepared = record.prepared = follower.prepare(verified, host, follower.kernel.read())
             guard = CommitGuard(settings, None)

@@ -74,8 +74,10 @@ def test_a_restarted_host_has_the_rules_before_until_its_first_run(
     abandoned: FollowerHost,
 ) -> None:
     abandoned.reboot()
+    abandoned.configure(nf_conntrack_max=2**31 - 1)  # which no other namespace may set
     code, said = boot(abandoned)
     assert code == 0, said
+    assert "cannot raise /proc/sys/net/netfilter/nf_conntrack_max" in said
     assert abandoned.in_force() == (1, 1)
     assert "INFO applied" in abandoned.run().stdout
     assert abandoned.in_force() == (2, 2)
