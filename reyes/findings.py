@@ -5,6 +5,7 @@ warning   somebody is not let in, or not judged, who seems to be meant
 note      worth knowing
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
 from ipaddress import collapse_addresses
@@ -30,7 +31,7 @@ from reyes.net import (
     without,
 )
 from reyes.policy import inexpressible, stands_for_nobody
-from reyes.ruleset import Content, Ingress, Region, SecurityGroup
+from reyes.ruleset import Content, Ingress, Interface, Region, SecurityGroup
 
 _EXCLUDE = (
     "if this is the group that opens hosts to the VPN, name it in excluded_group_names,"
@@ -64,6 +65,7 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
         *_vpc_findings(world),
         *_matched_findings(content, world.matching),
         *_excluded_findings(content),
+        *_unread_findings(content),
     ]
     for region in content.regions:
         finder = _RuleFinder(region, world)
@@ -160,6 +162,25 @@ def _excluded_findings(content: Content) -> Iterator[Finding]:
             )
 
 
+def _unread_findings(content: Content) -> Iterator[Finding]:
+    """Find groups that interfaces carry and nobody has read: whose rules open nothing."""
+    for region in content.regions:
+        carriers: defaultdict[str, list[Interface]] = defaultdict(list)
+        for interface in region.interfaces:
+            for group in interface.groups:
+                carriers[group].append(interface)
+        for identifier in carriers.keys() - {group.id for group in region.groups}:
+            first, *others = carriers[identifier]
+            more = f" and {len(others)} more carry" if others else " carries"
+            yield Finding(
+                severity="warning",
+                kind="group that was not read",
+                where=f"{identifier} in {region.name}",
+                message=f"{first.id} of {first.vpc}{more} it, and its rules let nobody in:"
+                " it may belong to an account that is no source",
+            )
+
+
 def _carried(content: Content) -> frozenset[tuple[str, str]]:
     """Return the groups that have members, by region and id."""
     return frozenset(
@@ -212,7 +233,7 @@ class _RuleFinder:
 
     def _open(self, group: SecurityGroup, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
         match ingress.service:
-            case Everything() | Ports(first=0, last=65535):
+            case Everything() | Ports(first=0 | 1, last=65535):
                 pass
             case _:
                 return

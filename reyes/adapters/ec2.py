@@ -7,7 +7,7 @@ fail where there is much to say.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -43,6 +43,8 @@ CONNECT_TIMEOUT = 10
 READ_TIMEOUT = 60
 PAGE_SIZE = 1000
 ENTRIES_PAGE_SIZE = 100
+MAX_FILTER_VALUES = 200
+"""So many values EC2 takes of one filter."""
 
 _UNREADABLE = frozenset({"InvalidPrefixListID.NotFound", "InvalidPrefixListId.NotFound"})
 """What EC2 says of a prefix list that is gone or not shared with the account."""
@@ -151,6 +153,7 @@ class _Clients:
                 )
 
 
+_INCLUDE_HIDDEN = "IncludeManagedResources"
 _ENDED: "FilterTypeDef" = {"Name": "instance-state-name", "Values": ["terminated"]}
 
 
@@ -167,14 +170,34 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
 
     def read(self) -> list[View]:
         """Read the rules and who is a member side by side: neither needs the other."""
-        return list(chain.from_iterable(side_by_side([self._rules, self._members])()))
+        views = list(chain.from_iterable(side_by_side([self._rules, self._members])()))
+        return [*views, *self._groups_of_elsewhere(views)]
 
     def _rules(self) -> list[View]:
-        vpcs = [self._view(vpcs=page) for page in self._describe("DescribeVpcs")]
+        vpcs = [self._view(vpcs=page) for page in self._describe("DescribeVpcs", self._of_vpcs)]
         self._check_vpcs({vpc.id for view in vpcs for vpc in view.vpcs})
-        groups = [self._view(groups=page) for page in self._describe("DescribeSecurityGroups")]
+        return [*vpcs, *self._groups(self._of_vpcs)]
+
+    def _groups(self, only: "FilterTypeDef | None") -> list[View]:
+        """Read groups, and the prefix lists that their rules name."""
+        pages = self._describe("DescribeSecurityGroups", only)
+        groups = [self._view(groups=page) for page in pages]
         named = named_prefix_lists(group for view in groups for group in view.groups)
-        return [*vpcs, *groups, self._view(prefix_lists=self._prefix_lists(sorted(named)))]
+        return [*groups, self._view(prefix_lists=self._prefix_lists(sorted(named)))]
+
+    def _groups_of_elsewhere(self, views: Sequence[View]) -> Iterator[View]:
+        """Read the groups that interfaces carry and that are of none of the source's VPCs.
+
+        A group may be associated with further VPCs, and `vpc-id` finds it only in its first.
+        """
+        if not self.source.vpcs:
+            return
+        read = {group.id for view in views for group in view.groups}
+        carried = {group for v in views for each in v.interfaces for group in each.groups}
+        missing = sorted(carried - read)
+        for start in range(0, len(missing), MAX_FILTER_VALUES):
+            values = missing[start : start + MAX_FILTER_VALUES]
+            yield from self._groups({"Name": "group-id", "Values": values})
 
     def _members(self) -> list[View]:
         """Read interfaces, then the instances that have ended by then.
@@ -183,7 +206,8 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
         VPC any more, so that they are looked for in the whole region.
         """
         interfaces = [
-            self._view(interfaces=page) for page in self._describe("DescribeNetworkInterfaces")
+            self._view(interfaces=page)
+            for page in self._describe("DescribeNetworkInterfaces", self._of_vpcs)
         ]
         ended = [
             self._view(instances=[i for r in page for i in r.get("Instances") or ()])
@@ -223,15 +247,25 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
                     readable[identifier] = [entry for page in pages for entry in page]
         return readable
 
-    def _describe(self, call: str, only: "FilterTypeDef | None" = None) -> Iterator[list[Any]]:
-        """Read all of a kind; those of the source's VPCs, unless `only` says which."""
-        vpcs: FilterTypeDef | None = None
-        if self.source.vpcs:
-            vpcs = {"Name": "vpc-id", "Values": list(self.source.vpcs)}
-        wanted = only or vpcs
-        arguments: dict[str, Any] = {"Filters": [wanted]} if wanted else {}
+    @property
+    def _of_vpcs(self) -> "FilterTypeDef | None":
+        if not self.source.vpcs:
+            return None
+        return {"Name": "vpc-id", "Values": list(self.source.vpcs)}
+
+    def _describe(self, call: str, only: "FilterTypeDef | None") -> Iterator[list[Any]]:
+        """Read all of a kind that a filter finds; without one all there are."""
+        arguments: dict[str, Any] = {"Filters": [only]} if only else {}
+        # An account may hide what AWS runs for it, such as the nodes of a cluster.
+        if _INCLUDE_HIDDEN in self._inputs(call):
+            arguments[_INCLUDE_HIDDEN] = True
         with _naming(self.source, call):
             yield from self._pages(call, PAGE_SIZE, **arguments)
+
+    def _inputs(self, call: str) -> Collection[str]:
+        """Return the parameters that botocore knows of a call."""
+        shape = self.client.meta.service_model.operation_model(call).input_shape
+        return shape.members if shape else ()
 
     def _pages(self, call: str, page_size: int, **arguments: Any) -> Iterator[list[Any]]:
         client: Any = self.client

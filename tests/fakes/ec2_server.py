@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass
 class Ec2Server:
-    """Pages by region and action (and prefix list), failures that come before them."""
+    """Pages by region and action (and prefix list or filter), failures that come before them."""
 
     pages: dict[tuple[str, ...], list[list[Item] | Failure]] = field(default_factory=dict)
     failures: dict[tuple[str, str], list[Failure]] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Ec2Server:
     url: str = ""
 
     def say(self, region: str, action: str, *pages: list[Item] | Failure) -> None:
-        """Answer an action in a region with these pages; `action` may be `Action/parameter`."""
+        """Answer an action in a region with these pages; `action` may be `Action/list or filter`."""
         self.pages[(region, *action.split("/"))] = list(pages)
 
     def fail(self, region: str, action: str, *failures: Failure) -> None:
@@ -71,9 +71,9 @@ class Ec2Server:
             return _failure(pending.pop(0))
         if asked.action == "AssumeRole":
             return 200, _assumed_role(asked.parameters["RoleArn"])
-        subject = asked.parameters.get("PrefixListId")
-        key = (asked.region, asked.action, *([subject] if subject else []))
-        pages = self.pages.get(key, [[]])
+        key = (asked.region, asked.action)
+        subject = asked.parameters.get("PrefixListId", asked.parameters.get("Filter.1.Name", ""))
+        pages = self.pages.get((*key, subject)) or self.pages.get(key, [[]])
         number = int(asked.parameters.get("NextToken", "0"))
         page = pages[number]
         if isinstance(page, Failure):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from botocore.session import Session
 
 from reyes.adapters import ec2 as adapter
 from reyes.adapters.ec2 import Ec2Reader
@@ -112,6 +113,28 @@ def test_the_largest_pages_are_asked_for_and_only_ended_instances(ec2: Ec2Server
     assert filtered[0].parameters["Filter.1.Name"] == "instance-state-name"
     assert filtered[0].parameters["Filter.1.Value.1"] == "terminated"
     assert all("reyes/" in asked.user_agent for asked in ec2.asked)
+
+
+def test_what_aws_manages_is_asked_for_even_if_the_account_hides_it(ec2: Ec2Server) -> None:
+    read()
+
+    asked = {asked.action for asked in ec2.asked if "IncludeManagedResources" in asked.parameters}
+    assert asked == {"DescribeInstances", "DescribeNetworkInterfaces"}
+
+
+def test_an_older_botocore_is_not_asked_for_what_it_does_not_know(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def older(session: Session) -> None:
+        model = session.get_component("data_loader").load_service_model("ec2", "service-2")
+        for call in CALLS:
+            shape = model["shapes"][model["operations"][call]["input"]["shape"]]
+            shape["members"].pop("IncludeManagedResources", None)
+
+    monkeypatch.setattr("reyes.adapters.ec2.cut_model", older)
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(1)])
+
+    assert len(read().regions[0].interfaces) == 1
 
 
 def test_instances_are_asked_for_after_the_last_page_of_interfaces(ec2: Ec2Server) -> None:
@@ -297,6 +320,41 @@ def test_only_the_named_vpcs_are_asked_for(ec2: Ec2Server) -> None:
     for asked in others:
         assert asked.parameters["Filter.1.Name"] == "vpc-id"
         assert asked.parameters["Filter.1.Value.1"] == "vpc-0a1b2c3d"
+
+
+def test_groups_of_other_vpcs_that_interfaces_carry_are_read(ec2: Ec2Server) -> None:
+    naming = {"ipProtocol": "-1", "prefixListIds": [{"prefixListId": "pl-0000000a"}]}
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group()])
+    ec2.say("us-west-2", "DescribeSecurityGroups/group-id", [group("sg-0000000c", naming)])
+    carried = [{"groupId": "sg-0000000a"}, {"groupId": "sg-0000000c"}]
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(1, groupSet=carried)])
+    entry = {"cidr": "10.9.0.0/16"}
+    ec2.say("us-west-2", "GetManagedPrefixListEntries/pl-0000000a", [entry])
+
+    (region,) = read(SourceConfig(region="us-west-2", vpcs=("vpc-0a1b2c3d",))).regions
+
+    _, asked = ec2.asked_for("DescribeSecurityGroups")
+    assert asked.parameters["Filter.1.Name"] == "group-id"
+    assert asked.parameters["Filter.1.Value.1"] == "sg-0000000c"
+    assert "Filter.1.Value.2" not in asked.parameters
+    assert [group.id for group in region.groups] == ["sg-0000000a", "sg-0000000c"]
+    assert [(entry.id, entry.cidrs) for entry in region.prefix_lists] == [
+        ("pl-0000000a", ("10.9.0.0/16",))
+    ]
+
+
+def test_many_groups_of_other_vpcs_are_asked_for_in_parts(ec2: Ec2Server) -> None:
+    carried = [f"sg-{number:08x}" for number in range(201)]
+    items = [{"groupId": identifier} for identifier in carried]
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(1, groupSet=items)])
+
+    read(SourceConfig(region="us-west-2", vpcs=("vpc-0a1b2c3d",)))
+
+    _, *parts = ec2.asked_for("DescribeSecurityGroups")
+    values = [
+        [value for name, value in part.parameters.items() if ".Value." in name] for part in parts
+    ]
+    assert values == [carried[:200], carried[200:]]
 
 
 def test_a_named_vpc_that_is_not_there_is_an_error(ec2: Ec2Server) -> None:

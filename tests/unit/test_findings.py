@@ -52,6 +52,7 @@ def test_an_ordinary_world_has_no_findings() -> None:
         (allow(Everything(), "10.0.0.0/8"), "critical: open to whole networks"),
         (allow(Everything(), "0.0.0.0/0"), "critical: open to whole networks"),
         (allow(tcp(0, 65535), "10.2.0.0/16"), "critical: open to whole networks"),
+        (allow(tcp(1, 65535), "10.2.0.0/16"), "critical: open to whole networks"),
         (allow(tcp(22), "sg-0000dead"), "warning: reference to nobody"),
         (
             allow(tcp(22), GroupReference(id="sg-00000001", peering="expired")),
@@ -103,6 +104,22 @@ def test_all_of_the_own_vpc_may_be_let_in() -> None:
     assert kinds(world(east(), west(allow(Everything(), "10.1.0.0/16")))) == [
         "note: rule that never matters"
     ]
+
+
+def test_a_group_that_is_carried_and_was_not_read_is_found_once() -> None:
+    region = west()
+    carriers = [
+        replace(
+            region.interfaces[0], id=f"eni-{number:08x}", groups=("sg-00000001", "sg-0000dead")
+        )
+        for number in (1, 2, 3)
+    ]
+
+    (finding,) = find(world(replace(region, interfaces=tuple(carriers))), FILTERED)
+
+    assert (finding.severity, finding.kind) == ("warning", "group that was not read")
+    assert finding.where == "sg-0000dead in us-west-2"
+    assert finding.message.startswith("eni-00000001 of vpc-0000000a and 2 more carry it, ")
 
 
 def test_a_group_that_nobody_carries_is_noted() -> None:
