@@ -8,7 +8,7 @@ but where the files are used, and by `reyes check-config`.
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from reyes.errors import ConfigError
 from reyes.net import PortNumber, parse_address, parse_network
@@ -158,6 +158,9 @@ class FollowerConfig(Struct, frozen=True, kw_only=True):
     log_drop: bool = False
 
 
+_DEFAULTS = FollowerConfig()
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """The whole file; `leader` is None where the file has no such section."""
 
@@ -171,7 +174,12 @@ class Config(Struct, frozen=True, kw_only=True):
     s3: S3Config
     signing: SigningConfig
     leader: LeaderConfig | None = None
-    follower: FollowerConfig = field(default_factory=FollowerConfig)
+    follower: FollowerConfig = _DEFAULTS
+
+    @property
+    def knows_followers(self) -> bool:
+        """Tell whether the file has a section on followers: a leader's needs none."""
+        return self.follower is not _DEFAULTS
 
 
 def parse_config(text: str, name: str) -> Config:

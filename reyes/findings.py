@@ -14,7 +14,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from reyes.host import IpsecScope, VpcScope
+from reyes.config import Config
+from reyes.host import IpsecScope, VpcScope, filtered_networks
 from reyes.matching import GroupMatching
 from reyes.members import JudgedSenders, network_of
 from reyes.net import (
@@ -76,6 +77,21 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
     return tuple(
         sorted(found, key=lambda f: (SEVERITIES.index(f.severity), f.kind, f.where, f.message))
     )
+
+
+def find_for(config: Config, content: Content) -> tuple[Finding, ...]:
+    """Look for doubtful things, as far as a configuration knows what hosts judge.
+
+    Where it says nothing of them, rules may open whole networks beside the default ones.
+
+    Raises:
+        SignatureError: a network of the content is none.
+    """
+    found = find(content, filtered_networks(config.follower))
+    if config.knows_followers:
+        return found
+    wherever = [one for one in find(content, None) if one.severity == "critical"]
+    return (*wherever, *(one for one in found if one.severity != "critical"))
 
 
 class _World:

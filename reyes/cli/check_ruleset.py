@@ -6,8 +6,7 @@ import click
 
 from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import believed_content
-from reyes.findings import find
-from reyes.host import filtered_networks
+from reyes.findings import find_for
 
 DOUBTFUL = 1
 """The exit code if there is anything above a note."""
@@ -37,7 +36,7 @@ def command(
         raise click.UsageError("--unverified needs FILE")
     config = load_config(config_path)
     content = believed_content(config, file, unverified=unverified)
-    findings = find(content, filtered_networks(config.follower))
+    findings = find_for(config, content)
     if as_json:
         echo_json(findings)
     else:

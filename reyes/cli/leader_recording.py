@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 from reyes.adapters import clock
 from reyes.config import Config
 from reyes.errors import ReyesError
-from reyes.findings import Finding, find
-from reyes.host import filtered_networks
+from reyes.findings import Finding, find_for
 from reyes.ruleset import Header
 from reyes.status import Run
 
@@ -55,7 +54,7 @@ def leader_recording(config: Config, *, leaves_traces: bool) -> Iterator[LeaderR
     if record.outcome is None:
         return
     content = record.outcome.ruleset.content
-    findings = find(content, filtered_networks(config.follower))
+    findings = find_for(config, content)
     if record.outcome.status != "superseded":
         for one in [one for one in findings if one.severity == "critical"][:NAMED]:
             log.error("critical: %s: %s: %s", one.kind, one.where, one.message)

@@ -53,7 +53,7 @@ class Ec2Server:
     url: str = ""
 
     def say(self, region: str, action: str, *pages: list[Item] | Failure) -> None:
-        """Answer an action in a region with these pages; `action` may be `Action/list or filter`."""
+        """Answer an action in a region with these pages; `Action/list or filter` is possible."""
         self.pages[(region, *action.split("/"))] = list(pages)
 
     def fail(self, region: str, action: str, *failures: Failure) -> None:

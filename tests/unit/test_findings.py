@@ -5,10 +5,12 @@ from ipaddress import ip_network
 import pytest
 from msgspec.structs import replace
 
+from reyes.config import parse_config
 from reyes.errors import SignatureError
-from reyes.findings import Finding, find
+from reyes.findings import Finding, find, find_for
 from reyes.net import Everything, Network
 from reyes.ruleset import Content, GroupReference, PrefixList, Region
+from tests.configurations import MINIMAL
 from tests.worlds import allow, group, icmp, interface, tcp, vpc, world
 
 FILTERED: tuple[Network, ...] = (ip_network("10.0.0.0/8"),)
@@ -108,14 +110,12 @@ def test_all_of_the_own_vpc_may_be_let_in() -> None:
 
 def test_a_group_that_is_carried_and_was_not_read_is_found_once() -> None:
     region = west()
-    carriers = [
-        replace(
-            region.interfaces[0], id=f"eni-{number:08x}", groups=("sg-00000001", "sg-0000dead")
-        )
-        for number in (1, 2, 3)
-    ]
+    carriers = tuple(
+        replace(region.interfaces[0], id=identifier, groups=("sg-00000001", "sg-0000dead"))
+        for identifier in ("eni-00000001", "eni-00000002", "eni-00000003")
+    )
 
-    (finding,) = find(world(replace(region, interfaces=tuple(carriers))), FILTERED)
+    (finding,) = find(world(replace(region, interfaces=carriers)), FILTERED)
 
     assert (finding.severity, finding.kind) == ("warning", "group that was not read")
     assert finding.where == "sg-0000dead in us-west-2"
@@ -171,6 +171,29 @@ def test_what_is_no_network_refuses_the_ruleset(
 ) -> None:
     with pytest.raises(SignatureError, match="bad address"):
         find(world(east(), region), filtered)
+
+
+@pytest.mark.parametrize(
+    ("section", "found"),
+    [
+        ("", ["critical: open to whole networks", "warning: VPC outside filtered_cidrs"]),
+        ("follower: {}\n", ["warning: VPC outside filtered_cidrs"]),
+        (
+            "follower: {filtered_cidrs: [192.168.0.0/16, 172.16.0.0/12]}\n",
+            ["critical: open to whole networks", "warning: VPC outside filtered_cidrs"],
+        ),
+    ],
+)
+def test_a_file_without_followers_says_nothing_of_what_they_judge(
+    section: str, found: list[str]
+) -> None:
+    config = parse_config(MINIMAL + section, "c")
+    content = world(
+        replace(west(allow(Everything(), "172.20.0.0/16")), vpcs=()),
+        east("192.0.2.0/24"),
+    )
+    kinds = [f"{one.severity}: {one.kind}" for one in find_for(config, content)]
+    assert [kind for kind in kinds if "never matters" not in kind] == found
 
 
 def test_findings_come_worst_first() -> None:
