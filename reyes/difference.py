@@ -5,6 +5,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from reyes.errors import one_line
 from reyes.net import service_text
 from reyes.ruleset import Content, Counts, Region, SecurityGroup
 
@@ -174,7 +175,7 @@ def _facts(before: SecurityGroup, after: SecurityGroup) -> Iterator[str]:
     for name in ("name", "tag", "vpc", "account"):
         was, now = getattr(before, name), getattr(after, name)
         if was != now:
-            yield f"{name} was {was or 'none'}, is {now or 'none'}"
+            yield one_line(f"{name} was {was or 'none'}, is {now or 'none'}")
 
 
 def _networks(

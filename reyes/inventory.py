@@ -156,7 +156,8 @@ def _region(name: str, views: Sequence[View]) -> Region:
 def _merged(seen: Iterable[Identified]) -> tuple[Identified, ...]:
     """Keep one value for each identifier, sorted: of two accounts' views the one that says more.
 
-    Only a group's owner sees its tags, and two sources are read at different moments.
+    Only a group's owner sees its tags, and two sources are read at different moments: a view with
+    a tag says more than one with another rule.
     """
     merged: dict[str, Identified] = {}
     for value in seen:
@@ -166,9 +167,9 @@ def _merged(seen: Iterable[Identified]) -> tuple[Identified, ...]:
     return tuple(merged[identifier] for identifier in sorted(merged))
 
 
-def _fullness(value: Identified) -> tuple[int, bytes]:
+def _fullness(value: Identified) -> tuple[bool, int, bytes]:
     text = msgspec.json.encode(value)
-    return len(text), text
+    return getattr(value, "tag", None) is not None, len(text), text
 
 
 def _vpc(vpc: replies.Vpc) -> Vpc:

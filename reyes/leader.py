@@ -7,7 +7,7 @@ Rules it keeps:
   knowledge, and losing to him is no failure.
 * Nothing is published that followers would refuse: their own code judges it first.
 * An object that is not genuine is no yardstick for anything. It is replaced, so that a vandalised
-  bucket heals; followers never believed it.
+  bucket heals; followers never believed it. The same is true of one older than what we have read.
 * The serial rises with each publication, and never runs ahead of the clocks: a genuine object
   from the future counts for the guard, and not for the serial.
 """
@@ -23,7 +23,12 @@ from msgspec import Struct
 from reyes import trust
 from reyes.config import Config, LeaderConfig
 from reyes.difference import Difference, compare, shrinkage
-from reyes.envelope import Envelope, SignatureReport
+from reyes.envelope import (
+    MAX_ENVELOPE_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Envelope,
+    SignatureReport,
+)
 from reyes.errors import ConfigError, ImplausibleError, ReyesError, SignatureError, SourceError
 from reyes.inventory import View, merge
 from reyes.ruleset import Counts, Header, Ruleset, count, encode
@@ -62,22 +67,26 @@ Reader = Callable[[], AbstractContextManager[Callable[[], Sequence[View]]]]
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """What one pass is asked to do; `now` is in seconds since the epoch."""
+    """What one pass is asked to do; `now` tells the seconds since the epoch."""
 
-    now: float
+    now: Callable[[], float]
     generator: str
     dry_run: bool = False
     force: bool = False
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What one pass did. `previous` is what was published before, if it was genuine."""
+    """What one pass did. `previous` is what was published before, if it was genuine.
+
+    `not_archived` says why there is no copy of what was published.
+    """
 
     status: Literal["published", "superseded", "dry run"]
     ruleset: Ruleset
     envelope: Envelope
     previous: Ruleset | None
     difference: Difference
+    not_archived: SourceError | None = None
 
 
 class _Published(Struct, frozen=True):
@@ -97,31 +106,40 @@ def publish_pass(
     """Publish one ruleset, or say why not.
 
     Raises:
-        ConfigError: there is no leader's configuration, or two fleets share one key.
+        ConfigError: there is no leader's configuration, two fleets share one key, or the world is
+            larger than a ruleset may be.
         SourceError: EC2 or S3 finally failed.
         ImplausibleError: too much vanished since the last publication.
         SignatureError: what was signed is not what followers would accept.
     """
-    leader = leader_config(config)
+    leader, now = leader_config(config), request.now()
     published = store.current()
     with read() as views:
-        before = _examine(config, published, signer)
+        before = _examine(config, published, signer, force=request.force)
         content = merge(views(), leader.group_matching, leader.excluded_group_names)
     counts = count(content, len(leader.sources))
     if before.ruleset and not request.force:
         _guard(before.ruleset.header.counts, counts, leader.max_shrink)
-    accepted = _accepted(before.genuine, request.now)
-    header = _header(config, leader, request, counts, accepted)
-    envelope = signer.sign(encode(header, content))
+    accepted = _accepted(before.genuine, now)
+    header = _header(config, request, now, counts, accepted)
+    envelope = _sign(signer, encode(header, content))
     del content  # of a large world no two copies: what was signed is read back
     verified = _verify(config, request, signer.inspect(envelope), accepted)
     status: Literal["published", "superseded", "dry run"] = "dry run"
+    not_archived: SourceError | None = None
+
+    def is_newer(there: Envelope) -> bool:
+        found = _examine(config, there, signer, force=request.force).genuine
+        return found is not None and (accepted is None or found.accepted.serial > accepted.serial)
+
     if not request.dry_run:
-        status = "published" if _publish(store, envelope, before.etag) else "superseded"
+        won = _publish(store, envelope, before.etag, is_newer)
+        status = "published" if won else "superseded"
     if status == "published":
-        _archive(store, archive_key(header, config.s3.key), envelope)
+        not_archived = _archive(store, archive_key(header, config.s3.key), envelope)
     return Outcome(
         status=status,
+        not_archived=not_archived,
         ruleset=verified.ruleset,
         envelope=envelope,
         previous=before.ruleset,
@@ -147,8 +165,10 @@ def leader_config(config: Config) -> LeaderConfig:
     return config.leader
 
 
-def _examine(config: Config, envelope: Envelope | None, signer: Signer) -> _Published:
-    """Say what is published, while EC2 is read."""
+def _examine(
+    config: Config, envelope: Envelope | None, signer: Signer, *, force: bool
+) -> _Published:
+    """Say what is published."""
     if envelope is None:
         log.info("nothing is published yet")
         return _Published()
@@ -160,10 +180,17 @@ def _examine(config: Config, envelope: Envelope | None, signer: Signer) -> _Publ
         return _Published(envelope.etag)
     environment = genuine.ruleset.header.environment
     if environment != config.environment:
-        raise ConfigError(
+        found = (
             f"environment is {config.environment!r}, and s3.key holds the ruleset of"
-            f" {environment!r}",
-            "two fleets share one key: give each an s3.key of its own",
+            f" {environment!r}"
+        )
+        if force:
+            log.error("%s, which will be replaced", found)
+            return _Published(envelope.etag)
+        raise ConfigError(
+            found,
+            "two fleets may share one key: give each an s3.key of its own;"
+            " --force replaces what somebody has put there by mistake",
         )
     return _Published(envelope.etag, genuine)
 
@@ -190,30 +217,50 @@ def _accepted(genuine: trust.Genuine | None, now: float) -> trust.Accepted | Non
 
 def _header(
     config: Config,
-    leader: LeaderConfig,
     request: Request,
+    now: float,
     counts: Counts,
     accepted: trust.Accepted | None,
 ) -> Header:
     """Say when, where and by whom; a clock that is behind still counts the serial up."""
-    now = int(request.now)
     return Header(
         environment=config.environment,
-        serial=max(accepted.serial + 1 if accepted else 0, int(request.now * 1000)),
-        generated_at=now,
-        not_after=now + leader.validity,
+        serial=max(accepted.serial + 1 if accepted else 0, int(now * 1000)),
+        generated_at=int(now),
+        not_after=int(now) + leader_config(config).validity,
         generator=request.generator,
         counts=counts,
     )
 
 
+def _sign(signer: Signer, payload: bytes) -> Envelope:
+    """Sign what followers can take: more than their bounds they would not even look at."""
+    _check_size("text of the ruleset", payload, MAX_PAYLOAD_BYTES)
+    envelope = signer.sign(payload)
+    _check_size("signed ruleset", envelope.blob, MAX_ENVELOPE_BYTES)
+    return envelope
+
+
+def _check_size(what: str, content: bytes, most: int) -> None:
+    if len(content) > most:
+        raise ConfigError(
+            f"the {what} would have {len(content)} bytes, and followers take {most}",
+            "split the fleet: name fewer VPCs in leader.sources, and give the others an"
+            " environment and an s3.key of their own",
+        )
+
+
 def _verify(
     config: Config, request: Request, report: SignatureReport, accepted: trust.Accepted | None
 ) -> trust.VerifiedRuleset:
-    """Read back what was signed by the code that followers use, as one that is up to date."""
+    """Read back what was signed by the code that followers use, as one that is up to date.
+
+    By the time that it is now: a ruleset may expire while EC2 is read.
+    """
+    now = request.now()
     expectation = trust.Expectation(
         environment=config.environment,
-        now=int(request.now),
+        now=int(now),
         accepted=accepted,
         force=request.force,
     )
@@ -222,14 +269,20 @@ def _verify(
     except ReyesError as error:
         message = f"followers would refuse this ruleset, it is not published: {error.message}"
         raise type(error)(message, error.hint) from error
-    _warn_of_expiry(verified, request.now)
+    _warn_of_expiry(verified, now)
     return verified
 
 
-def _publish(store: Store, envelope: Envelope, replacing: str | None) -> bool:
-    """Replace what was read; False if somebody else did so first.
+def _publish(
+    store: Store,
+    envelope: Envelope,
+    replacing: str | None,
+    is_newer: Callable[[Envelope], bool],
+) -> bool:
+    """Replace what was read; False if another leader did so first.
 
-    After a lost answer the object that is in the way is our own.
+    After a lost answer the object that is in the way is our own. One that no leader would have put
+    there in the place of what was read is replaced as well.
     """
     for _ in range(MAX_TRIES):
         if store.publish(envelope, replacing):
@@ -237,7 +290,7 @@ def _publish(store: Store, envelope: Envelope, replacing: str | None) -> bool:
         there = store.current()
         if there and there.blob == envelope.blob:
             return True
-        if there and there.etag != replacing:
+        if there and there.etag != replacing and is_newer(there):
             return False
         replacing = there.etag if there else None
     raise SourceError(
@@ -246,13 +299,14 @@ def _publish(store: Store, envelope: Envelope, replacing: str | None) -> bool:
     )
 
 
-def _archive(store: Store, key: str, envelope: Envelope) -> None:
+def _archive(store: Store, key: str, envelope: Envelope) -> SourceError | None:
+    """Keep a copy, or return why there is none: the ruleset is published all the same."""
     try:
         store.archive(key, envelope)
     except SourceError as error:
-        raise SourceError(
-            f"the ruleset is published, but not archived: {error.message}", error.hint
-        ) from error
+        message = f"the ruleset is published, but not archived: {error.message}"
+        return SourceError(message, error.hint)
+    return None
 
 
 def _warn_of_expiry(verified: trust.VerifiedRuleset, now: float) -> None:

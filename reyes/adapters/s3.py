@@ -6,8 +6,9 @@ who may not list the bucket, so that followers treat 403 and 404 alike.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from email.utils import parsedate_to_datetime
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +20,17 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreamingError
 
 from reyes import __version__
+from reyes.adapters import clock
 from reyes.adapters.aws import OR_A_FILE, code_of, is_unreachable, text_of, usable_settings
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
-from reyes.errors import ReyesError, SignatureError, SourceError, UnreachableError
+from reyes.errors import (
+    ConfigError,
+    ReyesError,
+    SignatureError,
+    SourceError,
+    UnreachableError,
+)
+from reyes.trust import MAX_CLOCK_SKEW, span_text
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -29,6 +38,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 15
+MAX_LEADER_SKEW = MAX_CLOCK_SKEW // 2
+"""Seconds that a leader's clock may be wrong: a host's may be as well."""
+
 MAX_ANSWER_BYTES = 64 * 1024
 """Of an answer without the object no more is read: S3's errors have a kilobyte."""
 
@@ -101,12 +113,18 @@ class S3Store:
         self._client.close()
 
     def current(self) -> Envelope | None:
-        """Return the object, None if there is none yet; one too large is cut after its bound."""
+        """Return the object, None if there is none yet; one too large is cut after its bound.
+
+        Raises:
+            SourceError: it may not be read, or S3 does not answer.
+            ConfigError: this machine's clock is not S3's.
+        """
         with self._naming("GetObject", self._key):
             try:
-                return self._get()
+                return self._get(checks_clock=True)
             except ClientError as error:
                 if code_of(error) == "NoSuchKey":
+                    _check_clock(error.response["ResponseMetadata"])
                     return None
                 raise
 
@@ -130,8 +148,10 @@ class S3Store:
         with self._naming("PutObject", key):
             self._put(key, envelope)
 
-    def _get(self, **condition: Any) -> Envelope:
+    def _get(self, *, checks_clock: bool = False, **condition: Any) -> Envelope:
         reply = self._client.get_object(Bucket=self._bucket, Key=self._key, **condition)
+        if checks_clock:
+            _check_clock(reply["ResponseMetadata"])
         tag = reply.get("ETag", "")
         return Envelope(blob=_bounded(reply), etag=tag if _TAG.fullmatch(tag) else None)
 
@@ -175,6 +195,26 @@ def _send(
             raise ResponseStreamingError(error=error) from error
         answer.raw = urllib3.HTTPResponse(BytesIO(body), preload_content=False)
     return answer
+
+
+def _check_clock(answer: Mapping[str, Any]) -> None:
+    """Compare this machine's clock with the date of an answer, if it has one.
+
+    What a leader with another time signs hosts would take for a rollback or for the future. S3
+    itself bears a quarter of an hour.
+    """
+    try:
+        date = parsedate_to_datetime(answer["HTTPHeaders"]["date"])
+    except (KeyError, ValueError):
+        return
+    ahead = int(clock.now() - date.timestamp())
+    if abs(ahead) > MAX_LEADER_SKEW:
+        side = "ahead of" if ahead > 0 else "behind"
+        raise ConfigError(
+            f"this machine's clock is {span_text(abs(ahead))} {side} S3's",
+            "set it, and keep it right by chrony or systemd-timesyncd: hosts refuse what a leader"
+            " with another time signs",
+        )
 
 
 def _bounded(reply: "GetObjectOutputTypeDef") -> bytes:

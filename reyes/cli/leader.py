@@ -80,13 +80,15 @@ def _publish(
     from reyes.leader import Request
 
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
-    request = Request(now=now(), generator=generator, dry_run=dry_run, force=force)
+    request = Request(now=now, generator=generator, dry_run=dry_run, force=force)
     with leader_recording(config, leaves_traces=not dry_run) as record:
         outcome = record.outcome = _run(config, request)
     if output:
         write_atomically(output, outcome.envelope.blob, 0o644)
     report = _report(config, outcome)
     click.echo(msgspec.json.encode(report) if as_json else "\n".join(_lines(report)))
+    if outcome.not_archived:
+        raise outcome.not_archived
 
 
 def _run(config: "Config", request: "Request") -> "Outcome":

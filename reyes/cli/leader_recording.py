@@ -62,7 +62,9 @@ def leader_recording(config: Config, *, leaves_traces: bool) -> Iterator[LeaderR
     if leaves_traces:
         published = record.outcome.status == "published"
         header = record.outcome.ruleset.header if published else None
-        _write(config, _run(started, record.outcome.status), header, findings)
+        failure = record.outcome.not_archived
+        code = failure.exit_code if failure else 0
+        _write(config, _run(started, record.outcome.status, code), header, findings)
 
 
 def _counts_text(findings: tuple[Finding, ...]) -> str:

@@ -105,10 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(
         self, status: int, headers: list[tuple[str, str]], body: bytes, length: int
     ) -> None:
-        own = {"content-length", "connection", "date", "server", "transfer-encoding"}
-        self.send_response(status)
-        for name, value in headers:
-            if name.lower() not in own:
+        own = {"content-length", "connection", "server", "transfer-encoding"}
+        self.send_response_only(status)
+        for name, value in {"Date": self.date_time_string(), **dict(headers)}.items():
+            if value and name.lower() not in own:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(length))
         self.end_headers()

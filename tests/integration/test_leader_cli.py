@@ -24,6 +24,7 @@ from reyes.errors import SignatureError
 from reyes.ruleset import Ruleset
 from reyes.trust import authenticate
 from tests.fakes.ec2_server import Ec2Server, Failure, Item, ec2_server
+from tests.fakes.proxy import Answer, proxy_to
 
 OWNER = "123456789012"
 BUCKET = "acme-reyes"
@@ -198,6 +199,31 @@ def test_each_published_ruleset_is_archived(leader: Leader, ec2: Ec2Server) -> N
     serial = leader.read_as_follower(blob).header.serial
     assert archived["Key"].endswith(f"/{serial}-{KEY}")
     assert archived["Size"] == len(blob)
+
+
+def test_all_is_told_of_what_is_published_and_not_archived(
+    leader: Leader, ec2: Ec2Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(ec2, 3)
+    metrics, output = tmp_path / "reyes.prom", tmp_path / "ruleset.gpg"
+    leader.configure(metrics_file=str(metrics))
+    with proxy_to(leader.s3.meta.endpoint_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        proxy.play("PUT", "forward", Answer(403, b"<Error><Code>AccessDenied</Code></Error>"))
+
+        result = leader.run("--output", str(output))
+
+    assert result.exit_code == 75
+    assert result.stdout.startswith("published ruleset ")
+    assert "INFO findings: none\n" in result.stderr
+    assert "reyes: the ruleset is published, but not archived: s3://" in result.stderr
+    assert output.read_bytes() == leader.published()
+    serial = leader.read_as_follower(output.read_bytes()).header.serial
+    lines = (line.rsplit(" ", 1) for line in metrics.read_text().splitlines())
+    numbers = {name: float(value) for name, value in lines if not name.startswith("#")}
+    assert numbers["reyes_leader_last_exit_code"] == 75
+    assert numbers['reyes_leader_ruleset_serial{environment="production"}'] == serial
+    assert "reyes_leader_last_success_timestamp_seconds" not in numbers
 
 
 def test_json_tells_the_same_to_machines(leader: Leader, ec2: Ec2Server) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -388,7 +389,7 @@ def run(store: S3Store, now: int, before_reading: Any = lambda: None) -> Outcome
 
     return publish_pass(
         configuration(),
-        Request(now=now, generator="leader"),
+        Request(now=lambda: now, generator="leader"),
         store=store,
         read=reader_of(read),
         signer=PaperSigner(),
@@ -463,7 +464,50 @@ def test_another_fleet_s_object_stays(store: S3Store) -> None:
 def test_a_failing_archive_leaves_the_ruleset_published(store: S3Store, proxy: Proxy) -> None:
     proxy.play("PUT", "forward", FORBIDDEN)
 
-    with pytest.raises(SourceError, match=r"published, but not archived: s3://.*/archive/2026/"):
-        run(store, NOW)
+    outcome = run(store, NOW)
 
+    assert outcome.not_archived
+    assert "published, but not archived: s3://" in outcome.not_archived.message
+    assert "/archive/2026/" in outcome.not_archived.message
     assert store.current()
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        (70, "this machine's clock is 7[01] seconds ahead of S3's"),
+        (-310, "this machine's clock is 5 minutes behind S3's"),
+    ],
+)
+def test_a_leader_with_another_time_than_s3_publishes_nothing(
+    store: S3Store,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_there: bool,
+    seconds: float,
+    message: str,
+) -> None:
+    if is_there:
+        run(store, NOW)
+    before = store.current()
+    monkeypatch.setattr("reyes.adapters.clock.now", lambda: time.time() + seconds)
+
+    with pytest.raises(ConfigError, match=message):
+        run(store, NOW + 300)
+
+    monkeypatch.setattr("reyes.adapters.clock.now", lambda: time.time() + 50)
+    assert store.current() == before
+
+
+@pytest.mark.parametrize("date", ["", "soon"])
+def test_an_answer_without_a_date_tells_no_time(
+    store: S3Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, date: str
+) -> None:
+    monkeypatch.setattr("reyes.adapters.clock.now", lambda: 0.0)
+    proxy.play("GET", Answer(200, b"object", (("Date", date),)))
+
+    current = store.current()
+
+    assert current
+    assert current.blob == b"object"

@@ -124,6 +124,14 @@ def test_what_makes_a_group_mean_others_is_told() -> None:
     ]
 
 
+def test_a_tag_stays_on_its_line() -> None:
+    before = small_world()
+    web, db = before.regions[1].groups
+    after = with_west(before, groups=(web, replace(db, tag="data\n<3>forged\u202e")))
+
+    assert lines(before, after)[1:] == ["  ~ tag was none, is data <3>forged"]
+
+
 def test_networks_of_vpcs_are_told() -> None:
     before = small_world()
     (own,) = before.regions[1].vpcs

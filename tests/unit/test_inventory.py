@@ -472,6 +472,15 @@ def test_what_two_accounts_see_counts_once_with_all_that_is_known() -> None:
     assert [i.instance for i in one_way.interfaces] == ["i-0aaaaaaaaaaaaaaaa"]
 
 
+def test_a_tag_counts_for_more_than_a_rule_that_came_between_two_readings() -> None:
+    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": f"10.{n}.0.0/16"} for n in range(9)]}
+    seen_by_owner = inventory(groups=[group(Tags=[{"Key": "role", "Value": "front"}])])
+    seen_by_other = inventory(groups=[group(everything)])
+
+    for inventories in ((seen_by_owner, seen_by_other), (seen_by_other, seen_by_owner)):
+        assert [g.tag for g in region_of(*inventories, matching="tag:role").groups] == ["front"]
+
+
 def test_an_instance_that_only_its_own_account_sees_ended_is_ended_for_all() -> None:
     network_owner = inventory(interfaces=[interface()])
     participant = inventory(instances=[instance("terminated")])

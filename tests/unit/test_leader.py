@@ -14,6 +14,7 @@ from reyes.config import Config
 from reyes.envelope import Envelope
 from reyes.errors import (
     ConfigError,
+    ExpiredError,
     ImplausibleError,
     SignatureError,
     SourceError,
@@ -89,7 +90,7 @@ def run(
 
     return publish_pass(
         config or configuration(),
-        Request(now=now, generator="leader-a", dry_run=dry_run, force=force),
+        Request(now=lambda: now, generator="leader-a", dry_run=dry_run, force=force),
         store=store,
         read=reader_of(read),
         signer=signer or PaperSigner(),
@@ -190,10 +191,23 @@ def test_two_fleets_on_one_key_are_refused() -> None:
     store = MemoryStore()
     store.put(signed(document(NOW, environment="staging")))
 
-    with pytest.raises(ConfigError, match="holds the ruleset of 'staging'"):
-        run(store, force=True)
+    with pytest.raises(ConfigError, match="holds the ruleset of 'staging'") as caught:
+        run(store)
 
+    assert "--force replaces" in (caught.value.hint or "")
     assert store.calls == ["current", "read EC2"]
+
+
+def test_the_ruleset_of_another_fleet_is_replaced_by_force(log: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    store.put(signed(document(NOW * 2, environment="staging")))
+
+    outcome = run(store, instances=1, force=True)
+
+    assert outcome.previous is None
+    assert published(store).header.environment == "production"
+    assert published(store).header.serial == NOW * 1000
+    assert "holds the ruleset of 'staging', which will be replaced" in log.text
 
 
 def test_a_configuration_without_leader_is_refused_before_anything_is_done() -> None:
@@ -246,7 +260,7 @@ def test_a_failing_read_publishes_nothing() -> None:
     with pytest.raises(SourceError, match="DescribeVpcs"):
         publish_pass(
             configuration(),
-            Request(now=NOW, generator="leader-a"),
+            Request(now=lambda: NOW, generator="leader-a"),
             store=store,
             read=lambda: nullcontext(wait),
             signer=PaperSigner(),
@@ -273,7 +287,7 @@ def test_what_is_no_document_does_not_leave_the_host() -> None:
     with pytest.raises(SignatureError, match="sg-"):
         publish_pass(
             configuration(),
-            Request(now=NOW, generator="leader-a"),
+            Request(now=lambda: NOW, generator="leader-a"),
             store=store,
             read=reader_of(
                 lambda: [
@@ -331,6 +345,37 @@ def test_losing_to_a_fresher_leader_is_superseded() -> None:
     assert store.archived == {}
 
 
+def test_losing_to_what_no_leader_would_have_put_there_is_no_losing() -> None:
+    store = MemoryStore()
+    run(store, now=NOW - 300)
+    run(store, now=NOW)
+    first, *_ = store.archived.values()
+    for vandalism in (b"junk", first, signed(document(NOW * 2), FOREIGN_KEY)):
+        once = iter([vandalism])
+
+        def put(store: MemoryStore, once: Iterator[bytes] = once) -> None:
+            for blob in once:
+                store.put(blob)
+
+        store.before_publish = put
+        outcome = run(store, now=NOW + 300)
+
+        assert outcome.status == "published"
+        assert published(store) == outcome.ruleset
+        store.put(next(blob for key, blob in store.archived.items() if str(NOW) in key))
+
+
+def test_the_ruleset_of_another_fleet_that_comes_meanwhile_is_refused() -> None:
+    foreign = signed(document(NOW * 2, environment="staging"))
+    store = MemoryStore(before_publish=lambda store: store.put(foreign))
+
+    with pytest.raises(ConfigError, match="holds the ruleset of 'staging'"):
+        run(store)
+
+    assert store.there
+    assert store.there.blob == foreign
+
+
 def test_a_lost_answer_is_recognised_as_own_success() -> None:
     store = MemoryStore(loses_answer=True)
 
@@ -377,7 +422,43 @@ def test_an_object_that_is_deleted_meanwhile_is_made_anew() -> None:
 def test_a_failing_archive_says_that_the_ruleset_is_published() -> None:
     store = MemoryStore(archive_fails=True)
 
-    with pytest.raises(SourceError, match=r"is published, but not archived: .*AccessDenied"):
+    outcome = run(store)
+
+    assert outcome.status == "published"
+    assert published(store) == outcome.ruleset
+    assert outcome.not_archived
+    assert outcome.not_archived.message.startswith("the ruleset is published, but not archived: ")
+    assert outcome.not_archived.hint == "allow it"
+
+
+@pytest.mark.parametrize("bound", ["MAX_PAYLOAD_BYTES", "MAX_ENVELOPE_BYTES"])
+def test_a_world_larger_than_followers_take_is_told_before_it_is_published(
+    bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    size = len(run(store, dry_run=True).envelope.blob)
+    # Signed it is longer by the key.
+    most = size - len(signed(b"")) if bound == "MAX_PAYLOAD_BYTES" else size
+    monkeypatch.setattr(f"reyes.leader.{bound}", most)
+    assert run(store, dry_run=True).status == "dry run"
+    monkeypatch.setattr(f"reyes.leader.{bound}", most - 1)
+
+    with pytest.raises(ConfigError, match=rf"would have {most} bytes, and followers take"):
         run(store)
 
-    assert published(store).header.serial == NOW * 1000
+    assert store.there is None
+
+
+def test_a_ruleset_that_expires_while_ec2_is_read_is_not_published() -> None:
+    store, times = MemoryStore(), iter([NOW, NOW + 3601])
+
+    with pytest.raises(ExpiredError, match=r"it is not published: ruleset expired"):
+        publish_pass(
+            configuration(),
+            Request(now=lambda: next(times), generator="leader-a"),
+            store=store,
+            read=reader_of(lambda: fleet(1)),
+            signer=PaperSigner(),
+        )
+
+    assert store.there is None
