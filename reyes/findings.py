@@ -31,7 +31,7 @@ from reyes.net import (
     span,
     without,
 )
-from reyes.policy import inexpressible, stands_for_nobody
+from reyes.policy import inexpressible
 from reyes.ruleset import Content, Ingress, Interface, Region, SecurityGroup
 
 _EXCLUDE = (
@@ -152,11 +152,11 @@ def _vpc_findings(world: _World) -> Iterator[Finding]:
 def _matched_findings(content: Content, matching: GroupMatching) -> Iterator[Finding]:
     for region in content.regions:
         for group in region.groups:
-            meant = matching.meant_by(region.name, group)
+            alike = matching.alike(region.name, group)
             # Each set of groups once: at its first member.
-            if len(meant) > 1 and min(meant) == (region.name, group.id):
+            if len(alike) > 1 and min(alike) == (region.name, group.id):
                 others = ", ".join(
-                    f"{g.id} in {g.vpc}, {where}" for (where, _), g in meant.items()
+                    f"{g.id} in {g.vpc}, {where}" for (where, _), g in alike.items()
                 )
                 yield Finding(
                     severity="note",
@@ -214,7 +214,6 @@ class _RuleFinder:
     def __init__(self, region: Region, world: _World) -> None:
         self._region = region
         self._world = world
-        self._groups = {group.id: group for group in region.groups}
         self._prefix_lists = {entry.id: entry.cidrs for entry in region.prefix_lists}
 
     def findings(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Finding]:
@@ -231,6 +230,7 @@ class _RuleFinder:
             )
 
     def _unreachable(self, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
+        matching, region = self._world.matching, self._region.name
         reason = inexpressible(ingress.service)
         if reason:
             yield "warning", "rule that matches nothing", reason
@@ -238,13 +238,11 @@ class _RuleFinder:
             if prefix_list not in self._prefix_lists:
                 yield "warning", "unreadable prefix list", f"{prefix_list} stands for nobody"
         for reference in ingress.groups:
-            named = self._groups.get(reference.id)
-            nobody = stands_for_nobody(reference, named, self._world.matching, self._region.name)
+            named = matching.named_by(region, reference)
+            nobody = matching.nobody(region, reference)
             if nobody:
                 yield "warning", "reference to nobody", f"{reference.id}: {nobody}"
-            elif named and self._world.carried.isdisjoint(
-                self._world.matching.meant_by(self._region.name, named)
-            ):
+            elif named and self._world.carried.isdisjoint(matching.alike(region, named)):
                 yield "note", "group without members", f"{reference.id} ({named.name}) is empty"
 
     def _open(self, group: SecurityGroup, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:

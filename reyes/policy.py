@@ -31,7 +31,6 @@ from reyes.net import (
 )
 from reyes.ruleset import (
     Content,
-    GroupReference,
     Ingress,
     Interface,
     PrefixList,
@@ -234,8 +233,7 @@ class _Resolver:
             else:
                 yield self._prefix_list_peer(prefix_list)
         for reference in ingress.groups:
-            named = self._groups.get(reference.id)
-            reason = stands_for_nobody(reference, named, self._matching, self._region.name)
+            reason = self._matching.nobody(self._region.name, reference)
             if reason:
                 self._omit(group.id, number, reference.id, reason)
             else:
@@ -275,7 +273,7 @@ class _Resolver:
             for reference in ingress.groups
         }
         return {
-            group_id: self._matching.meant_by(self._region.name, self._groups[group_id])
+            group_id: self._matching.alike(self._region.name, self._groups[group_id])
             for group_id in named
             if group_id in self._groups
         }
@@ -297,15 +295,3 @@ def inexpressible(service: Service) -> str | None:
             return "protocol 0 means every protocol to iptables"
         case _:
             return None
-
-
-def stands_for_nobody(
-    reference: GroupReference, named: SecurityGroup | None, matching: GroupMatching, region: str
-) -> str | None:
-    """Say why a reference matches nobody, if so; `named` is the group of its id, if known."""
-    if reference.peering is not None:
-        return f"stale: its VPC peering connection is {reference.peering}"
-    if named is None:
-        owner = f" (account {reference.account})" if reference.account else ""
-        return f"no such group{owner} in what the leader reads of {region}"
-    return f"{named.name!r} is excluded" if matching.is_excluded(named) else None

@@ -7,7 +7,7 @@ from msgspec import Struct
 from reyes.explain import Member, member_of
 from reyes.matching import GroupKey, GroupMatching
 from reyes.net import service_text
-from reyes.policy import inexpressible, stands_for_nobody
+from reyes.policy import inexpressible
 from reyes.ruleset import Content, Ingress, Region, SecurityGroup
 
 
@@ -53,7 +53,7 @@ def group_uses(content: Content, name: str) -> Iterator[GroupUse]:
                     members=tuple(_carriers(region, group)),
                     alike=tuple(
                         f"{other.id} in {other.vpc}, {where}"
-                        for (where, _), other in matching.meant_by(region.name, group).items()
+                        for (where, _), other in matching.alike(region.name, group).items()
                         if other is not group
                     ),
                     let_in_by=tuple(uses.get(key, ())),
@@ -63,22 +63,19 @@ def group_uses(content: Content, name: str) -> Iterator[GroupUse]:
 def _uses_by_group(content: Content, matching: GroupMatching) -> dict[GroupKey, list[Use]]:
     uses: dict[GroupKey, list[Use]] = {}
     for region in content.regions:
-        groups = {group.id: group for group in region.groups}
         for group, number, ingress in _rules(region, matching):
             for reference in ingress.groups:
-                named = groups.get(reference.id)
-                if named and not stands_for_nobody(reference, named, matching, region.name):
-                    use = Use(
-                        region=region.name,
-                        vpc=group.vpc,
-                        group=group.id,
-                        group_name=group.name,
-                        rule=number,
-                        service=service_text(ingress.service),
-                        reference=reference.id,
-                    )
-                    for key in matching.meant_by(region.name, named):
-                        uses.setdefault(key, []).append(use)
+                use = Use(
+                    region=region.name,
+                    vpc=group.vpc,
+                    group=group.id,
+                    group_name=group.name,
+                    rule=number,
+                    service=service_text(ingress.service),
+                    reference=reference.id,
+                )
+                for key in matching.meant_by(region.name, reference):
+                    uses.setdefault(key, []).append(use)
     return uses
 
 

@@ -130,7 +130,7 @@ MUTANTS = (
     ),
     Mutant(
         "a stale reference is resolved",
-        POLICY,
+        MATCHING,
         "if reference.peering is not None:",
         "if False:",
     ),

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from reyes.errors import HostUnknownError
 from reyes.matching import GroupKey, GroupMatching
 from reyes.net import service_text
-from reyes.policy import stands_for_nobody
 from reyes.ruleset import (
     Content,
     Counts,
@@ -106,9 +105,7 @@ def _instance_lines(content: Content, region: Region, own: list[Interface]) -> I
             yield from _group_lines(matching, region, group, members[region.name])
     meant: dict[GroupKey, SecurityGroup] = {}
     for reference in (reference for rule in rules for reference in rule.groups):
-        named = groups.get(reference.id)
-        if named and not stands_for_nobody(reference, named, matching, region.name):
-            meant.update(matching.meant_by(region.name, named))
+        meant.update(matching.meant_by(region.name, reference))
     told = {(region.name, identifier) for identifier in carried}
     for (where, identifier), group in sorted(meant.items()):
         if (where, identifier) not in told:
@@ -142,15 +139,14 @@ def _group_lines(
 
 
 def _sources(matching: GroupMatching, region: Region, rule: Ingress) -> Iterator[str]:
-    groups = {group.id: group for group in region.groups}
     known = {prefix_list.id for prefix_list in region.prefix_lists}
     yield from rule.cidrs
     for entry in rule.prefix_lists:
         yield f"prefix list {entry}" + ("" if entry in known else " (unknown, matches nobody)")
     for reference in rule.groups:
-        named = groups.get(reference.id)
+        named = matching.named_by(region.name, reference)
         name = _group_name(named, reference.id)
-        nobody = stands_for_nobody(reference, named, matching, region.name)
+        nobody = matching.nobody(region.name, reference)
         likeness = matching.likeness(named) if named else None
         if nobody:
             yield f"{name} (nobody: {_shown(nobody)})"
