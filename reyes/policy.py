@@ -10,7 +10,6 @@ Rules it keeps:
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
 
 from msgspec import Struct
 
@@ -48,7 +47,6 @@ class Peer(Struct, frozen=True, kw_only=True):
     short word for people. `groups` are those whose members the addresses are.
     """
 
-    kind: Literal["cidrs", "prefix list", "group"]
     name: str
     label: str
     addresses: tuple[str, ...]
@@ -91,7 +89,6 @@ class HostPolicy(Struct, frozen=True, kw_only=True):
 
     host: Host
     vpcs: tuple[Vpc, ...]
-    own_networks: tuple[Network, ...]
     interfaces: tuple[InterfacePolicy, ...]
     omitted: tuple[Omitted, ...]
 
@@ -115,11 +112,11 @@ def suppose(content: Content, host: Host) -> HostPolicy:
     region, interfaces = _own_interfaces(content, host)
     vpcs = tuple(_own_vpc(region, vpc) for vpc in sorted({i.vpc for i in interfaces}))
     own_networks = tuple(network_of(cidr) for vpc in vpcs for cidr in vpc.cidrs)
-    resolver = _Resolver(content, region, interfaces, host, own_networks)
+    judged = JudgedSenders(own_networks, host.scope)
+    resolver = _Resolver(content, region, interfaces, judged)
     return HostPolicy(
         host=host,
         vpcs=vpcs,
-        own_networks=own_networks,
         interfaces=tuple(resolver.interface_policy(interface) for interface in interfaces),
         omitted=tuple(dict.fromkeys(resolver.omitted)),
     )
@@ -179,8 +176,7 @@ class _Resolver:
         content: Content,
         region: Region,
         interfaces: Sequence[Interface],
-        host: Host,
-        own_networks: tuple[Network, ...],
+        judged: JudgedSenders,
     ) -> None:
         self.omitted: list[Omitted] = []
         self._region = region
@@ -188,7 +184,7 @@ class _Resolver:
         self._prefix_lists = {entry.id: entry for entry in region.prefix_lists}
         self._matching = GroupMatching(content)
         self._meant = self._all_meant(interfaces)
-        self._members = members_of(content, self._meant, JudgedSenders(own_networks, host.scope))
+        self._members = members_of(content, self._meant, judged)
         self._peers: dict[str, Peer] = {}
 
     def interface_policy(self, interface: Interface) -> InterfacePolicy:
@@ -225,7 +221,7 @@ class _Resolver:
     def _peers_of(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Peer]:
         if ingress.cidrs:
             check_addresses(ingress.cidrs)
-            yield Peer(kind="cidrs", name="cidrs", label="cidrs", addresses=ingress.cidrs)
+            yield Peer(name="cidrs", label="cidrs", addresses=ingress.cidrs)
         for prefix_list_id in ingress.prefix_lists:
             prefix_list = self._prefix_lists.get(prefix_list_id)
             if prefix_list is None:
@@ -243,7 +239,6 @@ class _Resolver:
         if prefix_list.id not in self._peers:
             check_addresses(prefix_list.cidrs)
             self._peers[prefix_list.id] = Peer(
-                kind="prefix list",
                 name=prefix_list.id,
                 label=prefix_list.id,
                 addresses=prefix_list.cidrs,
@@ -253,7 +248,6 @@ class _Resolver:
     def _group_peer(self, group_id: str) -> Peer:
         if group_id not in self._peers:
             self._peers[group_id] = Peer(
-                kind="group",
                 name=group_id,
                 label=self._groups[group_id].name,
                 addresses=self._members[group_id],

@@ -217,7 +217,7 @@ class _FamilyCompiler:
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:
             return rules.Source(None, (everywhere,), everywhere, allow)
-        if len(members) == 1 and peer.kind == "cidrs":
+        if len(members) == 1 and peer.name == "cidrs":
             return rules.Source(Source(parse_network(members[0])), members, members[0], allow)
         if not members:
             return None

@@ -189,7 +189,7 @@ def test_groups_of_one_id_in_two_regions_are_two_groups() -> None:
 def test_a_peer_tells_whose_members_it_holds() -> None:
     (allowed,) = policy(content(allow(tcp(443), WEB))).interfaces[0].allows
     assert (allowed.group.id, allowed.rule, allowed.service) == (APP, 1, tcp(443))
-    assert (allowed.peer.kind, allowed.peer.name, allowed.peer.label) == ("group", WEB, "web")
+    assert (allowed.peer.name, allowed.peer.label) == (WEB, "web")
     assert {one.id for one in allowed.peer.groups} == {WEB, WEB_PEERED, WEB_EU, WEB_FAR}
 
 
@@ -344,7 +344,7 @@ def test_the_networks_of_all_vpcs_of_the_host_are_its_own() -> None:
     )
     found = policy(world(west(allow(tcp(443), WEB), interfaces=two)))
     assert [one.id for one in found.vpcs] == [WEST_VPC, PEERED_VPC]
-    assert [canonical(network) for network in found.own_networks] == [
+    assert [cidr for one in found.vpcs for cidr in one.cidrs] == [
         "10.1.0.0/16",
         "10.11.0.0/16",
         "fd00:1::/64",

@@ -197,7 +197,7 @@ ANYBODY = Allow(
     group=SecurityGroup(id="sg-00000001", name="web", vpc="vpc-0000000a", account="0" * 12),
     rule=1,
     service=GRE,
-    peer=Peer(kind="cidrs", name="cidrs", label="cidrs", addresses=("0.0.0.0/0",)),
+    peer=Peer(name="cidrs", label="cidrs", addresses=("0.0.0.0/0",)),
 )
 
 
