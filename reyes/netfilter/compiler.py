@@ -52,7 +52,6 @@ from reyes.netfilter.iptables import (
     Table,
     Verdict,
     referenced_sets,
-    service_matches,
 )
 from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES, plain_rules
 from reyes.netfilter.tree import TreeCompiler
@@ -235,8 +234,7 @@ class _FamilyCompiler:
 
 def _failsafe_rule(entry: Failsafe) -> Rule:
     comment = f"failsafe: {service_text(entry.service)} from {canonical(entry.network)}"
-    matches = (Source(entry.network), *service_matches(entry.service))
-    return Rule(matches, Verdict.RETURN, comment)
+    return Rule((Source(entry.network), entry.service), Verdict.RETURN, comment)
 
 
 def _accept_rules(host: Host) -> Iterable[Rule]:

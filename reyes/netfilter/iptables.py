@@ -177,11 +177,6 @@ class Table(Struct, frozen=True, dict=True):
         return self.rendered[chain][rules.index(rule)][1]
 
 
-def service_matches(service: Service) -> tuple[Service, ...]:
-    """Return what tells packets of a service: nothing, if they are all."""
-    return () if isinstance(service, Everything) else (service,)
-
-
 def way_comment(chain: str) -> str:
     """Say in words what a rule does that leads to a chain and carries no comment."""
     return f"see {chain}"

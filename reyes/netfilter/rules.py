@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from reyes.net import Service, service_text
 from reyes.netfilter import names
-from reyes.netfilter.iptables import Goto, Match, Rule, SourceSet, service_matches
+from reyes.netfilter.iptables import Goto, Match, Rule, SourceSet
 from reyes.policy import Allow
 
 PLAIN_RULES = 16
@@ -56,7 +56,7 @@ def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> t
 def rule_for(sources: Sequence[Source], service: Service, united: Match | None = None) -> Rule:
     """Write the rule that opens a service to sources of one match, or to all of a union."""
     source = united or sources[0].match
-    matches = (*service_matches(service), *((source,) if source else ()))
+    matches = (service, source) if source else (service,)
     origins = tuple(source.allow for source in sources)
     return Rule(matches, Goto(names.ACCEPT), comment_for(sources, service), origins)
 

@@ -32,7 +32,6 @@ from reyes.netfilter.iptables import (
     Match,
     Rule,
     SourceServiceSet,
-    service_matches,
     way_comment,
 )
 from reyes.netfilter.port_sets import port_matches
@@ -261,5 +260,5 @@ def _whole(protocol: str) -> Protocol:
     return Protocol(number=PROTOCOL_NUMBERS[protocol])
 
 
-def _way(service: Service, chain: str) -> Rule:
-    return Rule(service_matches(service), Goto(chain), way_comment(chain), marked=False)
+def _way(service: Ports | Protocol, chain: str) -> Rule:
+    return Rule((service,), Goto(chain), way_comment(chain), marked=False)

@@ -74,7 +74,7 @@ def most_asked(rules: Iterable[Rule]) -> int:
     """How many sets at most are asked about one packet that meets these rules, and no others."""
     asked = [rule for rule in rules if is_look_up(rule)]
     ports = [match for rule in asked for match in rule.matches if isinstance(match, Ports)]
-    of_all = sum(len(rule.matches) == 1 for rule in asked)
+    of_all = sum(Everything() in rule.matches for rule in asked)
     meeting = (sum(p.first <= port.first <= p.last for p in ports) for port in ports)
     return of_all + max(meeting, default=0)
 
