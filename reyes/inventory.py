@@ -13,7 +13,6 @@ Rules it keeps:
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from ipaddress import ip_network
 from sys import intern
 from typing import TypeVar
@@ -84,7 +83,7 @@ def view(inventory: Inventory, matching: str, excluded_group_names: Collection[s
     Raises:
         SourceError: a reply lacks what EC2 always says.
     """
-    with _complete_replies():
+    try:
         return View(
             region=inventory.region,
             vpcs=tuple(map(_vpc, inventory.vpcs)),
@@ -104,6 +103,8 @@ def view(inventory: Inventory, matching: str, excluded_group_names: Collection[s
                 for identifier, entries in inventory.prefix_lists.items()
             ),
         )
+    except KeyError as error:
+        raise SourceError(f"a reply of EC2 lacks {error}", "the next run asks again") from error
 
 
 def merge(views: Iterable[View], matching: str, excluded_group_names: Collection[str]) -> Content:
@@ -123,14 +124,6 @@ def named_prefix_lists(groups: Iterable[SecurityGroup]) -> frozenset[str]:
     return frozenset(
         entry for group in groups for rule in group.ingress for entry in rule.prefix_lists
     )
-
-
-@contextmanager
-def _complete_replies() -> Iterator[None]:
-    try:
-        yield
-    except KeyError as error:
-        raise SourceError(f"a reply of EC2 lacks {error}", "the next run asks again") from error
 
 
 def _region(name: str, views: Sequence[View]) -> Region:
