@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from reyes.errors import KernelError, ReyesError
 from reyes.netfilter.live import LiveKernel
-from reyes.netfilter.plan import CommitPlan, FilterTable, RestoreTable
+from reyes.netfilter.plan import CommitPlan, FilterTable
 from reyes.world import Guard, Kernel
 
 
@@ -24,11 +24,6 @@ class UnhealthyError(KernelError):
 
     The rules before are back, or the next pass brings them back.
     """
-
-
-def changes_rules(plan: CommitPlan) -> bool:
-    """Tell whether a plan touches what packets see."""
-    return any(isinstance(step, RestoreTable) for step in plan.steps)
 
 
 def cut_over(

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from reyes.acceptance import Acceptance
 from reyes.config import Config
-from reyes.cutover import UnhealthyError, changes_rules, cut_over
+from reyes.cutover import UnhealthyError, cut_over
 from reyes.errors import ConfigError, ReyesError
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
@@ -176,9 +176,9 @@ class Follower(Struct, frozen=True, kw_only=True):
         is_repair = state.applied == prepared.fingerprint
         # Nobody has changed anything where other rules mean the same: more or less is logged.
         logs = (
-            is_repair and changes_rules(prepared.plan) and self.settling.is_shown_by(prepared.live)
+            is_repair and prepared.plan.changes_rules and self.settling.is_shown_by(prepared.live)
         )
-        if changes_rules(prepared.plan) and (asked or not is_repair):
+        if prepared.plan.changes_rules and (asked or not is_repair):
             if guard is None:
                 return self._stay_if_held(prepared, state)
             self._cut_over(prepared, guard, state, asked=asked)

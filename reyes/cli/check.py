@@ -31,7 +31,6 @@ from reyes.cli.options import (
 from reyes.cli.passes import follower_of
 from reyes.cli.rulesets import StoreSource
 from reyes.config import Config
-from reyes.cutover import changes_rules
 from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
 from reyes.host import Host
@@ -198,6 +197,6 @@ def _prepared(
     hosts = (host, *(replace(host, log_drop=drop, log_accept=accept) for drop, accept in logging))
     all_prepared = (follower.prepare(verified, variant, live) for variant in dict.fromkeys(hosts))
     first = next(all_prepared)
-    if not changes_rules(first.plan):
+    if not first.plan.changes_rules:
         return first
-    return next((each for each in all_prepared if not changes_rules(each.plan)), first)
+    return next((each for each in all_prepared if not each.plan.changes_rules), first)

@@ -74,6 +74,11 @@ class CommitPlan(Struct, frozen=True):
 
     steps: tuple[Step, ...]
 
+    @property
+    def changes_rules(self) -> bool:
+        """Whether it touches what packets see."""
+        return any(isinstance(step, RestoreTable) for step in self.steps)
+
 
 def plan_commit(
     dataplane: Dataplane,
