@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reyes.adapters.gpg import Gpg
+from reyes.config import SigningConfig
+
 LONG_AGO = ("--faked-system-time", "20200101T000000!")
 FAR_AHEAD = ("--faked-system-time", "20900101T000000!")
 
@@ -71,3 +74,8 @@ def gnupg_home() -> Iterator[GnupgHome]:
             yield GnupgHome(Path(path))
         finally:
             subprocess.run(["gpgconf", "--homedir", path, "--kill", "all"], check=True)
+
+
+def gpg_in(keyring_directory: Path, signing_key: str) -> Gpg:
+    """The adapter for the keys of a directory."""
+    return Gpg(SigningConfig(keyring_directory=str(keyring_directory), signing_key=signing_key))

@@ -15,6 +15,7 @@ from typing import Any
 
 from reyes.adapters.files import check_private
 from reyes.adapters.programs import find_program
+from reyes.config import SigningConfig
 from reyes.envelope import MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Envelope, SignatureReport
 from reyes.errors import ConfigError, SignatureError
 
@@ -60,9 +61,9 @@ The largest text and object take 0.3 s, and several times as much where a virtua
 class Gpg:
     """The keys of one keyring directory."""
 
-    def __init__(self, keyring_directory: Path, signing_key: str) -> None:
-        self._directory = keyring_directory
-        self._signing_key = signing_key.upper()
+    def __init__(self, config: SigningConfig) -> None:
+        self._directory = Path(config.keyring_directory)
+        self._signing_key = config.signing_key.upper()
 
     def sign(self, payload: bytes) -> Envelope:
         """Sign with the configured key, or with a signing subkey of it that gpg chooses.

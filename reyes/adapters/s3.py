@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError, NoCredentialsError, ResponseStreami
 from reyes import __version__
 from reyes.adapters import clock
 from reyes.adapters.aws import OR_A_FILE, code_of, is_unreachable, text_of, usable_settings
+from reyes.config import S3Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import (
     ConfigError,
@@ -81,10 +82,10 @@ def make_s3_client(region: str) -> "S3Client":
 class S3Store:
     """One object of a bucket, and the archive beside it."""
 
-    def __init__(self, client: "S3Client", bucket: str, key: str) -> None:
-        self._client = client
-        self._bucket = bucket
-        self._key = key
+    def __init__(self, config: S3Config) -> None:
+        self._client = make_s3_client(config.region)
+        self._bucket = config.bucket
+        self._key = config.key
 
     def fetch(self, etag: str | None = None) -> Envelope | None:
         """Return the object, None if it is still the one that `etag` tags.

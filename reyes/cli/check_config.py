@@ -85,7 +85,7 @@ def _sections(config: Config) -> str:
 
 def _can_sign(config: Config) -> str:
     """Sign something and verify it: the only proof that a key works."""
-    gpg = _gpg(config)
+    gpg = Gpg(config.signing)
     report = gpg.inspect(gpg.sign(b"reyes check-config"))
     if not report.valid or report.primary_fingerprint not in config.signing.pins:
         raise ConfigError(
@@ -96,7 +96,7 @@ def _can_sign(config: Config) -> str:
 
 
 def _keyring(config: Config) -> str:
-    missing = config.signing.pins - _gpg(config).trusted_fingerprints()
+    missing = config.signing.pins - Gpg(config.signing).trusted_fingerprints()
     if missing:
         raise ConfigError(
             f"the keyring does not hold {', '.join(sorted(missing))}",
@@ -132,7 +132,3 @@ def _installed(name: str) -> str:
 def _rehearsal() -> str:
     check_possible()
     return "new rules can be rehearsed"
-
-
-def _gpg(config: Config) -> Gpg:
-    return Gpg(Path(config.signing.keyring_directory), config.signing.signing_key)

@@ -96,7 +96,7 @@ def _run(config: "Config", request: "Request") -> "Outcome":
     from reyes.adapters.deadline import deadline
     from reyes.adapters.ec2 import Ec2Reader
     from reyes.adapters.gpg import Gpg
-    from reyes.adapters.s3 import S3Store, make_s3_client
+    from reyes.adapters.s3 import S3Store
     from reyes.cli.progress import progress_to
     from reyes.inventory import view
     from reyes.leader import leader_config, publish_pass
@@ -111,9 +111,9 @@ def _run(config: "Config", request: "Request") -> "Outcome":
         return publish_pass(
             config,
             request,
-            store=S3Store(make_s3_client(config.s3.region), config.s3.bucket, config.s3.key),
+            store=S3Store(config.s3),
             read=Ec2Reader(section.sources, understand, progress),
-            signer=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
+            signer=Gpg(config.signing),
         )
 
 

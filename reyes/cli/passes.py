@@ -338,7 +338,7 @@ def follower_of(config: Config, memory: Memory, source: Source) -> Follower:
     return Follower(
         config=config,
         source=source,
-        verifier=Gpg(Path(config.signing.keyring_directory), config.signing.signing_key),
+        verifier=Gpg(config.signing),
         memory=memory,
         kernel=Kernel(),
         now=clock.now,

@@ -40,10 +40,9 @@ class StoreSource:
 
     @cached_property
     def _store(self) -> "S3Store":
-        from reyes.adapters.s3 import S3Store, make_s3_client
+        from reyes.adapters.s3 import S3Store
 
-        client = make_s3_client(self._config.region)
-        return S3Store(client, self._config.bucket, self._config.key)
+        return S3Store(self._config)
 
 
 class FileSource:
@@ -73,8 +72,7 @@ def fetch_genuine(config: Config, source: Source) -> Genuine:
     envelope = source.fetch()
     if envelope is None:
         raise SourceError(f"s3://{config.s3.bucket}/{config.s3.key} came back without content")
-    gpg = Gpg(Path(config.signing.keyring_directory), config.signing.signing_key)
-    return authenticate(gpg.inspect(envelope), config.signing.pins)
+    return authenticate(Gpg(config.signing).inspect(envelope), config.signing.pins)
 
 
 def problem_of(genuine: Genuine, config: Config) -> ReyesError | None:
@@ -144,8 +142,7 @@ def _unverified(config: Config, source: Source) -> Content:
     envelope = source.fetch() or Envelope(b"")
     text = envelope.blob
     if not text.startswith(b"{"):
-        gpg = Gpg(Path(config.signing.keyring_directory), config.signing.signing_key)
-        text = gpg.inspect(envelope).payload
+        text = Gpg(config.signing).inspect(envelope).payload
     try:
         return decode(text).content
     except DocumentError as error:

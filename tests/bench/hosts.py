@@ -27,6 +27,7 @@ from tests.bench import processes
 from tests.bench.aws_server import AwsServer, aws_server
 from tests.bench.generator import HOME, SHARES
 from tests.bench.processes import Cost
+from tests.gnupg_home import gpg_in
 
 Backend = Literal["nft", "legacy"]
 BACKENDS: tuple[Backend, ...] = ("nft", "legacy")
@@ -54,7 +55,7 @@ class Bench:
 
     def gpg(self, side: Literal["leader", "follower"]) -> Gpg:
         fingerprint = self.fingerprint
-        return Gpg(self.directory / "keys" / side, fingerprint)
+        return gpg_in(self.directory / "keys" / side, fingerprint)
 
     def sign(self, content: Content) -> Envelope:
         """Sign a content as the ruleset that follows all those before."""

@@ -40,7 +40,7 @@ from reyes.status import Run, Status, status_lines
 from reyes.trust import Accepted, authenticate
 from tests.configurations import CONTRACT, MINIMAL
 from tests.fuzz.grammar import check_payloads
-from tests.gnupg_home import gnupg_home
+from tests.gnupg_home import gnupg_home, gpg_in
 from tests.unit.test_live import SAVED, TERSE
 from tests.worlds import document
 
@@ -140,7 +140,7 @@ def victim() -> Victim:
         leader, stranger = home.generate("Leader"), home.generate("Stranger")
         home.export(Path(keyring.name) / KEYRING_FILE, leader, stranger)
         return Victim(
-            gpg=Gpg(Path(keyring.name), leader),
+            gpg=gpg_in(Path(keyring.name), leader),
             pin=leader,
             genuine=tuple(home.sign(text, leader, "-z", z) for text in TEXTS for z in "06"),
             refused=(

@@ -19,7 +19,7 @@ from reyes.adapters.gpg import KEYRING_FILE, Gpg
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope, SignatureReport
 from reyes.errors import ConfigError, SignatureError
 from reyes.trust import authenticate
-from tests.gnupg_home import FAR_AHEAD, LONG_AGO, GnupgHome, gnupg_home
+from tests.gnupg_home import FAR_AHEAD, LONG_AGO, GnupgHome, gnupg_home, gpg_in
 from tests.worlds import document
 
 NOW = 1_795_000_000
@@ -45,7 +45,7 @@ class Workshop:
     unborn: str
 
     def gpg(self, key: str) -> Gpg:
-        return Gpg(self.home.path, key)
+        return gpg_in(self.home.path, key)
 
     def inspect(self, blob: bytes) -> SignatureReport:
         return self.gpg(self.leader).inspect(Envelope(blob))
@@ -394,7 +394,7 @@ def test_verifying_needs_nothing_and_leaves_nothing(
         monkeypatch.delenv(name, raising=False)
     gpg_adapter.gnupg_program.cache_clear()
     before = contents(tmp_path)
-    assert Gpg(tmp_path, workshop.leader).inspect(Envelope(blob)).valid
+    assert gpg_in(tmp_path, workshop.leader).inspect(Envelope(blob)).valid
     assert contents(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == [KEYRING_FILE]
     assert not agents(tmp_path)
@@ -439,7 +439,7 @@ def follower_directory(workshop: Workshop, tmp_path: Path) -> Path:
 
 def refused_keyring(directory: Path, workshop: Workshop) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        Gpg(directory, workshop.leader).inspect(Envelope(b"\x90"))
+        gpg_in(directory, workshop.leader).inspect(Envelope(b"\x90"))
     return caught.value
 
 
@@ -487,7 +487,7 @@ def test_secret_home_that_others_may_read_is_refused(workshop: Workshop) -> None
 def test_secret_home_with_a_long_path_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     home = tmp_path / ("x" * 80)
     with pytest.raises(ConfigError, match=r"path of \d+ characters"):
-        Gpg(home, workshop.leader).sign(PAYLOAD)
+        gpg_in(home, workshop.leader).sign(PAYLOAD)
 
 
 def test_missing_gpg_is_said(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reyes.adapters import keyring
-from reyes.adapters.gpg import KEYRING_FILE, Gpg
+from reyes.adapters.gpg import KEYRING_FILE
 from reyes.cli import main
 from reyes.config import SigningConfig
 from reyes.trust import authenticate
+from tests.gnupg_home import gpg_in
 from tests.worlds import document
 
 NOW = 1_795_000_000
@@ -51,11 +52,11 @@ def modes(directory: Path) -> dict[str, str]:
 def test_leader_signs_what_followers_accept(directory: Path) -> None:
     fingerprint = made(keygen(directory))
     try:
-        envelope = Gpg(directory / "leader", fingerprint).sign(document(NOW))
+        envelope = gpg_in(directory / "leader", fingerprint).sign(document(NOW))
     finally:
         kill_agent(directory / "leader")
     for side in ("leader", "follower"):
-        report = Gpg(directory / side, fingerprint).inspect(envelope)
+        report = gpg_in(directory / side, fingerprint).inspect(envelope)
         assert authenticate(report, frozenset({fingerprint})).ruleset.header.serial == NOW * 1000
         assert report.key_expires_at is None
 

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from reyes.adapters.gpg import Gpg
 from reyes.adapters.keyring import make_keyrings
 from reyes.cli import main
 from reyes.envelope import Envelope
@@ -25,6 +24,7 @@ from reyes.ruleset import Ruleset
 from reyes.trust import authenticate
 from tests.fakes.ec2_server import Ec2Server, Failure, Item, ec2_server
 from tests.fakes.proxy import Answer, proxy_to
+from tests.gnupg_home import gpg_in
 
 OWNER = "123456789012"
 BUCKET = "acme-reyes"
@@ -100,7 +100,7 @@ class Leader:
         return body
 
     def read_as_follower(self, blob: bytes) -> Ruleset:
-        gpg = Gpg(self.keyrings / "follower", self.fingerprint)
+        gpg = gpg_in(self.keyrings / "follower", self.fingerprint)
         return authenticate(gpg.inspect(Envelope(blob)), frozenset({self.fingerprint})).ruleset
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from reyes.adapters.gpg import KEYRING_FILE, Gpg
+from reyes.adapters.gpg import KEYRING_FILE
 from reyes.adapters.keyring import make_keyrings
 from reyes.adapters.state import StateDirectory
 from reyes.cli import main
@@ -26,7 +26,7 @@ from reyes.netfilter.live import LiveKernel, nothing_live
 from reyes.netfilter.plan import CommitPlan
 from tests.fakes.ec2_server import ec2_server
 from tests.fakes.proxy import Answer, proxy_to
-from tests.gnupg_home import gnupg_home
+from tests.gnupg_home import gnupg_home, gpg_in
 
 FOREIGNER = 12_345
 NOTHING_PUBLISHED = Answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -173,7 +173,7 @@ def host(keys: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Ho
 
 
 def test_keys_that_this_user_may_not_read(keys: tuple[Path, str]) -> None:
-    gpg = Gpg(*keys)
+    gpg = gpg_in(*keys)
     os.seteuid(FOREIGNER)
     try:
         for use in (lambda: gpg.sign(b""), gpg.trusted_fingerprints):

@@ -10,11 +10,12 @@ from typing import Any
 import boto3
 import msgspec
 import pytest
-from botocore.config import Config as ClientSettings
 
+from reyes.adapters import s3
 from reyes.adapters.deadline import DeadlineError, deadline
 from reyes.adapters.s3 import S3Store, make_s3_client
 from reyes.cli.rulesets import StoreSource
+from reyes.config import S3Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ConfigError, SignatureError, SourceError
 from reyes.inventory import Inventory
@@ -71,7 +72,7 @@ def bucket(moto_url: str, proxy: Proxy) -> str:
 
 @pytest.fixture
 def store(bucket: str) -> S3Store:
-    return S3Store(make_s3_client("us-east-1"), bucket, KEY)
+    return S3Store(S3Config(bucket=bucket, key=KEY, region="us-east-1"))
 
 
 def etag_of(store: S3Store) -> str:
@@ -142,7 +143,7 @@ def test_the_way_to_the_store_is_tried_by_a_new_connection(bucket: str, proxy: P
     source = StoreSource(
         msgspec.structs.replace(config, s3=msgspec.structs.replace(config.s3, bucket=bucket))
     )
-    S3Store(make_s3_client("us-east-1"), bucket, config.s3.key).publish(
+    S3Store(S3Config(bucket=bucket, key=config.s3.key, region="us-east-1")).publish(
         Envelope(b"\x90first"), None
     )
     proxy.callers.clear()
@@ -184,7 +185,7 @@ def test_what_is_missing_is_none_for_leaders_and_unavailable_for_followers(
 
 def test_a_bucket_that_is_missing_is_unavailable_for_both(proxy: Proxy) -> None:
     assert proxy.url
-    store = S3Store(make_s3_client("us-east-1"), "no-such-bucket", KEY)
+    store = S3Store(S3Config(bucket="no-such-bucket", key=KEY, region="us-east-1"))
 
     for read in (store.current, store.fetch):
         with pytest.raises(SourceError, match="NoSuchBucket") as caught:
@@ -252,7 +253,7 @@ def test_of_an_endless_answer_without_the_object_little_is_read(
     with metadata_service() as service:
         service.token = service.document = Reply(itertools.repeat(bytes(2**16)), status=status)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", service.url)
-        store = S3Store(make_s3_client("us-east-1"), bucket, KEY)
+        store = S3Store(S3Config(bucket=bucket, key=KEY, region="us-east-1"))
         calls: list[Callable[[], object]] = [lambda: store.publish(Envelope(b"first"), None)]
         if status != 200:
             calls += [store.fetch, store.current]
@@ -272,7 +273,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(
         broken = {"Transfer-Encoding": "chunked"}
         service.token = service.document = Reply([b"4\r\n<Er"], status=403, headers=broken)
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", service.url)
-        store = S3Store(make_s3_client("us-east-1"), bucket, KEY)
+        store = S3Store(S3Config(bucket=bucket, key=KEY, region="us-east-1"))
         for call in (store.fetch, lambda: store.publish(Envelope(b"first"), None)):
             service.asked.clear()
             with pytest.raises(SourceError, match="failed: An error occurred while reading"):
@@ -345,13 +346,9 @@ def test_a_server_that_does_not_answer_in_time_is_unavailable(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        client = boto3.client(
-            "s3",
-            region_name="us-east-1",
-            config=ClientSettings(read_timeout=0.2, connect_timeout=0.2),
-        )
+        monkeypatch.setattr(s3, "READ_TIMEOUT", 0.2)
         with pytest.raises(SourceError, match="timeout"):
-            S3Store(client, "bucket", KEY).fetch()
+            S3Store(S3Config(bucket="bucket", key=KEY, region="us-east-1")).fetch()
     assert proxy.seen == []
 
 

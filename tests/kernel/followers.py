@@ -17,12 +17,11 @@ from subprocess import CompletedProcess, Popen
 from typing import Any, Self
 
 from reyes.adapters.commands import COMMANDS
-from reyes.adapters.gpg import Gpg
 from reyes.adapters.programs import find_program
 from reyes.demo.namespaces import Closing
 from reyes.net import Family
 from reyes.ruleset import Content
-from tests.gnupg_home import gnupg_home
+from tests.gnupg_home import gnupg_home, gpg_in
 from tests.kernel.generations import (
     COLOURS,
     HERE,
@@ -69,7 +68,7 @@ class Keys:
         self.keyring = Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
         home.export(home.path / "trusted.gpg", self.fingerprint)
         shutil.copy(home.path / "trusted.gpg", self.keyring)
-        self._gpg = Gpg(home.path, self.fingerprint)
+        self._gpg = gpg_in(home.path, self.fingerprint)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from reyes.adapters.gpg import Gpg
 from reyes.adapters.keyring import make_keyrings
 from reyes.net import Ports
 from reyes.ruleset import (
@@ -22,6 +21,7 @@ from reyes.ruleset import (
     count,
     encode,
 )
+from tests.gnupg_home import gpg_in
 from tests.lab.places import (
     FAR_NETWORKS,
     FILES,
@@ -63,7 +63,7 @@ def prepare(directory: Path) -> None:
     key = make_keyrings(directory / "keys", "lab", "0")
     leader = directory / "keys" / "leader"
     try:
-        gpg = Gpg(leader, key)
+        gpg = gpg_in(leader, key)
         now = int(time.time())
         for number, (name, ingress) in enumerate(_rulesets().items()):
             envelope = gpg.sign(_document(ingress, now, number))
