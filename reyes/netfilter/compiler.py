@@ -32,11 +32,11 @@ from reyes.net import (
     service_text,
     without,
 )
-from reyes.netfilter import names, rules
+from reyes.netfilter import names
 from reyes.netfilter.ipset import IPSet, ip_set
 from reyes.netfilter.iptables import (
     Chain,
-    Destination,
+    DestinationNetwork,
     DestinationSet,
     Established,
     FromIpsec,
@@ -47,13 +47,13 @@ from reyes.netfilter.iptables import (
     RateLimit,
     Reject,
     Rule,
-    Source,
+    SourceNetwork,
     SourceSet,
     Table,
     Verdict,
     referenced_sets,
 )
-from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES, plain_rules
+from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES, Source, plain_rules
 from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, HostPolicy, InterfacePolicy
 
@@ -110,7 +110,7 @@ class _FamilyCompiler:
         self.sets: dict[str, IPSet] = {}
         self._policy = policy
         self._family = family
-        self._told: dict[int, rules.Source | None] = {}
+        self._told: dict[int, Source | None] = {}
 
     def table(self) -> Table:
         host = self._policy.host
@@ -144,9 +144,11 @@ class _FamilyCompiler:
                     yield from self._own_vpc_rules()
                 if any(map(LINK_LOCAL.overlaps, judged)):
                     comment = f"not judged: link-local {canonical(LINK_LOCAL)}"
-                    yield Rule((Source(LINK_LOCAL),), Verdict.RETURN, comment)
+                    yield Rule((SourceNetwork(LINK_LOCAL),), Verdict.RETURN, comment)
                 for network in judged:
-                    yield Rule((Source(network),), judge, f"judged: from {canonical(network)}")
+                    yield Rule(
+                        (SourceNetwork(network),), judge, f"judged: from {canonical(network)}"
+                    )
             case IpsecScope():
                 yield Rule((FromIpsec(),), judge, "judged: out of IPsec")
             case InterfaceScope(interfaces):
@@ -159,7 +161,7 @@ class _FamilyCompiler:
                 network = parse_network(cidr)
                 if self._has(network):
                     comment = f"not judged: own VPC {vpc.id} {cidr}"
-                    yield Rule((Source(network),), Verdict.RETURN, comment)
+                    yield Rule((SourceNetwork(network),), Verdict.RETURN, comment)
 
     def _ingress_rules(self) -> Iterator[Rule]:
         yield _established_rule(self._policy.host)
@@ -182,7 +184,7 @@ class _FamilyCompiler:
     def _destinations(self, interface: InterfacePolicy, parts: list[Network]) -> Iterable[Match]:
         """Return what matches the addresses of an interface: one look-up if they are many."""
         if len(parts) <= LOOKUPS:
-            return [Destination(part) for part in parts]
+            return [DestinationNetwork(part) for part in parts]
         members = [canonical(part) for part in parts]
         return [DestinationSet(self._make_set(interface.id, members))]
 
@@ -201,7 +203,7 @@ class _FamilyCompiler:
             return (Chain(name, plain_rules(sources, denied, self._make_set)),)
         return TreeCompiler(self._family, sources, number, denied, self._make_set).chains(name)
 
-    def _sources(self, allow: Allow) -> Iterator[rules.Source]:
+    def _sources(self, allow: Allow) -> Iterator[Source]:
         """Say how packets from a peer are told, if any can be; each peer serves many rules."""
         key = id(allow.peer)
         if key not in self._told:
@@ -210,18 +212,18 @@ class _FamilyCompiler:
         if told:
             yield replace(told, allow=allow)
 
-    def _source(self, allow: Allow) -> rules.Source | None:
+    def _source(self, allow: Allow) -> Source | None:
         peer = allow.peer
         members = of_family(peer.addresses, self._family)
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:
-            return rules.Source(None, (everywhere,), everywhere, allow)
+            return Source(None, (everywhere,), everywhere, allow)
         if len(members) == 1 and peer.name == "cidrs":
-            return rules.Source(Source(parse_network(members[0])), members, members[0], allow)
+            return Source(SourceNetwork(parse_network(members[0])), members, members[0], allow)
         if not members:
             return None
         match = SourceSet(self._make_set(peer.label, members))
-        return rules.Source(match, members, peer.name, allow)
+        return Source(match, members, peer.name, allow)
 
     def _make_set(self, label: str, members: Iterable[str]) -> str:
         entry = ip_set(self._family, label, members)
@@ -234,7 +236,7 @@ class _FamilyCompiler:
 
 def _failsafe_rule(entry: Failsafe) -> Rule:
     comment = f"failsafe: {service_text(entry.service)} from {canonical(entry.network)}"
-    return Rule((Source(entry.network), entry.service), Verdict.RETURN, comment)
+    return Rule((SourceNetwork(entry.network), entry.service), Verdict.RETURN, comment)
 
 
 def _accept_rules(host: Host) -> Iterable[Rule]:

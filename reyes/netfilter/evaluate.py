@@ -25,7 +25,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.entries import network_and_rest, packet_port, reach_of
 from reyes.netfilter.iptables import (
     Chain,
-    Destination,
+    DestinationNetwork,
     DestinationSet,
     Established,
     FromIpsec,
@@ -37,7 +37,7 @@ from reyes.netfilter.iptables import (
     Reject,
     Rule,
     SetMatch,
-    Source,
+    SourceNetwork,
     SourcePortsSet,
     SourceServiceSet,
     SourceSet,
@@ -122,9 +122,9 @@ class Evaluator:
                     if wanted != name
                     else (packet.interface == name)
                 )
-            case Source(network):
+            case SourceNetwork(network):
                 return packet.source in network
-            case Destination(network):
+            case DestinationNetwork(network):
                 return packet.destination in network
             case SourceSet() | SourceServiceSet() | SourcePortsSet() | DestinationSet():
                 return self._in_set(match, packet)

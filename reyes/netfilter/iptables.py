@@ -32,13 +32,13 @@ class InInterface(Struct, frozen=True):
     name: str
 
 
-class Source(Struct, frozen=True):
+class SourceNetwork(Struct, frozen=True):
     """The packet comes from this network."""
 
     network: Network
 
 
-class Destination(Struct, frozen=True):
+class DestinationNetwork(Struct, frozen=True):
     """The packet goes to this network."""
 
     network: Network
@@ -90,8 +90,8 @@ class RateLimit(Struct, frozen=True):
 SetMatch = SourceSet | SourceServiceSet | SourcePortsSet | DestinationSet
 Match = (
     InInterface
-    | Source
-    | Destination
+    | SourceNetwork
+    | DestinationNetwork
     | SetMatch
     | Established
     | FromIpsec
@@ -235,9 +235,9 @@ def _match_text(match: Match) -> str:
     match match:
         case InInterface(name):
             return f"-i {name}"
-        case Source(network):
+        case SourceNetwork(network):
             return f"-s {canonical(network)}"
-        case Destination(network):
+        case DestinationNetwork(network):
             return f"-d {canonical(network)}"
         case SourceSet() | SourceServiceSet() | SourcePortsSet() | DestinationSet():
             return f"-m set --match-set {match.name} {_set_options(match)}"

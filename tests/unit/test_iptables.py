@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from reyes.net import Everything, Family, Network, Protocol, parse_network, service_text
 from reyes.netfilter.iptables import (
     Chain,
-    Destination,
+    DestinationNetwork,
     Established,
     FromIpsec,
     Goto,
@@ -19,7 +19,7 @@ from reyes.netfilter.iptables import (
     RateLimit,
     Reject,
     Rule,
-    Source,
+    SourceNetwork,
     SourceSet,
     Target,
     Verdict,
@@ -43,10 +43,10 @@ def words(matches: tuple[Match, ...], target: Target, family: Family = Family.V4
 MATCHES: list[tuple[Match, str]] = [
     (InInterface("lo"), "-i lo"),
     (InInterface("tun+"), "-i tun+"),
-    (Source(network("10.0.0.0/8")), "-s 10.0.0.0/8"),
-    (Source(network("10.0.0.1/32")), "-s 10.0.0.1"),
-    (Source(network("::/0")), "-s ::/0"),
-    (Destination(network("fd00::1")), "-d fd00::1"),
+    (SourceNetwork(network("10.0.0.0/8")), "-s 10.0.0.0/8"),
+    (SourceNetwork(network("10.0.0.1/32")), "-s 10.0.0.1"),
+    (SourceNetwork(network("::/0")), "-s ::/0"),
+    (DestinationNetwork(network("fd00::1")), "-d fd00::1"),
     (SourceSet("r4:w:0123456789abcdefghij"), "-m set --match-set r4:w:0123456789abcdefghij src"),
     (Established(), "-m conntrack --ctstate ESTABLISHED,RELATED"),
     (
@@ -91,7 +91,7 @@ def test_a_target_in_words(target: Target, family: Family, expected: str) -> Non
     assert words((), target, family) == expected
 
 
-RULE = Rule((tcp(443), Source(network("10.0.0.0/8"))), Goto("reyes-accept"), "sg-1 rule 1")
+RULE = Rule((tcp(443), SourceNetwork(network("10.0.0.0/8"))), Goto("reyes-accept"), "sg-1 rule 1")
 
 
 def identity(rule: Rule, chain: str = "reyes-x") -> str:
@@ -163,7 +163,7 @@ def test_nobody_finds_two_rules_of_one_id() -> None:
     def known_by(ports: tuple[int, int], source: str) -> str:
         service = tcp(*ports)
         comment = f"sg-0000000a rule 1: {service_text(service)} from {source}"
-        rule = Rule((service, Source(network(source))), Goto("reyes-accept"), comment)
+        rule = Rule((service, SourceNetwork(network(source))), Goto("reyes-accept"), comment)
         ((identity, _),) = render_chain(Chain("reyes-ingress", (rule,)), Family.V4)
         return identity
 
