@@ -9,7 +9,6 @@ from reyes.netfilter.ipset import IPSet
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.ruleset import Ruleset
-from reyes.settling import is_intact
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
 
@@ -22,29 +21,40 @@ def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
 
 
 def roll_back(
-    memory: Memory, kernel: Kernel, guard: Guard, filter_table: FilterTable, until: int
-) -> tuple[LiveKernel, bool]:
+    memory: Memory,
+    kernel: Kernel,
+    guard: Guard,
+    filter_table: FilterTable,
+    until: int,
+    *,
+    force: bool = False,
+) -> LiveKernel:
     """Bring the generation before back, return it and stay there until a time; 0 for no end.
 
-    A second rollback brings back what the first one left, and says so with True. One that is cut
-    short leaves things as they were, or has the next pass finish it.
+    Where a rollback holds already its rules stay the ones to go back to, so that whoever says it
+    twice, or to a whole fleet once more, changes nothing. One that is cut short leaves things as
+    they were, or has the next pass finish it.
 
     Raises:
-        ConfigError: no generation is remembered.
+        ConfigError: no generation is remembered, or one without rules and without `force`.
         KernelError: the kernel refused, or a set of that generation is gone.
     """
     now = kernel.read(strict=False)
-    # What a run left on trial, or has just taken back, is the last change.
-    before = memory.way_back() or memory.generation()
     state = memory.load()
+    held = memory.held_generation() if state.hold else None
+    # What a run left on trial, or has just taken back, is the last change.
+    trial = memory.way_back()
+    before = trial or held or memory.generation()
     if before is None or state.accepted is None:
         raise ConfigError(
-            "there is no generation to go back to",
-            "one is kept at each commit that changes rules",
+            "no earlier rules are remembered on this host",
+            "they are at each commit that changes rules",
         )
-    held = memory.held_generation() if state.hold else None
-    forward = held is not None and held.kernel.tables != before.kernel.tables
-    intact = is_intact(memory, now)
+    if not before.kernel.judges and not force:
+        raise ConfigError(
+            "there were no rules of Reyes before: a rollback would leave this host with none",
+            "a group that lets in the whole tunnel would open it; --force goes back all the same",
+        )
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
         kernel.execute(plan_return(before, now, filter_table))
@@ -55,15 +65,13 @@ def roll_back(
                 "the rules that came back are not in force",
                 "another program may be changing the filter table at the same time",
             )
-        back = replace(before.kernel, sets=after.sets)
-        memory.hold_generation(remembered(back, kernel))
+        if before is not held:
+            back = replace(before.kernel, sets=after.sets)
+            memory.hold_generation(remembered(back, kernel))
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
-        # What somebody else has made of our rules is nothing to come back to.
-        if intact:
-            memory.keep_generation(remembered(now, kernel, before.referenced_sets))
         memory.end_trial(proved=False)
-    return before.kernel, forward
+    return before.kernel
 
 
 def stay(

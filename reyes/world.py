@@ -50,9 +50,6 @@ class Memory(Protocol):
     def generation(self) -> Generation | None:
         """Return the rules that were in force before the last commit that changed them."""
 
-    def keep_generation(self, generation: Generation) -> None:
-        """Keep the rules that were in force before a rollback changed them."""
-
     def way_back(self) -> Generation | None:
         """Return the rules before those that have not proved healthy yet; None if all have."""
 

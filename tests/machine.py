@@ -80,10 +80,6 @@ class Notebook:
     def generation(self) -> Generation | None:
         return self.previous
 
-    def keep_generation(self, generation: Generation) -> None:
-        self.writes.append("keep generation")
-        self.previous = generation
-
     def way_back(self) -> Generation | None:
         return self.trial
 
@@ -188,9 +184,9 @@ class Machine:
         self.follower.return_from_trial(self.host())
         return self.follower.commit(self.prepare(), self.guard, force=force)
 
-    def roll_back(self, until: int = 0) -> None:
+    def roll_back(self, until: int = 0, *, force: bool = False) -> None:
         filter_table = self.config.follower.filter_table
-        roll_back(self.notebook, self.kernel, self.guard, filter_table, until)
+        roll_back(self.notebook, self.kernel, self.guard, filter_table, until, force=force)
 
     def untouched(self) -> tuple[Any, ...]:
         """All that a refused ruleset must leave as it is."""

@@ -140,10 +140,6 @@ class StateDirectory:
         """Return the rules that were in force before the last commit that changed them."""
         return self._decode(self._previous, Generation)
 
-    def keep_generation(self, generation: Generation) -> None:
-        """Keep the rules that were in force before a rollback changed them."""
-        self._write(self._previous, msgspec.json.encode(generation))
-
     def way_back(self) -> Generation | None:
         """Return the rules before those that have not proved healthy yet; None if all have."""
         return self._decode(self._trial, Generation)

@@ -31,11 +31,12 @@ log = logging.getLogger(__name__)
     help="After so long try again what is published: 90m, 12h, 2d, or a time such as"
     " 2030-01-31T06:00Z.",
 )
-def command(config_path: Path, until: str | None) -> None:
+@click.option("--force", is_flag=True, help="Go back also to a time without rules of Reyes.")
+def command(config_path: Path, until: str | None, *, force: bool) -> None:
     """Bring the rules back that were in force before the last change, at once.
 
     They stay until a ruleset with a higher serial and another content is there, or until TIME.
-    A second rollback brings back what the first one left.
+    Said again it changes nothing but TIME; `reyes follower --force` ends it.
     """
     config = load_config(config_path)
     end = _moment(until, int(now())) if until is not None else 0
@@ -43,13 +44,11 @@ def command(config_path: Path, until: str | None) -> None:
     with memory.lock(WAY_OUT_PATIENCE):
         _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)
-        rules, forward = roll_back(memory, Kernel(), guard, config.follower.filter_table, end)
+        filter_table = config.follower.filter_table
+        rules = roll_back(memory, Kernel(), guard, filter_table, end, force=force)
         record_outcome(config.follower, memory, "rolled back")
     limit = f" or {moment_text(end)}" if end else ""
-    click.echo(
-        ("back to the rules of before the last rollback" if forward else "rolled back")
-        + f"; this holds until a ruleset with other content{limit}"
-    )
+    click.echo(f"rolled back; this holds until a ruleset with other content{limit}")
     if not rules.judges:
         click.echo("there were no rules of Reyes before: nothing is judged now", err=True)
     if rules.only_audits:

@@ -27,7 +27,8 @@ def test_what_is_kept_comes_back(memory: StateDirectory) -> None:
     kernel = in_force()
     live = kernel.read()
     generation = Generation(live, kernel.read_members())
-    memory.keep_generation(generation)
+    memory.keep_way_back(generation)
+    memory.end_trial(proved=True)
     memory.hold_generation(Generation(live))
     assert memory.generation() == generation
     assert memory.held_generation() == Generation(live)
@@ -53,7 +54,8 @@ def test_rules_before_a_trial_are_those_to_go_back_to_only_if_it_went_well(
 ) -> None:
     older, before = Generation(LiveKernel()), Generation(in_force().read())
     memory.end_trial(proved=False)  # there is none
-    memory.keep_generation(older)
+    memory.keep_way_back(older)
+    memory.end_trial(proved=True)
     memory.keep_way_back(before)
     assert (memory.way_back(), memory.generation()) == (before, older)
     memory.end_trial(proved=proved)
