@@ -113,8 +113,8 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         except SignatureError as error:
             raise SignatureError(
                 f"the ruleset that is kept here is not good any more: {error.message}",
-                "`reyes follower --force` fetches it anew, if the store answers; find out who"
-                " changed it in follower.state_directory",
+                "`reyes follower --force` fetches it anew, if the store answers; is this host's"
+                " clock right, and who changed last-good.gpg in follower.state_directory",
             ) from error
         return readmit(genuine, self.config.environment, self.memory.load().accepted)
 

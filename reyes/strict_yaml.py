@@ -19,6 +19,10 @@ _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """Characters that no path, name or tag has, and that paths or JSON could not even hold."""
 
 
+_NAMELESS = 'in "<unicode string>", '
+"""What PyYAML calls a text; whoever reports the error names the file."""
+
+
 def load(text: str) -> Any:
     """Read what YAML says, as numbers, texts, lists and mappings.
 
@@ -29,7 +33,7 @@ def load(text: str) -> Any:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, see below
     # The last two are what PyYAML lets through of a date or a tag such as `!!bool maybe`.
     except (yaml.YAMLError, LookupError, AttributeError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).replace(_NAMELESS, "in ")) from error
 
 
 def convert(expected: Any, raw: Any) -> tuple[Any, list[str]]:

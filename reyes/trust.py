@@ -148,7 +148,8 @@ def refuse_expired(not_after: int, now: int) -> None:
         raise ExpiredError(
             f"ruleset expired {span_text(now - not_after)} ago"
             f" (not_after {moment_text(not_after)})",
-            "find out why no fresh one arrives: do the leaders run, and is S3's answer current",
+            "is this host's clock right? Else find out why no fresh one arrives: do the leaders"
+            " run, and is S3's answer current",
         )
 
 

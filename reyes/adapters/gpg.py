@@ -109,7 +109,7 @@ class Gpg:
             payload=done.stdout,
             valid=result.valid,
             returncode=done.returncode,
-            status=str(result.status),
+            status=_status_text(result),
             key_status=result.key_status,
             problems=len(result.problems),
             # python-gnupg takes copies of a signature for one.
@@ -130,7 +130,7 @@ class Gpg:
         check_private(home)
         if home.stat().st_mode & 0o077:
             raise ConfigError(
-                f"{home} holds a secret key and is open to others", f"chmod 700 {home}"
+                f"{home} is open to others, and is the place of a secret key", f"chmod 700 {home}"
             )
         return home
 
@@ -272,6 +272,12 @@ def _understand(gpg: Any, said: bytes) -> Any:
     except (ValueError, LookupError) as error:
         raise SignatureError("gpg's report on the object cannot be understood") from error
     return result
+
+
+def _status_text(result: Any) -> str:
+    if result.status == "no public key":
+        return f"no public key for {result.key_id}"
+    return str(result.status or "no complete message")
 
 
 def _key_expiry(gpg: Any, result: Any) -> int | None:

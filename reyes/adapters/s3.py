@@ -53,6 +53,11 @@ _NO_OBJECT = 300
 _NOT_MODIFIED = 304
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _FORBIDDEN = 403
+_HINTS = {
+    "NoSuchBucket": "mend s3.bucket, or create the bucket",
+    "RequestTimeTooSkewed": "set this machine's clock: it is a quarter of an hour wrong, or more",
+    "ExpiredToken": f"renew the credentials: give this host an instance role, {OR_A_FILE}",
+}
 _NOT_FOUND = 404
 _LOST = frozenset({409, 412})
 """Another object is there (412), is being written at this moment (409)."""
@@ -250,8 +255,10 @@ def _hint(call: str, error: Exception) -> str:
         return "S3 redirects, http to https perhaps: let AWS_ENDPOINT_URL_S3 say where it leads"
     if not isinstance(error, ClientError):
         return "does this host reach S3? The next run tries again"
-    if code_of(error) == "NoSuchBucket":
-        return "mend s3.bucket, or create the bucket"
+    if code_of(error) in _HINTS:
+        return _HINTS[code_of(error)]
+    if "kms:" in text_of(error):
+        return "allow kms:Decrypt on the bucket's key, and leaders kms:GenerateDataKey"
     if _status(error) == _FORBIDDEN and call == "GetObject":
         return "allow s3:GetObject, and s3:ListBucket so that a missing object shows as missing"
     if _status(error) == _FORBIDDEN:

@@ -1,5 +1,6 @@
 """`reyes check`: is this host as it should be? For monitoring; it only looks."""
 
+import os
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -29,7 +30,7 @@ from reyes.cli.options import (
     load_config,
 )
 from reyes.cli.passes import follower_of
-from reyes.cli.rulesets import StoreSource
+from reyes.cli.rulesets import StoreSource, kernel_judges
 from reyes.config import Config
 from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
@@ -45,6 +46,9 @@ from reyes.world import Kernel
 
 LOOKS = 3
 """A pass may end while we look: then we look again, so often at most."""
+
+
+NO_RULES = "no ruleset is in force"
 
 
 @click.command("check")
@@ -100,6 +104,8 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
     problems = list(status_problems(status, moment, limits))
     if not disabled:
         problems += _kernel_problems(config, memory)
+    elif os.geteuid() == 0 and not kernel_judges():
+        problems.append(Problem(severity="warning", message=NO_RULES))
     return status, problems
 
 
@@ -143,7 +149,7 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
         yield from _held_differences(kernel, memory.held_generation(), live, settings.filter_table)
         return
     if state.applied is None and not state.hold:
-        yield Problem(severity="critical", message="no ruleset is in force")
+        yield Problem(severity="critical", message=NO_RULES)
         return
     host = remembered_host(config, state.identity)
     try:

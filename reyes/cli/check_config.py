@@ -1,6 +1,7 @@
 """`reyes check-config`: all that can be told without touching AWS or the rules in force."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from reyes.leader import leader_config
 from reyes.net import parse_network
 
 Check = Callable[[], str]
+
+_PROBE_BYTES = 64 * 1024
 
 
 @click.command()
@@ -54,12 +57,18 @@ def command(config_path: Path, role: str | None) -> None:
 def _leader_checks(config: Config) -> Iterator[Check]:
     yield lambda: _sections(config)
     yield lambda: _can_sign(config)
+    metrics_file = config.leader.metrics_file if config.leader else None
+    if metrics_file:
+        yield partial(_metrics, Path(metrics_file))
 
 
 def _follower_checks(config: Config) -> Iterator[Check]:
     state = Path(config.follower.state_directory)
     yield lambda: _keyring(config)
+    yield lambda: _no_secret_key(Path(config.signing.keyring_directory))
     yield lambda: _state_directory(state)
+    if config.follower.metrics_file:
+        yield partial(_metrics, Path(config.follower.metrics_file))
     for name in COMMANDS:
         yield partial(_installed, name)
     # Who may not write there is not the user who runs the follower, and may lack his rights.
@@ -74,6 +83,14 @@ def _doubts(settings: FollowerConfig) -> Iterator[str]:
             "follower.failsafe is empty: if a ruleset shuts people out, no probe of this host's"
             " own can tell"
         )
+    for cidr in settings.filtered_cidrs if settings.traffic == "vpc" else ():
+        network = parse_network(cidr)
+        # A VPC's IPv6 networks are public ones.
+        if not network.prefixlen or (network.version == 4 and network.is_global):  # noqa: PLR2004 - IP's version
+            yield (
+                f"follower.filtered_cidrs holds public addresses, {cidr}: new connections from"
+                " there are judged, yours from the internet perhaps"
+            )
     for entry in settings.failsafe:
         if not parse_network(entry.cidr).prefixlen:
             yield f"follower.failsafe lets {entry.protocol} in from everywhere, {entry.cidr}"
@@ -109,9 +126,41 @@ def _keyring(config: Config) -> str:
 def _state_directory(directory: Path) -> str:
     existing = _existing(directory)
     check_private(existing)
+    if not existing.is_dir():
+        raise ConfigError(f"{existing} is not a directory", "mend follower.state_directory")
     if not _may_write(existing):
         raise ConfigError(f"{existing} is not writable", "run the follower as root")
+    _try_to_write(existing)
     return f"the state directory {directory} can be used"
+
+
+def _no_secret_key(keyring: Path) -> str:
+    """Refuse a host the leader's half: whoever takes the host could sign for the fleet."""
+    secret = [*keyring.glob("private-keys-v1.d/*"), *keyring.glob("secring.gpg")]
+    if secret:
+        raise ConfigError(
+            f"{secret[0]} is a secret key, and a follower needs trusted.gpg alone",
+            "give hosts what `reyes keygen` puts into the directory `follower`",
+        )
+    return f"{keyring} holds no secret key"
+
+
+def _metrics(path: Path) -> str:
+    _try_to_write(path.parent)
+    return f"metrics can be written to {path}"
+
+
+def _try_to_write(directory: Path) -> None:
+    """Write something there, which a full disk refuses as well, and leave nothing behind."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write in {directory}: {error.strerror}",
+            "is there space, and is this the user who runs Reyes",
+        ) from error
 
 
 def _existing(directory: Path) -> Path:

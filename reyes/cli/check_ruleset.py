@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from reyes.cli.options import config_option, echo_json, json_option, load_config
+from reyes.cli.options import FilePath, config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import believed_content
 from reyes.findings import find_for
 
@@ -16,7 +16,7 @@ DOUBTFUL = 1
 @config_option
 @json_option("the findings")
 @click.option("--unverified", is_flag=True, help="Believe FILE, whoever made it.")
-@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", required=False, type=FilePath(path_type=Path, dir_okay=False))
 @click.pass_context
 def command(
     context: click.Context,

@@ -7,7 +7,7 @@ import click
 
 from reyes.cli.explanation import explanation_lines, omitted_lines, reach_lines, use_lines
 from reyes.cli.identity import this_host
-from reyes.cli.options import config_option, echo_json, json_option, load_config
+from reyes.cli.options import FilePath, config_option, echo_json, json_option, load_config
 from reyes.cli.question import Question, asked_packet
 from reyes.cli.rulesets import believed_content
 from reyes.explain import explain, may_reach
@@ -36,7 +36,7 @@ DENIED = 1
 )
 @click.option(
     "--ruleset",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(path_type=Path, dir_okay=False),
     help="Use this signed file; else what this host accepted last, else the object on S3.",
 )
 @click.option("--unverified", is_flag=True, help="Believe the file of --ruleset, whoever made it.")

@@ -6,7 +6,7 @@ import click
 
 from reyes.cli import passes
 from reyes.cli.dry_run import dry_run
-from reyes.cli.options import config_option, interval_option, load_config
+from reyes.cli.options import FilePath, config_option, interval_option, load_config
 from reyes.cli.removal import take_out
 from reyes.cli.resident import ResidentPass, run_resident
 from reyes.config import FollowerConfig
@@ -21,7 +21,7 @@ from reyes.errors import ConfigError
 @click.option("--log-drop", is_flag=True, help="Log denied packets (3 a minute, burst 10).")
 @click.option(
     "--ruleset",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(path_type=Path, dir_okay=False),
     help="Use this signed file instead of the object on S3.",
 )
 @click.option(

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
+from reyes.cli.options import FilePath
+
 
 @click.command("keygen")
 @click.option(
     "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False, path_type=Path),
     required=True,
     help="Where to make the directories leader and follower.",
 )
@@ -22,6 +24,8 @@ import click
 )
 def command(directory: Path, name: str, expire: str) -> None:
     """Make an ed25519 signing key without passphrase, and the two keyring directories."""
+    if not expire.strip():
+        raise click.UsageError("--expire: expected 0, 2y or a date, got nothing")
     from reyes.adapters.keyring import make_keyrings
 
     fingerprint = make_keyrings(directory, name, expire)

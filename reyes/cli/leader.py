@@ -12,7 +12,7 @@ import click
 import msgspec
 
 import reyes
-from reyes.cli.options import config_option, interval_option, json_option, load_config
+from reyes.cli.options import FilePath, config_option, interval_option, json_option, load_config
 from reyes.difference import Difference
 from reyes.errors import ConfigError
 from reyes.ruleset import Counts, Header
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Do all but publish.")
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     help="Also write the signed ruleset to this file.",
 )
 @click.option("--force", is_flag=True, help="Publish no matter how much vanished.")

@@ -16,10 +16,22 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 
 DEFAULT_CONFIG = "/etc/reyes/config.yaml"
 
+
+class FilePath(click.Path):
+    """A path on the command line; an empty one, of an unset variable, is the working directory."""
+
+    def convert(  # noqa: D102 - as click's own
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        if value == "":
+            self.fail("expected a path, got nothing", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 config_option = click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path, readable=False),  # load_config says what is wrong
+    type=FilePath(path_type=Path, readable=False),  # load_config says what is wrong
     envvar="REYES_CONFIG",
     default=DEFAULT_CONFIG,
     show_default=True,

@@ -1,5 +1,6 @@
 """The packet that a command line asks about."""
 
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import click
@@ -56,9 +57,12 @@ def asked_packet(asked: Question, policy: HostPolicy) -> Packet:
 
 def _address(option: str, text: str) -> Address:
     try:
-        return parse_address(text)
+        address = parse_address(text)
     except ValueError as error:
         raise click.UsageError(f"{option}: {error}") from error
+    # Programs with a socket for both families write the senders of IPv4 like that.
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def _own_address(policy: HostPolicy, family: Family) -> Address:
@@ -78,7 +82,9 @@ def _interface(host: Host) -> str:
 
 
 def _protocol(asked: Question, family: Family) -> int:
-    name = asked.proto or ("tcp" if asked.port is not None else "")
+    if asked.proto is None and asked.port is None:
+        raise click.UsageError("say --proto NAME, and --port for tcp and udp")
+    name = (asked.proto or "tcp").lower()
     if name in ("icmp", "icmpv6") and (name == "icmp") is not (family is Family.V4):
         raise click.UsageError(f"--proto {name} does not exist in IPv{family.value}")
     if name in PROTOCOL_NUMBERS:

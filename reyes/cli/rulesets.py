@@ -121,9 +121,21 @@ def _doubts(config: Config) -> Iterator[str]:
         yield f"the rules in force may be older, as the last pass failed: {status.run.message}"
     if not held and not (applied.enforced if applied else follower.enforce):
         yield AUDIT_MODE.message
+    if status and os.geteuid() == 0 and not kernel_judges():
+        yield "no rules of Reyes are in force on this host: it lets every packet through"
     if is_disabled(follower):
         rules = "the rules stay as they are" if applied or held else "no rules are known in force"
         yield f"disabled by {follower.disable_file}: {rules}"
+
+
+def kernel_judges() -> bool:
+    """Tell whether this host's kernel leads any packet to our rules; True if it cannot be read."""
+    from reyes.adapters.kernel import Kernel
+
+    try:
+        return Kernel().read(strict=False).judges
+    except ReyesError:
+        return True
 
 
 def _source(config: Config, file: Path | None) -> tuple[Source, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from reyes.cli.options import config_option, json_option, load_config
+from reyes.cli.options import FilePath, config_option, json_option, load_config
 from reyes.cli.rulesets import FileSource, StoreSource, fetch_genuine, problem_of
 from reyes.ruleset import encode
 from reyes.trust import Genuine
@@ -14,9 +14,7 @@ from reyes.trust import Genuine
 @config_option
 @json_option("the signed document itself")
 @click.option("--instance", metavar="ID", help="Only what concerns this instance.")
-@click.argument(
-    "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+@click.argument("file", required=False, type=FilePath(exists=True, dir_okay=False, path_type=Path))
 @click.pass_context
 def command(
     context: click.Context,

@@ -233,7 +233,14 @@ def test_message_of_an_unrelated_key_in_the_ring(workshop: Workshop) -> None:
 
 
 def test_message_of_a_key_outside_the_ring(workshop: Workshop) -> None:
-    assert "no public key" in workshop.refuse(workshop.home.sign(PAYLOAD, workshop.outsider))
+    said = workshop.refuse(workshop.home.sign(PAYLOAD, workshop.outsider))
+    assert f"no public key for {workshop.outsider[-16:]}" in said
+
+
+def test_a_message_that_breaks_off_at_once(workshop: Workshop) -> None:
+    compressed = b"\xa3\x01"  # RFC 4880, 5.6, and nothing behind it
+    said = workshop.refuse(compressed)
+    assert said == "signature refused: gpg says 'no complete message'"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ def test_an_accepted_packet_ends_with_0_and_a_denied_one_with_1(desk: Desk) -> N
     assert local.stdout.startswith("not judged: ")
 
 
+@pytest.mark.parametrize(
+    "packet", [("--from", f"::ffff:{WEB}", "--port", "22"), ("--from", WEB, "--proto", "TCP")]
+)
+def test_a_packet_may_be_written_as_programs_write_it(desk: Desk, packet: tuple[str, ...]) -> None:
+    result = explained(desk, *packet, "--port", "22", "--instance", DB)
+    assert result.stdout.startswith(f"denied: tcp 22 from {WEB} to 10.1.0.11 at eni-0000000b")
+
+
 def test_the_answer_comes_as_json_too(desk: Desk) -> None:
     result = explained(desk, "--from", WEB, "--port", "5432", "--instance", DB, "--json")
     found = json.loads(result.stdout)
@@ -75,6 +83,8 @@ def test_without_a_packet_reach_and_uses_are_listed(desk: Desk) -> None:
         (("--from", WEB, "--proto", "icmp", "--icmp", "8/0/1", "--instance", DB), 2, "TYPE/CODE"),
         (("--from", WEB, "--port", "1", "--icmp", "8", "--instance", DB), 2, "only icmp"),
         (("--from", WEB, "--port", "1", "--instance", "i-99999999"), 23, "i-99999999"),
+        (("--from", WEB, "--instance", DB), 2, "say --proto NAME, and --port for tcp and udp"),
+        (("--from", WEB, "--port", "22", "--config", ""), 2, "expected a path, got nothing"),
         (("--group", "nobody"), 2, "no group 'nobody'"),
         (("--unverified", "--group", "web"), 2, "--unverified needs the file"),
     ],
@@ -173,7 +183,7 @@ def test_a_configuration_is_checked_with_what_it_needs(desk: Desk) -> None:
         ),
     ],
 )
-def test_what_is_allowed_and_rarely_meant_is_noted(
+def test_a_failsafe_that_is_rarely_meant_is_noted(
     desk: Desk, failsafe: list[dict[str, object]], noted: list[str]
 ) -> None:
     desk.configure(failsafe=failsafe)
@@ -182,6 +192,48 @@ def test_what_is_allowed_and_rarely_meant_is_noted(
     notes = [line.removeprefix("note    ") for line in lines if line.startswith("note ")]
     assert len(notes) == len(noted)
     assert all(map(str.startswith, notes, noted))
+
+
+@pytest.mark.parametrize(
+    ("networks", "noted"),
+    [
+        (["10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12", "2600:1f00::/56"], []),
+        (["0.0.0.0/0"], ["0.0.0.0/0"]),
+        (["10.0.0.0/7", "::/0"], ["10.0.0.0/7", "::/0"]),
+    ],
+)
+def test_networks_of_strangers_that_are_judged_are_noted(
+    desk: Desk, networks: list[str], noted: list[str]
+) -> None:
+    desk.configure(filtered_cidrs=networks)
+    lines = desk.run("check-config", "--follower").stdout.splitlines()
+    desk.configure()
+    start = "note    follower.filtered_cidrs holds public addresses, "
+    found = [line.removeprefix(start) for line in lines if line.startswith(start)]
+    assert [line.split(": ")[0] for line in found] == noted
+
+
+def test_places_that_cannot_be_written_to_are_told(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    places = {
+        str(tmp_path / "file"): "is not a directory",
+        "/proc/reyes": "cannot write in /proc: ",
+        "/proc/nowhere/reyes": "cannot use /proc/nowhere: No such file or directory",
+    }
+    for place, said in places.items():
+        desk.configure(state_directory=place)
+        assert said in desk.run("check-config", "--follower").stdout
+    desk.configure(metrics_file="/proc/nowhere/reyes.prom", state_directory=str(tmp_path))
+    result = desk.run("check-config", "--follower")
+    desk.configure()
+    assert "problem cannot write in /proc/nowhere: No such file or directory" in result.stdout
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_host_that_could_sign_is_told_so(desk: Desk) -> None:
+    result = desk.run("check-config", "--follower")
+    assert result.exit_code == 78
+    assert "is a secret key, and a follower needs trusted.gpg alone" in result.stdout
 
 
 @pytest.fixture

@@ -193,6 +193,25 @@ def test_a_bucket_that_is_missing_is_unavailable_for_both(proxy: Proxy) -> None:
         assert caught.value.hint == "mend s3.bucket, or create the bucket"
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "hint"),
+    [
+        ("RequestTimeTooSkewed", "", "set this machine's clock: "),
+        ("ExpiredToken", "", "renew the credentials: "),
+        ("AccessDenied", "not authorized to perform: kms:Decrypt", "allow kms:Decrypt on "),
+    ],
+)
+def test_what_is_forbidden_for_another_reason_is_told_so(
+    store: S3Store, proxy: Proxy, code: str, message: str, hint: str
+) -> None:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    proxy.play("GET", Answer(403, body))
+    with pytest.raises(SourceError, match=code) as caught:
+        store.fetch()
+    assert caught.value.hint
+    assert caught.value.hint.startswith(hint)
+
+
 def test_what_is_forbidden_is_unavailable_for_both(store: S3Store, proxy: Proxy) -> None:
     proxy.play("GET", FORBIDDEN, FORBIDDEN)
     proxy.play("PUT", FORBIDDEN)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reyes.cli.passes import longest_pass
-from reyes.config import FollowerConfig
+from reyes.config import FollowerConfig, LeaderConfig
 from reyes.errors import SourceError
 
 PACKAGING = Path(__file__).parents[2] / "packaging" / "systemd"
@@ -162,6 +162,11 @@ def test_the_dead_mans_switch_outlives_the_follower(service: str) -> None:
 )
 def test_the_follower_ends_itself_before_systemd_does(service: str, name: str) -> None:
     assert int(setting(service, name)) > longest_pass(FollowerConfig())
+
+
+def test_the_leader_ends_itself_before_systemd_does() -> None:
+    deadline = LeaderConfig(sources=()).deadline
+    assert int(setting("reyes-leader.service", "TimeoutStartSec")) > deadline
 
 
 def test_the_follower_keeps_its_state_where_it_may_write() -> None:

@@ -349,7 +349,9 @@ def test_who_asks_about_a_packet_is_told_of_audit_mode_and_of_the_disable_file(
     def answer() -> str:
         return host.run(*question, command="explain").stdout
 
+    nothing = "note: no rules of Reyes are in force on this host: it lets every packet through"
     host.apply(0)
+    assert nothing not in answer()
     host.configure(enforce=False)
     assert audit not in answer(), "the next pass puts that in force"
     assert host.run().returncode == 0
@@ -363,4 +365,5 @@ def test_who_asks_about_a_packet_is_told_of_audit_mode_and_of_the_disable_file(
     assert host.run("--remove").returncode == 0
     assert host.run().returncode == 0
     assert audit not in answer()
+    assert nothing in answer()
     assert f"{disabled}no rules are known in force" in answer()

@@ -219,7 +219,8 @@ def test_a_removed_host_is_critical_and_a_disabled_one_a_warning(host: FollowerH
     assert status(host).run.outcome == "removed"
     assert check(host) == (2, "CRITICAL: no ruleset is in force\n")
     (host.directory / "disabled").touch()
-    assert check(host) == (1, "WARNING: disabled: nothing is touched\n")
+    warning = "WARNING: disabled: nothing is touched; no ruleset is in force\n"
+    assert check(host) == (1, warning)
     assert host.run().returncode == 0
     assert status(host).run.outcome == "disabled"
     assert ask(host, "status").stdout.startswith("disabled      nothing is touched\n")
