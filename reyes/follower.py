@@ -7,7 +7,7 @@ What it keeps to:
 * A ruleset that says nothing new is admitted all the same, and the kernel is looked at whatever
   the ruleset says: others may have changed it.
 
-The world is reached through the protocols of `reyes.world`; `reyes.cli.passes` wires them.
+The world is reached through the protocols of `reyes.world`; `reyes.cli.wiring` wires them.
 """
 
 import hashlib
@@ -209,12 +209,30 @@ class Follower(Struct, frozen=True, kw_only=True):
             return False
         live = self.kernel.read()
         if not shows(live, before):
-            known = self._known_sets(before, host, live)
-            filter_table = self.config.follower.filter_table
-            for name in bring_back(before, self.kernel, filter_table, frozenset(), known):
-                log.warning("the set %s is empty: nobody remembers its members", name)
+            self._bring_back(before, host, live)
             log.warning("the rules before are back: those of the last run did not prove healthy")
         return True
+
+    def return_to_earlier(self, host: Host) -> None:
+        """Bring the generation before in force on a host without rules, if one is remembered.
+
+        For a boot that cannot have the ruleset that was accepted last: older rules let in whom
+        they let in when they were in force, and none let in whomever AWS does.
+
+        Raises:
+            KernelError: the kernel refused.
+        """
+        earlier = self.memory.generation()
+        live = self.kernel.read()
+        if earlier is not None and earlier.kernel.judges and not live.judges:
+            self._bring_back(earlier, host, live)
+            log.warning("rules of an earlier time are in force: those accepted last cannot be")
+
+    def _bring_back(self, rules: Generation, host: Host, live: LiveKernel) -> None:
+        known = self._known_sets(rules, host, live)
+        filter_table = self.config.follower.filter_table
+        for name in bring_back(rules, self.kernel, filter_table, frozenset(), known):
+            log.warning("the set %s is empty: nobody remembers its members", name)
 
     def _known_sets(self, rules: Generation, host: Host, live: LiveKernel) -> tuple[IPSet, ...]:
         """Return the sets of the ruleset that was accepted last, if others are not enough."""

@@ -16,8 +16,9 @@ import msgspec
 
 from reyes.cli.logs import configure_logs
 from reyes.cli.options import load_config
-from reyes.cli.passes import FollowerPass, Options
+from reyes.cli.passes import FollowerPass
 from reyes.cli.resident import ResidentPass, run_resident
+from reyes.cli.wiring import Options
 from reyes.config import Config
 from reyes.errors import ReyesError
 

@@ -89,8 +89,8 @@ class StateDirectory:
         except OSError as error:
             raise ConfigError(
                 f"cannot use the state directory {self._directory}: {error.strerror}",
-                "make it, owned by the user who runs the follower; "
-                "follower.state_directory names it",
+                "run it as root, or make that directory, which follower.state_directory names, for"
+                " the user who runs the follower",
             ) from error
         try:
             self._seize(descriptor, patience)

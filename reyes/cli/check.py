@@ -29,8 +29,8 @@ from reyes.cli.options import (
     json_option,
     load_config,
 )
-from reyes.cli.passes import follower_of
 from reyes.cli.rulesets import StoreSource, kernel_judges
+from reyes.cli.wiring import follower_of
 from reyes.config import Config
 from reyes.errors import ConfigError, HostUnknownError, ReyesError
 from reyes.follower import Follower, Prepared
@@ -51,7 +51,7 @@ LOOKS = 3
 NO_RULES = "no ruleset is in force"
 
 
-@click.command("check")
+@click.command("check", short_help="Say, for monitoring, whether all is well on this host.")
 @config_option
 @click.option(
     "--warning",

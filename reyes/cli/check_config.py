@@ -24,7 +24,7 @@ Check = Callable[[], str]
 _PROBE_BYTES = 64 * 1024
 
 
-@click.command()
+@click.command(short_help="Check what this machine needs to run Reyes.")
 @config_option
 @click.option("--leader", "role", flag_value="leader", help="Check what a leader needs.")
 @click.option("--follower", "role", flag_value="follower", help="Check what a follower needs.")

@@ -5,7 +5,7 @@ import sys
 import click
 
 
-@click.command("demo")
+@click.command("demo", short_help="Watch real packets being accepted and dropped.")
 @click.option("--verbose", is_flag=True, help="Show what the commands print.")
 @click.option("--isolated", is_flag=True, hidden=True)
 def command(verbose: bool, isolated: bool) -> None:

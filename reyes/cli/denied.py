@@ -24,7 +24,7 @@ from reyes.policy import suppose
 from reyes.trust import moment_text
 
 
-@click.command("denied")
+@click.command("denied", short_help="Say who was denied lately, and what he lacked.")
 @config_option
 @click.option("--follow", is_flag=True, help="Go on with what comes in, until interrupted.")
 @json_option("each sender and service with its explanation")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from reyes.cli import passes
 from reyes.cli.dry_run import dry_run
 from reyes.cli.options import FilePath, config_option, interval_option, load_config
+from reyes.cli.passes import FollowerPass, longest_pass
 from reyes.cli.removal import take_out
 from reyes.cli.resident import ResidentPass, run_resident
+from reyes.cli.wiring import Options
 from reyes.config import FollowerConfig
 from reyes.errors import ConfigError
 
@@ -59,7 +60,7 @@ def command(
     Fetches and verifies the ruleset, compiles what concerns this host and commits it to the
     kernel in one instant. Whatever fails, the rules in force stay in force.
     """
-    options = passes.Options(**flags)  # type: ignore[arg-type]  # click gives each its option's type
+    options = Options(**flags)  # type: ignore[arg-type]  # click gives each its option's type
     _refuse_contradictions(options, interval=interval, boot=boot, remove=remove)
     if interval is not None:
         run_resident(lambda: _resident_pass(config_path, options), interval)
@@ -71,9 +72,9 @@ def command(
     if options.dry_run:
         dry_run(config, options)
     elif boot:
-        passes.FollowerPass(config, options).boot()
+        FollowerPass(config, options).boot()
     else:
-        passes.FollowerPass(config, options)()
+        FollowerPass(config, options)()
 
 
 def _settings(config_path: Path) -> FollowerConfig:
@@ -85,13 +86,13 @@ def _settings(config_path: Path) -> FollowerConfig:
         return FollowerConfig()
 
 
-def _resident_pass(config_path: Path, options: passes.Options) -> ResidentPass:
+def _resident_pass(config_path: Path, options: Options) -> ResidentPass:
     config = load_config(config_path)
-    return ResidentPass(passes.FollowerPass(config, options), passes.longest_pass(config.follower))
+    return ResidentPass(FollowerPass(config, options), longest_pass(config.follower))
 
 
 def _refuse_contradictions(
-    options: passes.Options, *, interval: int | None, boot: bool, remove: bool
+    options: Options, *, interval: int | None, boot: bool, remove: bool
 ) -> None:
     ways = {
         "--interval": interval is not None,

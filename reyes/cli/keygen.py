@@ -7,7 +7,7 @@ import click
 from reyes.cli.options import FilePath
 
 
-@click.command("keygen")
+@click.command("keygen", short_help="Make a signing key, and a keyring for each side.")
 @click.option(
     "--directory",
     type=FilePath(file_okay=False, path_type=Path),

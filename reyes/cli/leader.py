@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reyes.leader import Outcome, Request
 
 
-@click.command("leader")
+@click.command("leader", short_help="Publish what EC2 says as one signed ruleset.")
 @config_option
 @click.option("--dry-run", is_flag=True, help="Do all but publish.")
 @click.option(

@@ -65,10 +65,10 @@ def load_config(path: Path) -> Config:
             text = file.read(MAX_CONFIG_CHARACTERS + 1)
     except (OSError, ValueError) as error:  # not UTF-8, or a path with a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(
-            f"cannot read the configuration {path}: {reason}",
-            "name the file with --config or REYES_CONFIG; examples/config.yaml is a start",
-        ) from error
+        hint = "name the file with --config or REYES_CONFIG; examples/config.yaml is a start"
+        if isinstance(error, PermissionError):
+            hint = "run it as root, or as the user whom that file belongs to"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}", hint) from error
     # Others who can change what root reads could have any ruleset enforced.
     if os.geteuid() == 0:
         check_private(path)

@@ -3,28 +3,26 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import click
-from msgspec import Struct
 from msgspec.structs import replace
 
 from reyes.adapters import clock
 from reyes.adapters.commands import COMMAND_SECONDS
 from reyes.adapters.conntrack import raise_conntrack_max
 from reyes.adapters.deadline import DeadlineError, deadline
-from reyes.adapters.gpg import Gpg
 from reyes.adapters.guard import CommitGuard
-from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.adapters.threads import side_by_side
 from reyes.cli.identity import known_host, machine_id, remembered_host
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
+from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.config import Config, FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import (
@@ -34,29 +32,14 @@ from reyes.errors import (
     ReyesError,
     UnreachableError,
 )
-from reyes.follower import Follower, Outcome, Prepared
+from reyes.follower import Outcome, Prepared
 from reyes.host import Host
-from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan
 from reyes.state import Identity
 from reyes.trust import moment_text
-from reyes.world import Memory, Source
 
 log = logging.getLogger(__name__)
-
-
-class Options(Struct, frozen=True, kw_only=True):
-    """What the command line says about this run."""
-
-    dry_run: bool
-    interactive: bool
-    force: bool
-    log_accept: bool
-    log_drop: bool
-    splay: int
-    ruleset: Path | None
-    confirm: int | None
 
 
 class _OtherwiseError(click.Abort):
@@ -251,7 +234,7 @@ class FollowerPass:
         if self._stands_still():
             return
         started = time.monotonic()
-        with self._recorded() as record:
+        with self._recorded() as record, self._earlier_rules_if_it_fails():
             verified = record.verified = follower.acceptance.last_good()
             remembered = remembered_host(self._config, self._memory.load().identity)
             host = record.host = with_logging(remembered, self._options)
@@ -271,6 +254,19 @@ class FollowerPass:
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
         _raise_conntrack_max(settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    @contextmanager
+    def _earlier_rules_if_it_fails(self) -> Iterator[None]:
+        """Let a boot that fails leave no host without rules that remembers some."""
+        try:
+            yield
+        except ReyesError:
+            try:
+                host = remembered_host(self._config, self._memory.load().identity)
+                self._follower.return_to_earlier(host)
+            except ReyesError as error:
+                log.warning("no earlier rules come in force either: %s", error.message)
+            raise
 
     def _stands_still(self) -> bool:
         settings = self._config.follower
@@ -320,44 +316,14 @@ def longest_pass(settings: FollowerConfig) -> int:
     return 2 * settings.deadline + settings.confirm_timeout + COMMAND_SECONDS
 
 
-def with_logging(host: Host, options: Options) -> Host:
-    """Let a host log what the command line asks for besides."""
-    return replace(
-        host,
-        log_accept=host.log_accept or options.log_accept,
-        log_drop=host.log_drop or options.log_drop,
-    )
-
-
 def _identity(host: Host) -> Identity:
     return Identity(instance_id=host.instance_id, region=host.region, machine=machine_id())
-
-
-def follower_of(config: Config, memory: Memory, source: Source) -> Follower:
-    """Wire a follower with this host's kernel and keyring."""
-    return Follower(
-        config=config,
-        source=source,
-        verifier=Gpg(config.signing),
-        memory=memory,
-        kernel=Kernel(),
-        now=clock.now,
-    )
 
 
 def _wait_for_turn(instance_id: str, splay: int) -> None:
     """Spread hosts over the splay, each always at the same place."""
     digest = hashlib.sha256(instance_id.encode()).digest()
     time.sleep(splay * int.from_bytes(digest[:8]) / 2**64)
-
-
-def echo_changes(
-    prepared: Prepared, members: Mapping[str, tuple[str, ...]], config: FollowerConfig
-) -> None:
-    """Print how what is prepared differs from the live kernel."""
-    changes = describe_changes(prepared.dataplane, prepared.live, members, config.filter_table)
-    click.echo("# difference to the live kernel")
-    click.echo("\n".join(changes) if changes else "none")
 
 
 def _raise_conntrack_max(config: FollowerConfig) -> None:

@@ -23,7 +23,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 log = logging.getLogger(__name__)
 
 
-@click.command("rollback")
+@click.command("rollback", short_help="Go back to the rules before the last change.")
 @config_option
 @click.option(
     "--until",

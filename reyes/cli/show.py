@@ -10,7 +10,7 @@ from reyes.ruleset import encode
 from reyes.trust import Genuine
 
 
-@click.command("show")
+@click.command("show", short_help="Verify a ruleset, and say in words what it holds.")
 @config_option
 @json_option("the signed document itself")
 @click.option("--instance", metavar="ID", help="Only what concerns this instance.")

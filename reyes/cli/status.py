@@ -12,7 +12,7 @@ from reyes.errors import ConfigError
 from reyes.status import status_lines
 
 
-@click.command("status")
+@click.command("status", short_help="Say what the last pass did, and what is in force.")
 @config_option
 @json_option("the status")
 def command(config_path: Path, as_json: bool) -> None:

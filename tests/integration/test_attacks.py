@@ -121,7 +121,7 @@ def attacker() -> Iterator[Attacker]:
 @pytest.fixture
 def victim(attacker: Attacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Victim:
     victim = Victim(tmp_path, attacker.home.path, attacker.pins)
-    monkeypatch.setattr("reyes.cli.passes.Kernel", lambda: victim.kernel)
+    monkeypatch.setattr("reyes.cli.wiring.Kernel", lambda: victim.kernel)
     before = victim.traces()
     accepted(victim, attacker.sign(victim.baseline))
     assert victim.traces()[0].keys() >= {"lock", "state.json", "last-good.gpg"}

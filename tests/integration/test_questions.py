@@ -298,3 +298,4 @@ def test_who_may_not_read_the_configuration_is_told_so_by_ourselves(
     assert result.exit_code == code, result.output
     assert "cannot read the configuration" in result.output
     assert "Permission denied" in result.output
+    assert (command == "check") is not ("hint: run it as root" in result.output)

@@ -86,6 +86,11 @@ def test_commands_and_options_that_are_shown_exist() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_cuts_no_sentence(name: str) -> None:
+    assert not command(name).get_short_help_str(57).endswith("...")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
     found = command(name)
     assert found.help

@@ -1,0 +1,60 @@
+"""What passes, dry runs and checks are made of: a follower with its adapters, and its host."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+from msgspec import Struct
+from msgspec.structs import replace
+
+from reyes.adapters import clock
+from reyes.adapters.gpg import Gpg
+from reyes.adapters.kernel import Kernel
+from reyes.config import Config, FollowerConfig
+from reyes.follower import Follower, Prepared
+from reyes.host import Host
+from reyes.netfilter.changes import describe_changes
+from reyes.world import Memory, Source
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What the command line says about this run."""
+
+    dry_run: bool
+    interactive: bool
+    force: bool
+    log_accept: bool
+    log_drop: bool
+    splay: int
+    ruleset: Path | None
+    confirm: int | None
+
+
+def follower_of(config: Config, memory: Memory, source: Source) -> Follower:
+    """Wire a follower with this host's kernel and keyring."""
+    return Follower(
+        config=config,
+        source=source,
+        verifier=Gpg(config.signing),
+        memory=memory,
+        kernel=Kernel(),
+        now=clock.now,
+    )
+
+
+def with_logging(host: Host, options: Options) -> Host:
+    """Let a host log what the command line asks for besides."""
+    return replace(
+        host,
+        log_accept=host.log_accept or options.log_accept,
+        log_drop=host.log_drop or options.log_drop,
+    )
+
+
+def echo_changes(
+    prepared: Prepared, members: Mapping[str, tuple[str, ...]], config: FollowerConfig
+) -> None:
+    """Print how what is prepared differs from the live kernel."""
+    changes = describe_changes(prepared.dataplane, prepared.live, members, config.filter_table)
+    click.echo("# difference to the live kernel")
+    click.echo("\n".join(changes) if changes else "none")
