@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from reyes.adapters import deadman
+
 SCRIPT = r"""
 import os, pathlib, signal, subprocess, sys, time
 from reyes.adapters.deadman import armed
@@ -59,11 +61,14 @@ def test_a_block_that_ends_well_disarms(marks: Path) -> None:
 
 
 def test_a_block_that_fails_is_taken_back_before_it_is_left(marks: Path) -> None:
-    done = run(marks, "raise ValueError")
+    leave = "import atexit; atexit.register(lambda: marks.open('a').write('left'))"
+    begin = time.monotonic()
+    done = run(marks, f"{leave}; raise ValueError", fate="time.sleep(0.3)")
+    assert time.monotonic() - begin < deadman._LAST_COMMAND_SECONDS  # no command is at work
     assert done.returncode == 1
     assert "ValueError" in done.stderr
     assert "did not end" not in done.stderr
-    assert set(told(marks)) == {"back"}
+    assert told(marks) == ["back", "back", "left"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
@@ -96,8 +101,9 @@ def test_a_way_back_that_fails_is_taken_again(marks: Path) -> None:
 
 def test_a_switch_that_somebody_killed_costs_nothing_but_itself(marks: Path) -> None:
     only_child = "pathlib.Path(f'/proc/self/task/{os.getpid()}/children').read_text()"
-    kill = f"os.kill(int({only_child}), signal.SIGKILL)"
-    done = run(marks, kill)
+    kill = f"switch = int({only_child}); os.kill(switch, signal.SIGKILL)"
+    until_it_is_dead = "os.waitid(os.P_PID, switch, os.WEXITED | os.WNOWAIT)"
+    done = run(marks, f"{kill}; {until_it_is_dead}")
     assert done.returncode == 0, done.stderr
     assert told(marks) == ["on"]
 
@@ -131,6 +137,15 @@ def test_a_terminal_that_takes_nothing_does_not_hinder_the_switch(
             os.close(unread)
             os.close(ended)
     assert told(marks) == ["back", "back"]
+
+
+def test_a_process_that_is_not_its_parent_any_more_is_not_ended() -> None:
+    # The number may be another's by then. No test could wait until numbers come again.
+    with subprocess.Popen(["sleep", "60"]) as other:
+        deadman._kill(other.pid, 0)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.5)
+        other.kill()
 
 
 def test_signals_for_the_group_do_not_end_the_switch(marks: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reyes.adapters.files import check_private, write_atomically
+from reyes.adapters.files import check_private, move_file, write_atomically
 from reyes.errors import ConfigError
 
 
@@ -73,6 +73,8 @@ def test_file_and_directory_reach_the_disk(
     write_atomically(tmp_path / "state.json", b"new", 0o600)
     assert synced[0].startswith(f"{tmp_path}/.state.json.")
     assert synced[1] == str(tmp_path)
+    move_file(tmp_path / "state.json", tmp_path / "previous.json")
+    assert synced[2:] == [str(tmp_path)]
 
 
 def test_directory_that_is_missing_is_said(tmp_path: Path) -> None:

@@ -58,6 +58,27 @@ def test_a_no_blames_the_rules_however_the_host_is(monkeypatch: pytest.MonkeyPat
     assert asking.is_well()
 
 
+def test_nobody_is_asked_whether_he_agrees_while_the_host_is_not_well(
+    monkeypatch: pytest.MonkeyPatch, server: socket.socket
+) -> None:
+    settings = FollowerConfig(probes=(address(server),), confirm_timeout=1)
+    asking = guard.CommitGuard(settings, None, confirm_seconds=1)
+    monkeypatch.setattr(guard, "_ask", lambda _: None)
+    assert asking.trouble() is None
+    server.close()
+    assert asking.trouble() == f"the probe {settings.probes[0]} does not answer any more"
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(None, 67), (300, 367)])
+def test_the_switch_waits_for_the_host_for_people_and_for_a_command(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, seconds: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(guard, "armed", lambda _, bound: waits.append(bound))
+    guard.CommitGuard(FollowerConfig(confirm_timeout=7), None, asked).armed(lambda: None)
+    assert waits == [seconds]
+
+
 def test_what_fails_for_a_moment_is_asked_again() -> None:
     answers = iter([UnreachableError("not yet"), UnreachableError("not yet"), None])
 

@@ -9,6 +9,8 @@ from reyes.adapters.kernel import Kernel
 from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
+from reyes.netfilter.live import JUMP, LiveKernel, LiveTable
+from reyes.netfilter.plan import CommitPlan, DestroySets
 
 TABLE = b"*filter\n:INPUT ACCEPT [0:0]\n%sCOMMIT\n"
 SET = "r4:web:0123456789abcdefghij"
@@ -31,6 +33,18 @@ class Commands:
         script = self._directory / command
         script.write_text(f"#!/bin/sh\nexec cat '{said}'\n")
         script.chmod(0o755)
+
+    def hear(self, command: str) -> Path:
+        """Let a command print what it printed before, and keep what it is fed with."""
+        said, heard = (self._directory / f"{command}.{end}" for end in ("out", "in"))
+        script = self._directory / command
+        script.write_text(
+            f"#!/bin/sh\ncase $1 in restore|-w) cat >>'{heard}';; *) cat '{said}';; esac\n"
+        )
+        return heard
+
+    def refuse(self, command: str, words: str) -> None:
+        (self._directory / command).write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
 
 
 @pytest.fixture
@@ -106,6 +120,79 @@ def test_a_member_that_is_no_network_is_refused(commands: Commands) -> None:
     commands.say("ipset", f"add {SET} 1.2.3.4:x\n".encode())
     with pytest.raises(KernelError, match="ipset says what cannot be understood"):
         Kernel().read_members()
+
+
+def test_only_the_sets_that_are_asked_for_are_read_however_many(commands: Commands) -> None:
+    names = [f"r4:web:{number:020}" for number in range(10)]
+    commands.say("ipset", "".join(f"create {name} hash:net\n" for name in names).encode())
+    assert Kernel().read_members(names[:9]) == dict.fromkeys(names[:9], ())
+    assert Kernel().read_members() == dict.fromkeys(names, ())
+
+
+def test_sets_in_use_keep_no_others_from_going(commands: Commands) -> None:
+    free = "r4:app:0123456789abcdefghij"
+    sets = ((SET, 1), (free, 0), ("f2b", 0))
+    lines = (f"Name: {name}\nReferences: {n}\nNumber of entries: 0\n" for name, n in sets)
+    commands.say("ipset", "".join(lines).encode())
+    heard = commands.hear("ipset")
+    Kernel().execute(CommitPlan((DestroySets((SET, free, "r4:gone:0123456789abcdefghij")),)))
+    assert heard.read_text() == f"destroy {free}\n"
+
+
+def test_a_family_goes_back_although_the_command_of_the_other_is_gone(
+    commands: Commands, tmp_path: Path
+) -> None:
+    rules = {"INPUT": (JUMP,)}
+    before = LiveKernel(tuple(LiveTable(f, {"reyes-input": "-"}, rules) for f in Family))
+    heard = commands.hear("ip6tables-restore")
+    (tmp_path / "iptables-save").write_text("not a program\n")
+    with pytest.raises(ConfigError, match="cannot start"):
+        Kernel().revert(before, "shared")
+    assert "-I INPUT 1 -j reyes-input" in heard.read_text()
+
+
+def test_the_backend_is_that_of_the_program_that_a_command_stands_for_now(
+    commands: Commands, tmp_path: Path
+) -> None:
+    commands.say("iptables-nft-save", TABLE % b"-A INPUT -j ACCEPT\n")
+    commands.say("some-legacy", b"v1.8.9 (legacy)\n")
+    commands.say("some-nft", b"v1.8.9 (nf_tables)\n")
+    command = tmp_path / "iptables-restore"
+    for program in ("some-legacy", "some-nft", "some-legacy"):
+        command.unlink()
+        command.symlink_to(program)
+        if program == "some-nft":
+            Kernel().read()
+            continue
+        with pytest.raises(KernelError, match="iptables uses legacy, but there are rules in nft"):
+            Kernel().read()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Failed to initialize nft: Protocol not supported",
+        "rule set generation id: Invalid argument",
+    ],
+)
+def test_a_kernel_without_nft_holds_no_rules_there(commands: Commands, words: str) -> None:
+    commands.refuse("iptables-nft-save", words)
+    assert Kernel().read().tables
+    commands.refuse("iptables-nft-save", "Out of memory")
+    with pytest.raises(KernelError, match="Out of memory"):
+        Kernel().read()
+
+
+def test_a_backend_whose_commands_are_not_installed_holds_no_rules(
+    monkeypatch: pytest.MonkeyPatch, commands: Commands
+) -> None:
+    def find(name: str) -> str | None:
+        return None if "-nft-" in name else find_program(name)
+
+    commands.say("iptables-legacy-save", TABLE % b"-A INPUT -j ACCEPT\n")
+    for module in ("kernel", "commands"):
+        monkeypatch.setattr(f"reyes.adapters.{module}.find_program", find)
+    assert Kernel().read().tables
 
 
 def test_packets_are_those_of_the_same_backend_as_the_rules(commands: Commands) -> None:

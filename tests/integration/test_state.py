@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from reyes.adapters.state import StateDirectory
+from reyes.envelope import MAX_ENVELOPE_BYTES
 from reyes.errors import ConfigError, SourceError
 from reyes.net import Family
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.state import Hold, State
-from tests.commits import in_force
+from reyes.netfilter.settled import settle
+from reyes.state import Hold, Identity, State
+from tests.commits import WANTED, in_force
 
 GARBAGE = (b"", b"{", b"[1]", b"null", b'{"hold": 1}', b"\xff", b"[" * 100_000)
 
@@ -38,6 +40,45 @@ def test_what_is_kept_comes_back(memory: StateDirectory) -> None:
     )
     memory.save(state)
     assert memory.load() == state
+
+
+def test_what_is_kept_already_is_not_written_again(memory: StateDirectory, tmp_path: Path) -> None:
+    identity = Identity(instance_id="i-0000000a", region=None, machine="m")
+    calm = settle(WANTED, "key", "content", None)
+    files = []
+    for _ in range(2):
+        memory.remember_identity(identity)
+        memory.keep_settled(calm)
+        files.append([(tmp_path / name).stat() for name in ("state.json", "settled.json")])
+    assert files[0] == files[1]
+    assert (memory.load().identity, memory.settled()) == (identity, calm)
+
+
+def test_a_signed_object_that_is_too_long_is_none(memory: StateDirectory) -> None:
+    memory.keep(b"-" * MAX_ENVELOPE_BYTES)
+    assert memory.last_good()
+    memory.keep(b"-" * (MAX_ENVELOPE_BYTES + 1))
+    assert memory.last_good() is None
+
+
+def test_everybody_may_look_into_a_directory_that_is_made_whatever_the_umask(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0o077)
+    try:
+        with StateDirectory(tmp_path / "state").lock():
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o755
+
+
+def test_who_only_looks_ends_no_trial(memory: StateDirectory) -> None:
+    memory.keep_way_back(Generation(LiveKernel()))
+    for proved in (False, True):
+        with pytest.raises(AssertionError, match="only looks"):
+            memory.looking().end_trial(proved=proved)
+    assert memory.way_back()
 
 
 def test_a_fresh_directory_remembers_nothing(memory: StateDirectory) -> None:
@@ -163,12 +204,15 @@ def test_who_is_patient_gets_the_lock_as_soon_as_it_is_free(memory: StateDirecto
         refusal(memory)
 
 
-def test_patience_has_an_end(memory: StateDirectory) -> None:
+def test_patience_has_an_end_and_is_told_once(
+    memory: StateDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
     with memory.lock():
         begin = time.monotonic()
         with pytest.raises(SourceError, match="another follower run "), memory.lock(patience=0.5):
             raise AssertionError
         assert time.monotonic() - begin > 0.5
+    assert caplog.text.count("trying for") == 1
 
 
 def test_a_link_in_the_place_of_the_lock_is_refused(

@@ -186,6 +186,20 @@ def test_rules_that_are_gone_are_counted_and_some_of_them_said() -> None:
     assert message.endswith(" more")
 
 
+@pytest.mark.parametrize(
+    ("labels", "end"), [(["r4:pl-"], "198.51.100.7"), (["r4:pl-", "r4:web"], " and 1 more")]
+)
+def test_only_what_is_not_said_is_counted(labels: list[str], end: str) -> None:
+    machine = Machine()
+    machine.run()
+    for name, one in machine.kernel.sets.items():
+        if name.startswith(tuple(labels)):
+            one.members.clear()
+    (message,) = drift(machine)
+    assert message.count("+ r4:pl-0000: ") == 2
+    assert message.endswith(end)
+
+
 def test_a_member_that_is_gone_is_said() -> None:
     machine = Machine()
     machine.run()

@@ -119,6 +119,13 @@ def test_an_empty_file_is_no_configuration(text: str) -> None:
     assert problems_of(text) == ["the file: expected a mapping, got nothing"]
 
 
+@pytest.mark.parametrize(("count", "more"), [(20, []), (21, ["and 1 more"])])
+def test_twenty_problems_are_told_and_the_others_counted(count: int, more: list[str]) -> None:
+    problems = problems_of(MINIMAL + f"follower: {{probes: [{'x, ' * count}]}}")
+    assert len([one for one in problems if one.startswith("follower.probes[")]) == 20
+    assert problems[20:] == more
+
+
 def test_all_problems_are_told_at_once() -> None:
     text = MINIMAL.replace("bucket: acme-reyes", "bucket: A") + (
         "leader: {sources: [{region: X}, {vpcs: [vpc-1]}], validity: 1}\n"

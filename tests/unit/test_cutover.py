@@ -17,7 +17,7 @@ from reyes.removal import remove
 from reyes.rollback import is_held
 from reyes.ruleset import Content, PrefixList, decode
 from reyes.settling import MEMBERS_CHECK_SECONDS
-from reyes.state import Hold
+from reyes.state import Hold, State
 from tests.commits import rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import NOW, Machine
@@ -176,6 +176,17 @@ def test_rules_that_stand_unanswered_do_not_stay(
     with pytest.raises(UnhealthyError, match="not tried again"):
         machine.run()
     assert state(machine.kernel)[0] == first
+
+
+@pytest.mark.parametrize("refuse", [refuse, cannot])
+def test_a_way_back_that_is_refused_does_not_hide_what_went_wrong(
+    refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, _ = about_to_change()
+    monkeypatch.setattr(machine.guard, "trouble", lambda: sys.exit(1))
+    monkeypatch.setattr(machine.kernel, "revert", refuse)
+    with pytest.raises(SystemExit):
+        machine.run()
 
 
 def test_a_way_back_that_is_refused_once_costs_nobody_a_blame(
@@ -417,6 +428,19 @@ def test_a_host_without_a_good_sight_keeps_its_way_back() -> None:
     assert state(machine.kernel)[0] == first
 
 
+def test_rules_are_not_blamed_where_nobody_knows_those_before_and_the_jump_is_gone() -> None:
+    machine = Machine()
+    machine.run()
+    machine.notebook.calm = None
+    spoil(machine.kernel, "-D INPUT -j reyes-input")
+    advanced(machine, "web")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    assert machine.notebook.held is None
+    assert machine.notebook.state.unhealthy is None
+
+
 def test_what_is_held_is_a_generation_to_come_back_to() -> None:
     machine, first = two_generations()
     machine.roll_back()
@@ -473,6 +497,25 @@ def test_without_a_generation_there_is_no_way_back() -> None:
         Machine().roll_back()
 
 
+def test_who_forgot_what_was_accepted_is_told_that_there_is_no_way_back() -> None:
+    machine, _ = two_generations()
+    second = state(machine.kernel)
+    machine.notebook.state = State()
+    with pytest.raises(ConfigError, match="no generation"):
+        machine.roll_back()
+    assert state(machine.kernel) == second
+
+
+def test_a_rollback_that_cannot_keep_what_it_brought_back_holds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, _ = two_generations()
+    monkeypatch.setattr(machine.notebook, "hold_generation", fails)
+    with pytest.raises(ConfigError, match="disk is full"):
+        machine.roll_back()
+    assert machine.notebook.state.hold is None
+
+
 def test_a_repair_in_between_does_not_cost_the_way_back() -> None:
     machine, first = two_generations()
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
@@ -495,12 +538,42 @@ def test_a_commit_that_fails_in_between_does_not_cost_the_way_back() -> None:
     assert state(machine.kernel)[0] == first
 
 
+def test_rules_that_fail_after_a_rollback_leave_what_is_held_as_it_is_remembered() -> None:
+    machine, _ = two_generations()
+    machine.roll_back()
+    held = machine.notebook.held
+    assert held
+    assert held.members
+    for one in machine.kernel.sets.values():
+        one.members = {f"192.0.2.{number}": "" for number in range(len(one.members))}
+    advanced(machine, "web")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()
+    assert machine.notebook.held == held
+
+
 def test_what_is_held_comes_back_after_a_removal_too() -> None:
     machine, first = two_generations()
     machine.roll_back()
     remove(machine.notebook, machine.kernel)
     assert machine.run() == "held"
     assert state(machine.kernel)[0] == first
+
+
+def test_a_rollback_to_before_the_first_rules_needs_no_ipset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine()
+    before = state(machine.kernel)[0]
+    machine.run()
+    read = machine.kernel.read
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.kernel, "read", lambda **_: replace(read(), sets={}))
+        patch.setattr(machine.kernel, "read_members", cannot)
+        machine.roll_back(force=True)
+    assert state(machine.kernel)[0] == before
+    assert machine.notebook.state.hold
 
 
 def test_a_second_rollback_changes_nothing_but_the_end_of_the_hold() -> None:
@@ -618,6 +691,7 @@ def test_rules_against_which_a_rollback_holds_are_no_good_sight() -> None:
     machine, first = two_generations()
     second = deepcopy(machine.kernel.tables)
     machine.roll_back()
+    assert machine.run() == "held"
     machine.kernel.tables = second
     assert state(machine.kernel)[0] != first
     assert uphold(machine) == "held"
@@ -651,6 +725,20 @@ def test_what_was_accepted_and_never_in_force_repairs_nothing() -> None:
     before = state(machine.kernel)
     assert uphold(machine) == "unchanged"
     assert state(machine.kernel) == before
+
+
+def test_what_was_accepted_last_is_in_force_until_a_rollback_or_a_commit_that_fails() -> None:
+    machine, _ = two_generations()
+    assert machine.follower.settling.keeps_what_is_in_force()
+    machine.roll_back()
+    assert not machine.follower.settling.keeps_what_is_in_force()
+    machine.run(force=True)
+    assert machine.follower.settling.keeps_what_is_in_force()
+    advanced(machine, "web")
+    machine.guard.refuses = True
+    with pytest.raises(KernelError):
+        machine.run()
+    assert not machine.follower.settling.keeps_what_is_in_force()
 
 
 def test_a_rollback_is_armed() -> None:
@@ -727,6 +815,23 @@ def test_a_forced_commit_that_is_refused_leaves_what_is_held() -> None:
     assert state(machine.kernel)[0] == first
 
 
+def test_what_is_refused_before_the_question_is_told_whatever_can_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, _ = about_to_change()
+    prepared = machine.prepare()
+    save = machine.notebook.save
+
+    def save_once(state: State) -> None:
+        save(state)
+        monkeypatch.setattr(machine.notebook, "save", fails)
+
+    monkeypatch.setattr(machine.notebook, "save", save_once)
+    machine.guard.refuses = True
+    with pytest.raises(KernelError, match="rehearsal"):
+        machine.follower.commit(prepared, machine.guard, asked=True)
+
+
 def test_what_is_refused_before_the_question_is_not_blamed() -> None:
     machine = Machine()
     machine.run()
@@ -747,6 +852,20 @@ def test_a_no_to_a_repair_neither_holds_nor_remembers_what_somebody_made_of_the_
         machine.follower.commit(machine.prepare(), machine.guard, asked=True)
     assert machine.run() == "repaired"
     assert state(machine.kernel)[0] == right
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
+def test_a_no_to_another_logging_does_not_blame_the_rules_in_force() -> None:
+    machine, first = two_generations()
+    second = state(machine.kernel)[0]
+    machine.config = replace(machine.config, follower=FollowerConfig(log_drop=True))
+    machine.guard.finds = "it was not confirmed"
+    with pytest.raises(UnhealthyError):
+        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+    assert state(machine.kernel)[0] == second
+    assert machine.notebook.state.unhealthy is None
+    assert machine.run() == "applied"
     machine.roll_back()
     assert state(machine.kernel)[0] == first
 
@@ -797,6 +916,33 @@ def test_members_of_what_is_held_are_repaired() -> None:
         one.members.clear()
     assert machine.run() == "held"
     assert state(machine.kernel) == right
+
+
+def test_members_of_what_a_rollback_brought_back_are_compared_at_once() -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time += 60
+    machine.publish(int(machine.clock.time), opened_to("192.0.2.1"))
+    assert machine.run() == "applied"
+    assert machine.run() == "unchanged"
+    (name,) = (one for one in machine.kernel.sets if one.startswith("r4:web:"))
+    right = dict(machine.kernel.sets[name].members)
+    machine.kernel.sets[name].members = {"192.0.2.1": ""}
+    machine.roll_back()
+    assert machine.run() == "held"
+    assert machine.kernel.sets[name].members == right
+
+
+def test_members_that_somebody_changed_are_not_remembered() -> None:
+    machine, _ = about_to_change()
+    for one in machine.kernel.sets.values():
+        one.members = {f"192.0.2.{number}": "" for number in range(len(one.members))}
+    changed = machine.kernel.read_members()
+    assert machine.run() == "applied"
+    before = machine.notebook.previous
+    assert before
+    assert before.referenced_sets == changed.keys()
+    assert before.members == {}
 
 
 def test_members_of_what_is_held_are_compared_once_an_hour() -> None:

@@ -97,6 +97,17 @@ def test_an_accepted_packet_names_the_network_that_holds_it(
     assert (found.decision, found.granted.matched) == ("accepted", matched)
 
 
+@pytest.mark.parametrize(
+    ("port", "reason"),
+    [
+        (443, "sg-00000001 rule 2: tcp 443 from cidrs"),
+        (22, "denied: no rule of eni-00000001 allows it"),
+    ],
+)
+def test_a_judged_packet_says_by_which_rule(port: int, reason: str) -> None:
+    assert ask(two_vpcs(), "10.3.9.9", port).reason == reason
+
+
 def test_a_denied_packet_names_near_misses_and_who_sends_it() -> None:
     found = ask(two_vpcs(), "10.2.0.20", 443 + 1)
     assert (found.decision, found.granted, found.near_misses) == ("denied", None, ())

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 from msgspec.structs import replace
 
+import reyes
 from reyes.acceptance import IMPLAUSIBLE_PATIENCE
 from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
@@ -28,9 +29,11 @@ from reyes.removal import remove
 from reyes.ruleset import Content, Interface
 from reyes.settling import MEMBERS_CHECK_SECONDS
 from reyes.state import State
+from tests.fakes.memory_kernel import MemoryKernel
 from tests.leaders import FOREIGN_KEY, PaperSigner, signed
-from tests.machine import NOW, Machine
-from tests.worlds import document, shrunk, small_world
+from tests.machine import HOST, NOW, Machine
+from tests.unit.test_cutover import opened_to
+from tests.worlds import document, interface, shrunk, small_world
 
 
 def test_a_first_pass_puts_the_ruleset_in_force_and_remembers_it() -> None:
@@ -322,6 +325,25 @@ def test_a_host_that_the_ruleset_does_not_know_keeps_what_it_has() -> None:
     assert machine.run() == "applied"
 
 
+def test_a_ruleset_without_the_networks_of_each_of_its_vpcs_leaves_a_host_what_it_has() -> None:
+    machine = Machine()
+    machine.run()
+    content = small_world()
+    second = interface("0000001b", "10.3.0.11", "", HOST, vpc="vpc-0b0b0b0b", device=1)
+    regions = tuple(
+        replace(region, interfaces=(*region.interfaces, second))
+        if region.name == "us-west-2"
+        else region
+        for region in content.regions
+    )
+    machine.publish(NOW + 60, replace(content, regions=regions))
+    machine.clock.time += 60
+    before = machine.untouched()
+    with pytest.raises(HostUnknownError, match=second.vpc):
+        machine.run()
+    assert machine.untouched() == before
+
+
 def test_a_change_by_somebody_else_is_repaired_and_told() -> None:
     machine = Machine()
     machine.run()
@@ -414,11 +436,29 @@ def test_removal_takes_everything_back_and_forgets_that_it_was_applied() -> None
     assert machine.run() == "applied"
 
 
+def test_there_was_something_to_remove_whichever_kernel_held_it() -> None:
+    machine = Machine()
+    machine.run()
+    assert remove(machine.notebook, machine.kernel, MemoryKernel())
+
+
 def test_exclusive_is_what_the_configuration_says() -> None:
     machine = Machine(filter_table="exclusive")
     machine.kernel.restore(Family.V4, "*filter\n-A INPUT -s 10.9.0.1 -j DROP\nCOMMIT\n")
     machine.run()
     assert machine.kernel.read().tables[0].foreign == ()
+
+
+def test_a_table_that_becomes_exclusive_is_on_trial() -> None:
+    machine = Machine()
+    machine.kernel.restore(Family.V4, "*filter\n-A INPUT -s 10.9.0.1 -j ACCEPT\nCOMMIT\n")
+    machine.run()
+    before = machine.kernel.save(Family.V4)
+    machine.config = replace(machine.config, follower=FollowerConfig(filter_table="exclusive"))
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError, match="trouble"):
+        machine.run()
+    assert machine.kernel.save(Family.V4) == before
 
 
 def test_the_whole_payload_is_shown_even_where_nothing_is_to_be_done() -> None:
@@ -482,7 +522,7 @@ def test_a_pass_with_nothing_new_is_told_by_the_kernel_alone() -> None:
     assert machine.shelf.asked[asked:] == ["1"]
 
 
-def test_whatever_is_new_unsettles_a_host() -> None:
+def test_whatever_is_new_unsettles_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     machine.run()
 
@@ -501,8 +541,43 @@ def test_whatever_is_new_unsettles_a_host() -> None:
     machine.run()
     assert settled(machine)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(reyes, "__version__", "2.0.0+1")  # may compile the same otherwise
+        assert not settled(machine)
+
     machine.clock.time += MEMBERS_CHECK_SECONDS
     assert not settled(machine)
+
+
+def test_a_member_more_or_less_unsettles_a_host() -> None:
+    machine = Machine()
+    machine.run()
+    machine.run()
+    assert settled(machine)
+    (name,) = (one for one in machine.kernel.sets if one.startswith("r4:web:"))
+    machine.kernel.sets[name].members.clear()
+    assert not settled(machine)
+    assert machine.run() == "repaired"
+    assert settled(machine)
+
+
+def test_rules_of_others_unsettle_a_host_whose_table_is_all_ours() -> None:
+    machine = Machine(filter_table="exclusive")
+    machine.run()
+    machine.run()
+    assert settled(machine)
+    machine.kernel.restore(Family.V4, "*filter\n-A INPUT -s 10.9.0.1 -j ACCEPT\nCOMMIT\n")
+    assert not settled(machine)
+
+
+def test_a_host_without_ipv6_settles_without_its_sets() -> None:
+    networks = ("10.0.0.0/8", "2001:db8::/32")
+    machine = Machine(opened_to("2001:db8:7::/48"), filtered_cidrs=networks)
+    assert {entry.family for entry in machine.prepare().dataplane.sets} == set(Family)
+    machine.kernel = MemoryKernel([Family.V4])
+    machine.run()
+    machine.run()
+    assert settled(machine)
 
 
 def test_a_ruleset_is_asked_anew_who_may_sign_it_and_where_it_belongs() -> None:

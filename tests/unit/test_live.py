@@ -217,6 +217,12 @@ def test_a_member_with_a_flag_is_another_member() -> None:
     assert parse_set_members(text) == {WEB: ("10.2.0.10 nomatch",)}
 
 
+def test_packets_of_one_family_are_judged_whatever_the_other_says() -> None:
+    judging = parse_table("*filter\n-A INPUT -j reyes-input\nCOMMIT\n", Family.V4)
+    assert LiveKernel((judging, LiveTable(Family.V6))).judges
+    assert not LiveKernel((LiveTable(Family.V4), LiveTable(Family.V6))).judges
+
+
 def test_the_families_of_a_kernel_are_those_of_its_tables() -> None:
     assert LiveKernel((LiveTable(Family.V4),)).families == {Family.V4}
     assert LiveKernel().families == frozenset()

@@ -19,6 +19,7 @@ from reyes.net import (
     of_family,
     parse_address,
     parse_network,
+    protocol_number,
     service_families,
     service_text,
     span,
@@ -176,3 +177,11 @@ def test_a_service_in_words(service: Service, text: str, families: set[Family]) 
 def test_an_impossible_service_is_refused(text: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(text, type=Service)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("6", 6), ("tcp", 6), ("\u0666", 6), ("\u00b2", None), ("none-such", None)],
+)
+def test_a_protocol_is_a_number_or_a_name(text: str, number: int | None) -> None:
+    assert protocol_number(text) == number

@@ -342,6 +342,21 @@ def test_the_generation_before_is_kept_and_the_one_before_that_destroyed() -> No
     assert set(kernel.sets) == own[1] | own[2]
 
 
+def test_a_family_that_the_kernel_has_not_needs_no_sets() -> None:
+    kernel = MemoryKernel([V4])
+    kernel.execute(plan_commit(WANTED, kernel.read(), "shared"))
+    assert set(kernel.sets) == {entry.name for entry in WANTED.sets if entry.family is V4}
+    assert plan_commit(WANTED, kernel.read(), "shared").steps == ()
+
+
+def test_a_set_that_gets_its_members_back_is_counted() -> None:
+    kernel = in_force()
+    name = WANTED.sets[0].name
+    kernel.sets[name].members.clear()
+    _, count = plan_commit(WANTED, kernel.read(), "shared").steps
+    assert count == CountSets(((name, len(WANTED.sets[0].members)),))
+
+
 def test_members_that_come_and_go_change_only_their_set_and_its_rules() -> None:
     kernel = in_force(dataplane(*BOTH_RULES, members="10.2.0.10"))
     wanted = dataplane(*BOTH_RULES, members="10.2.0.10 10.2.0.11")

@@ -246,6 +246,7 @@ NOBODY: list[tuple[Ingress, str, str]] = [
     (allow(icmp(255, 0), "10.2.0.0/16"), "icmp 255/0", ANY_TYPE),
     (allow(icmp(255), "10.2.0.0/16"), "icmp 255", ANY_TYPE),
     (allow(icmp(-1, 3), "10.2.0.0/16"), "icmp -1/3", NO_TYPE),
+    (allow(icmp(-1, 0), "10.2.0.0/16"), "icmp -1/0", NO_TYPE),
     (allow(icmpv6(-1, 3), "fd00::/64"), "icmpv6 -1/3", NO_TYPE),
     (
         allow(tcp(90, 80), "10.2.0.0/16"),
@@ -328,6 +329,15 @@ def test_the_primary_interface_is_first_whatever_its_id() -> None:
     found = policy(world(west(allow(tcp(443), "10.2.0.0/16"), interfaces=two)))
     assert [one.id for one in found.interfaces] == ["eni-0000000b", "eni-0000000a"]
     assert [len(one.allows) for one in found.interfaces] == [1, 0]
+
+
+def test_an_interface_whose_device_nobody_knows_comes_last() -> None:
+    two = (
+        interface("0000000a", "10.1.0.11", WEB, HOST, device=None),
+        interface("0000000b", "10.1.0.10", APP, HOST, device=1),
+    )
+    found = policy(world(west(interfaces=two)))
+    assert [one.id for one in found.interfaces] == ["eni-0000000b", "eni-0000000a"]
 
 
 def test_every_address_of_an_interface_is_its_own() -> None:

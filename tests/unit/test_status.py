@@ -98,6 +98,12 @@ def test_an_unchanged_pass_does_not_change_since_when() -> None:
     assert status.last_success == NOW + 60
 
 
+def test_a_pass_that_found_all_as_it_was_does_not_forget_what_is_in_force() -> None:
+    status = after(a_full_pass("applied"), a_pass("unchanged", NOW + 60))
+    assert (status.applied, status.omitted) == (APPLIED, (OMITTED,))
+    assert (status.instance, status.region) == ("i-0000000b", "us-west-2")
+
+
 @pytest.mark.parametrize("outcome", ["applied", "repaired"])
 def test_a_commit_does(outcome: str) -> None:
     status = after(a_full_pass("applied"), a_full_pass(outcome, NOW + 60))
@@ -123,10 +129,11 @@ def test_counters_only_grow() -> None:
         a_pass("failed", exit_code=75),
         a_pass("failed", exit_code=25, rolled_back=True),
         a_pass("failed", exit_code=1),
-        a_full_pass("repaired"),
+        a_full_pass("repaired", repaired=True),
+        a_full_pass("applied", repaired=True),
     )
     counters = status.counters
-    assert (counters.repaired, counters.rolled_back) == (2, 1)
+    assert (counters.repaired, counters.rolled_back) == (3, 1)
     assert counters.refused == {"source": 2, "kernel": 1, "bug": 1}
 
 
@@ -203,6 +210,15 @@ def test_trouble_in_words() -> None:
         "refused 1 expired",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(("left", "end"), [(0, "expires in 0 s"), (-1, "expired 1 second ago")])
+def test_a_ruleset_ends_behind_its_last_second(left: int, end: str) -> None:
+    status = after(a_full_pass("applied"))
+    (line,) = (
+        one for one in status_lines(status, NOW + 3600 - left) if one.startswith("ruleset ")
+    )
+    assert end in line
 
 
 def test_audit_mode_is_said_first() -> None:

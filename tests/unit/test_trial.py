@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.live import Generation
 from reyes.removal import remove
+from reyes.rollback import roll_back
 from tests.commits import state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import Machine
@@ -81,6 +82,18 @@ def test_a_rollback_after_a_failed_trial_stays_with_the_rules_before() -> None:
     assert not machine.follower.return_from_trial(machine.host())
 
 
+def test_a_rollback_from_a_trial_to_what_is_held_is_no_way_forward() -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    advanced(machine, "web")
+    machine.guard.finds, machine.guard.blameless = "trouble", True
+    with pytest.raises(KernelError, match="neither with the rules before"):
+        machine.run()
+    _, forward = roll_back(machine.notebook, machine.kernel, machine.guard, "shared", 0)
+    assert not forward
+    assert state(machine.kernel)[0] == first
+
+
 def test_what_is_published_may_be_the_rules_before(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, before, _ = abandoned(monkeypatch)
     advanced(machine)
@@ -101,6 +114,22 @@ def test_after_a_restart_members_come_from_what_was_accepted_last(
     assert machine.follower.return_from_trial(machine.host())
     assert state(machine.kernel)[0] == before
     assert machine.kernel.read_members(kept.referenced_sets) == members
+
+
+def test_a_return_with_all_members_at_hand_asks_nothing_of_what_was_accepted_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine, before, _ = abandoned(monkeypatch)
+    kept = machine.notebook.trial
+    assert kept
+    members = machine.kernel.read_members(kept.referenced_sets)
+    machine.notebook.trial = Generation(kept.kernel, members)
+    machine.notebook.blob = b"damaged"
+    restart(machine)
+    assert machine.follower.return_from_trial(machine.host())
+    assert state(machine.kernel)[0] == before
+    assert machine.kernel.read_members(kept.referenced_sets) == members
+    assert "what was accepted last" not in caplog.text
 
 
 def test_members_that_nobody_remembers_let_nobody_in(

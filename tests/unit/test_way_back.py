@@ -1,17 +1,24 @@
 """When a commit fails, when it is taken back, and when all of Reyes is taken out."""
 
+import sys
+
 import pytest
 
 from reyes.errors import KernelError
 from reyes.netfilter.ipset import create_text
-from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.live import Generation, LiveKernel
+from reyes.netfilter.names import set_family
 from reyes.netfilter.plan import (
     DestroySets,
     FilterTable,
     RestoreTable,
+    Step,
+    carry_out,
     plan_commit,
     plan_removal,
+    plan_return,
     revert,
+    shows,
 )
 from tests.commits import (
     BOTH_RULES,
@@ -71,6 +78,33 @@ def test_removal_leaves_only_what_is_foreign(mode: FilterTable) -> None:
     assert state(kernel) == before
 
 
+@pytest.mark.parametrize("way", ["-A INPUT -i wg0", "-A FORWARD"])
+@pytest.mark.parametrize("flag", ["-j", "-g"])
+def test_a_chain_that_others_lead_into_stays_empty(way: str, flag: str) -> None:
+    kernel = in_force()
+    spoil(kernel, f"{way} {flag} reyes-drop")
+    kernel.execute(plan_removal(kernel.read()))
+    (four, six) = kernel.read().tables
+    assert (four.own_chains, six.own_chains) == (("reyes-drop",), ())
+    assert "reyes-drop" not in four.rules
+    assert four.foreign == (f"{way} {flag} reyes-drop",)
+
+
+def test_what_is_cut_off_is_undone_with_all_that_came_before_it() -> None:
+    done: list[Step] = []
+    undone: list[Step] = []
+
+    def do(step: Step) -> None:
+        done.append(step)
+        if isinstance(step, RestoreTable):
+            sys.exit(1)
+
+    with pytest.raises(SystemExit):
+        carry_out(plan_commit(WANTED, MemoryKernel().read(), "shared"), do, undone.append)
+    assert len(done) == 3
+    assert undone == done[::-1]
+
+
 def test_there_is_nothing_to_remove_from_an_empty_kernel() -> None:
     assert plan_removal(MemoryKernel().read()).steps == ()
     assert plan_removal(LiveKernel()).steps == ()
@@ -89,6 +123,16 @@ def test_there_is_no_way_back_to_where_we_are() -> None:
     (table, _) = in_force(foreign=FOREIGN).read().tables
     for flush in (False, True):
         assert revert(table, table, flush=flush) is None
+
+
+def test_there_is_no_way_back_in_a_family_that_was_switched_off() -> None:
+    before = in_force()
+    generation = Generation(before.read(), before.read_members())
+    kernel = MemoryKernel([V4])
+    assert not shows(kernel.read(), generation)
+    kernel.execute(plan_return(generation, kernel.read(), "shared"))
+    assert shows(kernel.read(), generation)
+    assert {set_family(name) for name in kernel.sets} == {V4}
 
 
 def test_the_way_back_leaves_what_others_did_in_the_meantime() -> None:
