@@ -66,8 +66,9 @@ def roll_back(
                 "another program may be changing the filter table at the same time",
             )
         if before is not held:
-            back = replace(before.kernel, sets=after.sets)
-            memory.hold_generation(remembered(back, kernel))
+            back = remembered(replace(before.kernel, sets=after.sets), kernel)
+            # What the kernel has made of a set costs nothing of what was known of it before.
+            memory.hold_generation(replace(back, members={**before.members, **back.members}))
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         memory.end_trial(proved=False)

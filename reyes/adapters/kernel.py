@@ -149,7 +149,7 @@ class Kernel:
                 self._destroy(step.created)
             elif isinstance(step, RestoreTable):
                 self._revert(step.before, flush=step.flush)
-        except KernelError as error:
+        except ReyesError as error:
             log.critical("could not undo a step: %s", error.message)
 
     def _revert(self, before: LiveTable, *, flush: bool) -> None:

@@ -10,7 +10,7 @@ from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 from reyes.netfilter.live import JUMP, LiveKernel, LiveTable
-from reyes.netfilter.plan import CommitPlan, DestroySets
+from reyes.netfilter.plan import CommitPlan, DestroySets, RestoreTable
 
 TABLE = b"*filter\n:INPUT ACCEPT [0:0]\n%sCOMMIT\n"
 SET = "r4:web:0123456789abcdefghij"
@@ -148,6 +148,22 @@ def test_a_family_goes_back_although_the_command_of_the_other_is_gone(
     (tmp_path / "iptables-save").write_text("not a program\n")
     with pytest.raises(ConfigError, match="cannot start"):
         Kernel().revert(before, "shared")
+    assert "-I INPUT 1 -j reyes-input" in heard.read_text()
+
+
+def test_a_step_is_undone_although_the_command_of_another_is_gone(
+    commands: Commands, tmp_path: Path
+) -> None:
+    rules = {"INPUT": (JUMP,)}
+    before = {family: LiveTable(family, {"reyes-input": "-"}, rules) for family in Family}
+    heard = commands.hear("ip6tables-restore")
+    for command in ("iptables-save", "iptables-restore"):
+        (tmp_path / command).write_text("not a program\n")
+    steps = (
+        RestoreTable(family, "new\n", before[family], flush=False) for family in reversed(Family)
+    )
+    with pytest.raises(ConfigError, match="cannot start"):
+        Kernel().execute(CommitPlan(tuple(steps)))
     assert "-I INPUT 1 -j reyes-input" in heard.read_text()
 
 

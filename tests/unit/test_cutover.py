@@ -501,7 +501,7 @@ def test_who_forgot_what_was_accepted_is_told_that_there_is_no_way_back() -> Non
     machine, _ = two_generations()
     second = state(machine.kernel)
     machine.notebook.state = State()
-    with pytest.raises(ConfigError, match="no generation"):
+    with pytest.raises(ConfigError, match="no earlier rules"):
         machine.roll_back()
     assert state(machine.kernel) == second
 
@@ -574,6 +574,19 @@ def test_a_rollback_to_before_the_first_rules_needs_no_ipset(
         machine.roll_back(force=True)
     assert state(machine.kernel)[0] == before
     assert machine.notebook.state.hold
+
+
+def test_members_that_only_the_generation_before_remembers_come_back() -> None:
+    machine, _ = two_generations()
+    before = machine.notebook.previous
+    assert before
+    assert before.members.keys() == before.referenced_sets
+    for name in before.referenced_sets:
+        one = machine.kernel.sets[name]
+        one.members = {f"192.0.2.{number}": "" for number in range(len(one.members))}
+    machine.roll_back()
+    assert machine.run() == "held"
+    assert machine.kernel.read_members(before.referenced_sets) == before.members
 
 
 def test_a_second_rollback_changes_nothing_but_the_end_of_the_hold() -> None:

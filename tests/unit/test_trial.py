@@ -6,7 +6,6 @@ from msgspec.structs import replace
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.live import Generation
 from reyes.removal import remove
-from reyes.rollback import roll_back
 from tests.commits import state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import Machine
@@ -82,15 +81,14 @@ def test_a_rollback_after_a_failed_trial_stays_with_the_rules_before() -> None:
     assert not machine.follower.return_from_trial(machine.host())
 
 
-def test_a_rollback_from_a_trial_to_what_is_held_is_no_way_forward() -> None:
+def test_a_rollback_from_a_trial_to_what_is_held_stays_there() -> None:
     machine, first = two_generations()
     machine.roll_back()
     advanced(machine, "web")
     machine.guard.finds, machine.guard.blameless = "trouble", True
     with pytest.raises(KernelError, match="neither with the rules before"):
         machine.run()
-    _, forward = roll_back(machine.notebook, machine.kernel, machine.guard, "shared", 0)
-    assert not forward
+    machine.roll_back()
     assert state(machine.kernel)[0] == first
 
 
