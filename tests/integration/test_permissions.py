@@ -166,7 +166,7 @@ class Host:
 @pytest.fixture
 def host(keys: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A host whose kernel can only be looked at."""
-    for module in ("passes", "removal"):
+    for module in ("wiring", "removal"):
         monkeypatch.setattr(f"reyes.cli.{module}.Kernel", EmptyKernel)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="reyes-") as directory:
         yield Host(Path(directory), keys)
