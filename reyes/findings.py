@@ -6,7 +6,7 @@ note      worth knowing
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from ipaddress import collapse_addresses
 from itertools import groupby
@@ -82,16 +82,13 @@ def find(content: Content, filtered: tuple[Network, ...] | None) -> tuple[Findin
 def find_for(config: Config, content: Content) -> tuple[Finding, ...]:
     """Look for doubtful things, as far as a configuration knows what hosts judge.
 
-    Where it says nothing of them, rules may open whole networks beside the default ones.
+    Where it says nothing of them every sender may be judged, not those of the default alone.
 
     Raises:
         SignatureError: a network of the content is none.
     """
-    found = find(content, filtered_networks(config.follower))
-    if config.knows_followers:
-        return found
-    wherever = [one for one in find(content, None) if one.severity == "critical"]
-    return (*wherever, *(one for one in found if one.severity != "critical"))
+    filtered = filtered_networks(config.follower) if config.knows_followers else None
+    return find(content, filtered)
 
 
 class _World:
@@ -197,15 +194,15 @@ def _unread_findings(content: Content) -> Iterator[Finding]:
             )
 
 
-def _carried(content: Content) -> frozenset[tuple[str, str]]:
-    """Return the groups that have members, by region and id."""
-    return frozenset(
-        (region.name, group)
-        for region in content.regions
-        for interface in region.interfaces
-        if interface.addresses
-        for group in interface.groups
-    )
+def _carried(content: Content) -> Mapping[tuple[str, str], set[str]]:
+    """Return the VPCs of the members of groups that have any, by region and id."""
+    carried: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for region in content.regions:
+        for interface in region.interfaces:
+            if interface.addresses:
+                for group in interface.groups:
+                    carried[region.name, group].add(interface.vpc)
+    return carried
 
 
 class _RuleFinder:
@@ -217,10 +214,12 @@ class _RuleFinder:
         self._prefix_lists = {entry.id: entry.cidrs for entry in region.prefix_lists}
 
     def findings(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Finding]:
+        vpcs = self._world.carried.get((self._region.name, group.id)) or {group.vpc}
+        opened = (found for vpc in sorted(vpcs) for found in self._open(vpc, ingress))
         for severity, kind, message in (
             *self._unreachable(ingress),
-            *self._open(group, ingress),
-            *self._idle(group, ingress),
+            *dict.fromkeys(opened),
+            *self._idle(vpcs, ingress),
         ):
             yield Finding(
                 severity=severity,
@@ -242,10 +241,11 @@ class _RuleFinder:
             nobody = matching.nobody(region, reference)
             if nobody:
                 yield "warning", "reference to nobody", f"{reference.id}: {nobody}"
-            elif named and self._world.carried.isdisjoint(matching.alike(region, named)):
+            elif named and self._world.carried.keys().isdisjoint(matching.alike(region, named)):
                 yield "note", "group without members", f"{reference.id} ({named.name}) is empty"
 
-    def _open(self, group: SecurityGroup, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
+    def _open(self, vpc: str, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
+        """Find what a rule opens to whole networks, on hosts of a VPC."""
         match ingress.service:
             case Everything() | Ports(first=0 | 1, last=65535):
                 pass
@@ -254,7 +254,7 @@ class _RuleFinder:
         filtered, vpcs = self._world.filtered, self._world.vpcs
         foreign = [
             *(filtered or ()),
-            *(n for (_, vpc), own in vpcs.items() if vpc != group.vpc for n in own),
+            *(n for (_, other), own in vpcs.items() if other != vpc for n in own),
         ]
         judged: list[Network] = []
         for cidr in _joined(map(self._world.network, self._cidrs(ingress))):
@@ -266,7 +266,7 @@ class _RuleFinder:
                     f"{cidr} holds {', '.join(swallowed)}; {_EXCLUDE}",
                 )
             elif filtered is None or _inside(cidr, filtered):
-                judged += without(cidr, vpcs.get((self._region.name, group.vpc), ()))
+                judged += without(cidr, vpcs.get((self._region.name, vpc), ()))
         for family, whole in _WHOLE_NETWORK.items():
             addresses = sum(n.num_addresses for n in judged if family_of(n) is family)
             if addresses >= whole:
@@ -276,13 +276,13 @@ class _RuleFinder:
                     f"{addresses} addresses of IPv{family.value} together; {_EXCLUDE}",
                 )
 
-    def _idle(self, group: SecurityGroup, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
+    def _idle(self, vpcs: Iterable[str], ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
         """Find rules that no judged packet can match: their sources are local or not judged."""
         spans = [self._world.span(cidr) for cidr in self._cidrs(ingress)]
         if ingress.groups or not spans:
             return
-        senders = self._world.senders(self._region.name, group.vpc)
-        if not any(map(senders.judges, spans)):
+        senders = [self._world.senders(self._region.name, vpc) for vpc in vpcs]
+        if not any(one.judges(each) for one in senders for each in spans):
             yield "note", "rule that never matters", "no packet from its sources is judged"
 
     def _cidrs(self, ingress: Ingress) -> list[str]:

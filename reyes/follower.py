@@ -214,16 +214,17 @@ class Follower(Struct, frozen=True, kw_only=True):
         return True
 
     def return_to_earlier(self, host: Host) -> None:
-        """Bring the generation before in force on a host without rules, if one is remembered.
+        """Bring remembered rules in force on a host without any: the newest that were good.
 
-        For a boot that cannot have the ruleset that was accepted last: older rules let in whom
-        they let in when they were in force, and none let in whomever AWS does.
+        For a boot that cannot have the ruleset that was accepted last: no rules let in whomever
+        AWS does. Where nobody knows the members of a set any more it is empty.
 
         Raises:
             KernelError: the kernel refused.
         """
-        earlier = self.memory.generation()
-        live = self.kernel.read()
+        state, live = self.memory.load(), self.kernel.read()
+        held = self.memory.held_generation() if state.hold or state.unhealthy else None
+        earlier = self.memory.way_back() or held or self.memory.generation()
         if earlier is not None and earlier.kernel.judges and not live.judges:
             self._bring_back(earlier, host, live)
             log.warning("rules of an earlier time are in force: those accepted last cannot be")

@@ -129,8 +129,8 @@ def publish_pass(
     not_archived: SourceError | None = None
 
     def is_newer(there: Envelope) -> bool:
-        found = _examine(config, there, signer, force=request.force).genuine
-        return found is not None and (accepted is None or found.accepted.serial > accepted.serial)
+        found = _accepted(_examine(config, there, signer, force=False).genuine, request.now())
+        return found is not None and (accepted is None or found.serial > accepted.serial)
 
     if not request.dry_run:
         won = _publish(store, envelope, before.etag, is_newer)

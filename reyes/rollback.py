@@ -50,7 +50,7 @@ def roll_back(
             "no earlier rules are remembered on this host",
             "they are at each commit that changes rules",
         )
-    if not before.kernel.judges and not force:
+    if not before.kernel.judges and before is not held and not force:
         raise ConfigError(
             "there were no rules of Reyes before: a rollback would leave this host with none",
             "a group that lets in the whole tunnel would open it; --force goes back all the same",

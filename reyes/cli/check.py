@@ -47,7 +47,6 @@ from reyes.world import Kernel
 LOOKS = 3
 """A pass may end while we look: then we look again, so often at most."""
 
-
 NO_RULES = "no ruleset is in force"
 
 

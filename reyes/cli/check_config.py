@@ -48,7 +48,7 @@ def command(config_path: Path, role: str | None) -> None:
             problems += 1
             hint = f" ({error.hint})" if error.hint else ""
             click.echo(f"problem {error.message}{hint}")
-    for note in _doubts(config.follower) if role == "follower" else ():
+    for note in _notes(config, role):
         click.echo(f"note    {note}")
     if problems:
         raise ConfigError(f"{problems} of the checks for a {role} failed")
@@ -57,18 +57,12 @@ def command(config_path: Path, role: str | None) -> None:
 def _leader_checks(config: Config) -> Iterator[Check]:
     yield lambda: _sections(config)
     yield lambda: _can_sign(config)
-    metrics_file = config.leader.metrics_file if config.leader else None
-    if metrics_file:
-        yield partial(_metrics, Path(metrics_file))
 
 
 def _follower_checks(config: Config) -> Iterator[Check]:
     state = Path(config.follower.state_directory)
     yield lambda: _keyring(config)
-    yield lambda: _no_secret_key(Path(config.signing.keyring_directory))
     yield lambda: _state_directory(state)
-    if config.follower.metrics_file:
-        yield partial(_metrics, Path(config.follower.metrics_file))
     for name in COMMANDS:
         yield partial(_installed, name)
     # Who may not write there is not the user who runs the follower, and may lack his rights.
@@ -76,8 +70,36 @@ def _follower_checks(config: Config) -> Iterator[Check]:
         yield _rehearsal
 
 
+def _notes(config: Config, role: str) -> Iterator[str]:
+    """Say what no pass minds, and is not what most people want."""
+    section = config.leader if role == "leader" else config.follower
+    written = [Path(section.metrics_file).parent] if section and section.metrics_file else []
+    if role == "follower":
+        yield from _doubts(config.follower)
+        yield from _secret_keys(Path(config.signing.keyring_directory))
+        written.append(_existing(Path(config.follower.state_directory)))
+    for directory in written:
+        yield from _refusals(directory)
+
+
+def _secret_keys(keyring: Path) -> Iterator[str]:
+    """Find the leader's half on a host: whoever takes the host could sign for the fleet."""
+    for secret in (*keyring.glob("private-keys-v1.d/*"), *keyring.glob("secring.gpg")):
+        yield f"{secret} is a secret key: hosts need the directory `follower` of `reyes keygen`"
+
+
+def _refusals(directory: Path) -> Iterator[str]:
+    """Write something there, which a full disk refuses as well, and leave nothing behind."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+    except OSError as error:
+        yield f"nothing can be written in {directory}: {error.strerror}"
+
+
 def _doubts(settings: FollowerConfig) -> Iterator[str]:
-    """Say what is allowed, and is not what most people want."""
+    """Say what is allowed, and rarely meant."""
     if not settings.failsafe:
         yield (
             "follower.failsafe is empty: if a ruleset shuts people out, no probe of this host's"
@@ -130,37 +152,7 @@ def _state_directory(directory: Path) -> str:
         raise ConfigError(f"{existing} is not a directory", "mend follower.state_directory")
     if not _may_write(existing):
         raise ConfigError(f"{existing} is not writable", "run the follower as root")
-    _try_to_write(existing)
     return f"the state directory {directory} can be used"
-
-
-def _no_secret_key(keyring: Path) -> str:
-    """Refuse a host the leader's half: whoever takes the host could sign for the fleet."""
-    secret = [*keyring.glob("private-keys-v1.d/*"), *keyring.glob("secring.gpg")]
-    if secret:
-        raise ConfigError(
-            f"{secret[0]} is a secret key, and a follower needs trusted.gpg alone",
-            "give hosts what `reyes keygen` puts into the directory `follower`",
-        )
-    return f"{keyring} holds no secret key"
-
-
-def _metrics(path: Path) -> str:
-    _try_to_write(path.parent)
-    return f"metrics can be written to {path}"
-
-
-def _try_to_write(directory: Path) -> None:
-    """Write something there, which a full disk refuses as well, and leave nothing behind."""
-    try:
-        with tempfile.TemporaryFile(dir=directory) as file:
-            file.write(bytes(_PROBE_BYTES))
-            file.flush()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write in {directory}: {error.strerror}",
-            "is there space, and is this the user who runs Reyes",
-        ) from error
 
 
 def _existing(directory: Path) -> Path:

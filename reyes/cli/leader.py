@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from reyes.leader import Outcome, Request
 
 
+WORK_SECONDS = 60
+"""What a pass may take besides its waiting: it signs and writes even after the largest world."""
+
+
 @click.command("leader", short_help="Publish what EC2 says as one signed ruleset.")
 @config_option
 @click.option("--dry-run", is_flag=True, help="Do all but publish.")
@@ -30,7 +34,11 @@ if TYPE_CHECKING:
     type=FilePath(dir_okay=False, path_type=Path),
     help="Also write the signed ruleset to this file.",
 )
-@click.option("--force", is_flag=True, help="Publish no matter how much vanished.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Publish no matter how much vanished, and in the place of another fleet's ruleset.",
+)
 @interval_option
 @json_option("what was done and what changed")
 def command(
@@ -65,7 +73,8 @@ def command(
 
     def make_pass() -> ResidentPass:
         config = load_config(config_path)
-        return ResidentPass(partial(one_pass, config), leader_config(config).deadline)
+        longest = leader_config(config).deadline + WORK_SECONDS
+        return ResidentPass(partial(one_pass, config), longest)
 
     run_resident(make_pass, interval)
 

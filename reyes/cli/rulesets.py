@@ -122,7 +122,7 @@ def _doubts(config: Config) -> Iterator[str]:
     if not held and not (applied.enforced if applied else follower.enforce):
         yield AUDIT_MODE.message
     if status and os.geteuid() == 0 and not kernel_judges():
-        yield "no rules of Reyes are in force on this host: it lets every packet through"
+        yield "no rules of Reyes are in force on this host: it judges no packet"
     if is_disabled(follower):
         rules = "the rules stay as they are" if applied or held else "no rules are known in force"
         yield f"disabled by {follower.disable_file}: {rules}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reyes.cli.leader import WORK_SECONDS
 from reyes.cli.passes import longest_pass
 from reyes.config import FollowerConfig, LeaderConfig
 from reyes.errors import SourceError
@@ -164,9 +165,16 @@ def test_the_follower_ends_itself_before_systemd_does(service: str, name: str) -
     assert int(setting(service, name)) > longest_pass(FollowerConfig())
 
 
-def test_the_leader_ends_itself_before_systemd_does() -> None:
-    deadline = LeaderConfig(sources=()).deadline
-    assert int(setting("reyes-leader.service", "TimeoutStartSec")) > deadline
+@pytest.mark.parametrize(
+    ("service", "name"),
+    [
+        ("reyes-leader.service", "TimeoutStartSec"),
+        ("reyes-leader-resident.service", "WatchdogSec"),
+        ("reyes-leader-resident.service", "TimeoutStopSec"),
+    ],
+)
+def test_the_leader_ends_itself_before_systemd_does(service: str, name: str) -> None:
+    assert int(setting(service, name)) >= LeaderConfig(sources=()).deadline + WORK_SECONDS
 
 
 def test_the_follower_keeps_its_state_where_it_may_write() -> None:

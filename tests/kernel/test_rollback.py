@@ -349,7 +349,7 @@ def test_who_asks_about_a_packet_is_told_of_audit_mode_and_of_the_disable_file(
     def answer() -> str:
         return host.run(*question, command="explain").stdout
 
-    nothing = "note: no rules of Reyes are in force on this host: it lets every packet through"
+    nothing = "note: no rules of Reyes are in force on this host: it judges no packet"
     host.apply(0)
     assert nothing not in answer()
     host.configure(enforce=False)

@@ -611,6 +611,22 @@ def test_a_rollback_to_before_the_first_rules_takes_force() -> None:
         machine.roll_back()
     assert state(machine.kernel) == in_force
     assert machine.notebook.state.hold is None
+    for force in (True, False):  # what holds already may be said again
+        machine.roll_back(force=force)
+        assert not machine.kernel.read().judges
+
+
+def test_a_boot_that_fails_has_the_newest_rules_that_were_good() -> None:
+    machine, _ = two_generations()
+    second = state(machine.kernel)[0]
+    advanced(machine, "web")
+    machine.guard.finds = "trouble"
+    with pytest.raises(UnhealthyError):
+        machine.run()  # blamed: what stood before is held
+    machine.kernel = MemoryKernel()
+    machine.follower.return_to_earlier(machine.host())
+    assert state(machine.kernel)[0] == second
+    assert machine.notebook.previous != machine.notebook.held
 
 
 def test_what_unhealthy_rules_replaced_is_what_stays() -> None:

@@ -350,7 +350,8 @@ def test_losing_to_what_no_leader_would_have_put_there_is_no_losing() -> None:
     run(store, now=NOW - 300)
     run(store, now=NOW)
     first, *_ = store.archived.values()
-    for vandalism in (b"junk", first, signed(document(NOW * 2), FOREIGN_KEY)):
+    future = signed(document(NOW * 2))
+    for vandalism in (b"junk", first, future, signed(document(NOW * 2), FOREIGN_KEY)):
         once = iter([vandalism])
 
         def put(store: MemoryStore, once: Iterator[bytes] = once) -> None:

@@ -92,6 +92,15 @@ def test_a_rollback_from_a_trial_to_what_is_held_stays_there() -> None:
     assert state(machine.kernel)[0] == first
 
 
+def test_a_boot_that_fails_has_the_rules_before_those_on_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, before, _ = abandoned(monkeypatch)
+    machine.kernel = MemoryKernel()
+    machine.follower.return_to_earlier(machine.host())
+    assert state(machine.kernel)[0] == before
+
+
 def test_what_is_published_may_be_the_rules_before(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, before, _ = abandoned(monkeypatch)
     advanced(machine)
