@@ -42,9 +42,8 @@ def roll_back(
     now = kernel.read(strict=False)
     state = memory.load()
     held = memory.held_generation() if state.hold else None
-    # What a run left on trial, or has just taken back, is the last change.
-    trial = memory.way_back()
-    before = trial or held or memory.generation()
+    # What a run left on trial is the last change, also if it has been taken back since.
+    before = memory.way_back() or held or memory.generation()
     if before is None or state.accepted is None:
         raise ConfigError(
             "no earlier rules are remembered on this host",

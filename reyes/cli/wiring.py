@@ -1,4 +1,4 @@
-"""What passes, dry runs and checks are made of: a follower with its adapters, and its host."""
+"""What passes, dry runs and checks have in common: options, and a follower with its adapters."""
 
 from collections.abc import Mapping
 from pathlib import Path

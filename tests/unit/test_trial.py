@@ -1,5 +1,7 @@
 """Rules that have not proved healthy: the next run finds that out, and goes back."""
 
+from collections.abc import Mapping
+
 import pytest
 from msgspec.structs import replace
 
@@ -123,19 +125,25 @@ def test_after_a_restart_members_come_from_what_was_accepted_last(
     assert machine.kernel.read_members(kept.referenced_sets) == members
 
 
-def test_a_return_with_all_members_at_hand_asks_nothing_of_what_was_accepted_last(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    machine, before, _ = abandoned(monkeypatch)
+def restarted(machine: Machine, members: Mapping[str, tuple[str, ...]]) -> None:
+    """Restart, with these members beside the rules before, and a damaged ruleset."""
     kept = machine.notebook.trial
     assert kept
-    members = machine.kernel.read_members(kept.referenced_sets)
     machine.notebook.trial = Generation(kept.kernel, members)
     machine.notebook.blob = b"damaged"
     restart(machine)
     assert machine.follower.return_from_trial(machine.host())
+
+
+def test_a_return_with_all_members_at_hand_asks_nothing_of_what_was_accepted_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine, before, _ = abandoned(monkeypatch)
+    assert machine.notebook.trial
+    members = machine.kernel.read_members(machine.notebook.trial.referenced_sets)
+    restarted(machine, members)
     assert state(machine.kernel)[0] == before
-    assert machine.kernel.read_members(kept.referenced_sets) == members
+    assert machine.kernel.read_members(members) == members
     assert "what was accepted last" not in caplog.text
 
 
@@ -143,15 +151,12 @@ def test_members_that_nobody_remembers_let_nobody_in(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine, before, _ = abandoned(monkeypatch)
-    kept = machine.notebook.trial
-    assert kept
-    machine.notebook.trial = Generation(kept.kernel)
-    machine.notebook.blob = b"damaged"
-    restart(machine)
-    assert machine.follower.return_from_trial(machine.host())
+    assert machine.notebook.trial
+    names = machine.notebook.trial.referenced_sets
+    restarted(machine, {})
     assert state(machine.kernel)[0] == before
     assert not any(machine.kernel.read_members().values())
-    for name in kept.referenced_sets:
+    for name in names:
         assert f"the set {name} is empty: nobody remembers its members" in caplog.text
 
 
