@@ -74,7 +74,8 @@ def explain(
 ) -> Explanation:
     """Say what becomes of a new packet, and why."""
     walk = Evaluator(dataplane).walk(packet)
-    interface = _judged_by(policy, walk)
+    judged = walk.decision != "not judged"
+    interface = _addressed(policy, packet.destination) if judged else None
     source_is = tuple(members_at(content, packet.source))
     return Explanation(
         decision=walk.decision,
@@ -112,13 +113,10 @@ def _by_service(allow: Allow) -> tuple[str, str, int]:
     return (service_text(allow.service), allow.group.id, allow.rule)
 
 
-def _judged_by(policy: HostPolicy, walk: Walk) -> InterfacePolicy | None:
-    """Return the interface whose rules the packet met."""
-    chains = {visit.chain for visit in walk.visits}
-    for interface in policy.interfaces:
-        if names.interface_chain(interface.id) in chains:
-            return interface
-    return policy.interfaces[0] if walk.decision != "not judged" else None
+def _addressed(policy: HostPolicy, destination: Address) -> InterfacePolicy:
+    """Return the interface whose rules count for an address, as `compiler` does."""
+    holding = (i for i in policy.interfaces if any(destination in a for a in i.addresses))
+    return next(holding, policy.interfaces[0])
 
 
 def _reason(policy: HostPolicy, walk: Walk) -> str:

@@ -186,10 +186,21 @@ class _Resolver:
         self._meant = self._all_meant(interfaces)
         self._members = members_of(content, self._meant, judged)
         self._peers: dict[str, Peer] = {}
+        self._told: dict[tuple[str, ...], tuple[Allow, ...]] = {}
 
     def interface_policy(self, interface: Interface) -> InterfacePolicy:
-        allows: list[Allow] = []
-        for group_id in interface.groups:
+        """Work out what an interface lets in: what all of the same groups do."""
+        if interface.groups not in self._told:
+            self._told[interface.groups] = tuple(self._allows_of(interface.groups))
+        return InterfacePolicy(
+            id=interface.id,
+            addresses=tuple(network_of(address) for address in interface.addresses),
+            groups=interface.groups,
+            allows=self._told[interface.groups],
+        )
+
+    def _allows_of(self, groups: Iterable[str]) -> Iterator[Allow]:
+        for group_id in groups:
             group = self._groups.get(group_id)
             if group is None:
                 self._omit(group_id, 0, "the group", "it is not in the ruleset")
@@ -197,13 +208,7 @@ class _Resolver:
                 self._omit(group_id, 0, "the group", f"{group.name!r} is excluded")
             else:
                 for number, ingress in enumerate(group.ingress, start=1):
-                    allows += self._allows(group, number, ingress)
-        return InterfacePolicy(
-            id=interface.id,
-            addresses=tuple(network_of(address) for address in interface.addresses),
-            groups=interface.groups,
-            allows=tuple(allows),
-        )
+                    yield from self._allows(group, number, ingress)
 
     def _allows(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Allow]:
         service = ingress.service

@@ -8,16 +8,16 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.iptables import render_chain
 
 _COMMENT = re.compile(r' -m comment --comment "[^"]*"')
-_SET = re.compile(r"-m set --match-set (\S+) src")
+_SET = re.compile(r"-m set --match-set (\S+) (src|dst)(?!,)")
 
 
 def chain_lines(dataplane: Dataplane, family: Family, chain: str) -> list[str]:
-    """A chain's rules without `-A CHAIN` and comments, and each set as `from label{members}`."""
+    """A chain's rules without `-A CHAIN` and comments, and each set as `from label{members}` or `to`."""
     members = {entry.name: entry.members for entry in dataplane.sets}
 
     def written_out(found: re.Match[str]) -> str:
         label = names.set_label(found[1]).partition(":")[2]
-        return f"from {label}{{{' '.join(members[found[1]])}}}"
+        return f"{'from' if found[2] == 'src' else 'to'} {label}{{{' '.join(members[found[1]])}}}"
 
     table = next(table for table in dataplane.tables if table.family is family)
     wanted = next(one for one in table.chains if one.name == chain)

@@ -150,7 +150,7 @@ MUTANTS = (
     Mutant(
         "another interface's rules are the primary's",
         COMPILER,
-        'ingress += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]',
+        "ingress += self._ways_to(own, sharing)",
         "ingress += []",
     ),
     Mutant(

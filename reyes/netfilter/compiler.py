@@ -2,7 +2,7 @@
 
     INPUT -> reyes-input      what is never touched returns; what is judged goes on
              reyes-ingress    established, innocuous ICMP, other interfaces, the primary's rules
-             reyes-eni-...    the rules of another interface of the host
+             reyes-eni-...    the rules of other interfaces of the host, of the same groups
              reyes-accept     back to INPUT
              reyes-drop       the end
 
@@ -14,7 +14,7 @@ rules of the primary interface, as AWS counts an instance's groups. An address t
 interfaces hold (VPCs may overlap) is the first one's, by device index.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -43,7 +43,6 @@ from reyes.netfilter.iptables import (
     Goto,
     InInterface,
     Log,
-    Match,
     RateLimit,
     Reject,
     Rule,
@@ -53,7 +52,7 @@ from reyes.netfilter.iptables import (
     Verdict,
     referenced_sets,
 )
-from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES, Source, plain_rules
+from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES, Source, grouped, plain_rules
 from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, HostPolicy, InterfacePolicy
 
@@ -82,6 +81,9 @@ LINK_LOCAL = parse_network("fe80::/10")
 and the answer to a multicast is no reply to conntrack."""
 
 
+_LISTED = 3
+
+
 class Dataplane(Struct, frozen=True):
     """All that should be in the kernel: sets sorted by name, one table a family."""
 
@@ -103,6 +105,16 @@ def compile_policy(policy: HostPolicy) -> Dataplane:
     return Dataplane(tuple(sets[name] for name in sorted(used)), tables)
 
 
+class _Addressed(Struct, frozen=True):
+    """An interface with what of one family is sent to it and to none before it.
+
+    The primary gets all that is left, so nothing is said of it.
+    """
+
+    interface: InterfacePolicy
+    parts: tuple[Network, ...]
+
+
 class _FamilyCompiler:
     """One family's chains, and the sets that their rules name."""
 
@@ -117,12 +129,13 @@ class _FamilyCompiler:
         entry = Chain(names.INPUT, tuple(self._input_rules()))
         if not any(rule.target == Goto(names.INGRESS) for rule in entry.rules):
             return Table(self._family, (entry,))
-        first, *branches = self._interface_chains(self._policy.interfaces[0], 0, names.INGRESS)
+        primaries, *apart = self._sharing()
+        first, *branches = self._interface_chains(primaries, 0, names.INGRESS)
         ingress, chains = [*self._ingress_rules()], list(branches)
-        for number, (other, matches) in enumerate(self._apart(), start=1):
-            own = names.interface_chain(other.id)
-            ingress += [Rule((match,), Goto(own), f"to {other.id}") for match in matches]
-            chains += self._interface_chains(other, number, own)
+        for number, sharing in enumerate(apart, start=1):
+            own = names.interface_chain(sharing[0].interface.id)
+            ingress += self._ways_to(own, sharing)
+            chains += self._interface_chains(sharing, number, own)
         chains = [entry, Chain(names.INGRESS, (*ingress, *first.rules)), *chains]
         chains.append(Chain(names.ACCEPT, tuple(_accept_rules(host))))
         chains.append(Chain(names.DROP, tuple(_drop_rules(host))))
@@ -170,35 +183,45 @@ class _FamilyCompiler:
             service = Icmp(protocol=protocol, type=kind, code=-1)  # type: ignore[arg-type]  # one of two literals
             yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
 
-    def _apart(self) -> Iterator[tuple[InterfacePolicy, Iterable[Match]]]:
-        """Yield interfaces that need rules of their own, with what matches their addresses."""
+    def _sharing(self) -> Sequence[Sequence[_Addressed]]:
+        """Return interfaces by their groups, which make their rules; the primary comes first.
+
+        An instance has up to 15, most of which carry the same groups where they serve containers.
+        """
         primary, *others = self._policy.interfaces
         taken = list(primary.addresses)
+        addressed = [_Addressed(primary, ())]
         for interface in others:
             own = filter(self._has, interface.addresses)
-            parts = [part for address in own for part in without(address, taken)]
-            if parts and interface.groups != primary.groups:
-                yield interface, self._destinations(interface, parts)
+            parts = tuple(part for address in own for part in without(address, taken))
+            if parts:
+                addressed.append(_Addressed(interface, parts))
             taken += interface.addresses
+        return list(grouped(addressed, lambda each: each.interface.groups).values())
 
-    def _destinations(self, interface: InterfacePolicy, parts: list[Network]) -> Iterable[Match]:
-        """Return what matches the addresses of an interface: one look-up if they are many."""
-        if len(parts) <= LOOKUPS:
-            return [DestinationNetwork(part) for part in parts]
-        members = [canonical(part) for part in parts]
-        return [DestinationSet(self._make_set(interface.id, members))]
+    def _ways_to(self, chain: str, sharing: Sequence[_Addressed]) -> Iterator[Rule]:
+        """Tell what is sent to these interfaces: by one look-up if their addresses are many."""
+        parts = [part for each in sharing for part in each.parts]
+        if len(parts) > LOOKUPS:
+            name = self._make_set(sharing[0].interface.id, map(canonical, parts))
+            yield Rule((DestinationSet(name),), Goto(chain), f"to {_listed(sharing)}")
+            return
+        for each in sharing:
+            for part in each.parts:
+                yield Rule((DestinationNetwork(part),), Goto(chain), f"to {each.interface.id}")
 
     def _interface_chains(
-        self, interface: InterfacePolicy, number: int, name: str
+        self, sharing: Sequence[_Addressed], number: int, name: str
     ) -> Iterable[Chain]:
-        """Compile an interface's rules: one after the other if they are few, else as a tree."""
+        """Compile the rules of interfaces of the same groups: as a list if few, else as a tree."""
+        interface = sharing[0].interface
         sources = [
             source
             for allow in interface.allows
             if self._family in service_families(allow.service)
             for source in self._sources(allow)
         ]
-        denied = Rule((), Goto(names.DROP), f"denied: no rule of {interface.id} allows it")
+        denied = Rule((), Goto(names.DROP), f"denied: no rule of {_listed(sharing)} allows it")
         if len(sources) <= PLAIN_RULES:
             return (Chain(name, plain_rules(sources, denied, self._make_set)),)
         return TreeCompiler(self._family, sources, number, denied, self._make_set).chains(name)
@@ -232,6 +255,14 @@ class _FamilyCompiler:
 
     def _has(self, network: Network) -> bool:
         return family_of(network) is self._family
+
+
+def _listed(sharing: Sequence[_Addressed]) -> str:
+    """Name interfaces in a comment, in which 15 of them have no room."""
+    ids = [each.interface.id for each in sharing]
+    if len(ids) <= _LISTED:
+        return ", ".join(ids)
+    return f"{', '.join(ids[: _LISTED - 1])} and {len(ids) - _LISTED + 1} more"
 
 
 def _failsafe_rule(entry: Failsafe) -> Rule:

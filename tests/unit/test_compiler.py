@@ -420,6 +420,46 @@ def test_interfaces_with_equal_groups_share_their_rules() -> None:
     assert group_rules(dataplane, V4) == accepts(f"{HTTPS} -s 10.2.0.0/16")
 
 
+def test_other_interfaces_with_equal_groups_share_theirs() -> None:
+    """As on a host of containers, all of whose interfaces but the primary have the same groups."""
+    others = [
+        interface(f"0000001{n}", f"10.1.0.2{n} fd00:1::2{n}", "sg-0000000c", HOST, device=n)
+        for n in range(1, 6)
+    ]
+    apart = interface("0000002a", "10.1.0.30", "", HOST, device=6)
+    own = (OWN_INTERFACE, *others[:2], apart, *others[2:])
+    dataplane = compiled(case(allow(tcp(443), "10.2.0.0/16"), own=own, more=(SECOND_GROUP,)))
+
+    addresses = " ".join(f"10.1.0.2{n}" for n in range(1, 6))
+    assert group_rules(dataplane, V4) == [
+        f"to eni-000{{{addresses}}} -g reyes-eni-00000011",
+        "-d 10.1.0.30 -g reyes-eni-0000002a",
+        *accepts(f"{HTTPS} -s 10.2.0.0/16"),
+    ]
+    assert "to eni-00000011, eni-00000012 and 3 more" in comments(dataplane, V4, "reyes-ingress")
+    assert chain_names(dataplane, V4) == [
+        *ALL_CHAINS[:2],
+        "reyes-eni-00000011",
+        "reyes-eni-0000002a",
+        *ALL_CHAINS[2:],
+    ]
+    assert comments(dataplane, V4, "reyes-eni-00000011")[-1] == (
+        "denied: no rule of eni-00000011, eni-00000012 and 3 more allows it"
+    )
+
+
+def test_a_few_addresses_of_interfaces_with_equal_groups_need_no_set() -> None:
+    others = [
+        interface(f"0000001{n}", f"10.1.0.2{n}", "sg-0000000c", HOST, device=n) for n in (1, 2, 3)
+    ]
+    dataplane = compiled(case(own=(OWN_INTERFACE, *others), more=(SECOND_GROUP,)))
+    assert group_rules(dataplane, V4) == [
+        *(f"-d 10.1.0.2{n} -g reyes-eni-00000011" for n in (1, 2, 3)),
+        DENIED,
+    ]
+    assert chain_names(dataplane, V6) == ALL_CHAINS
+
+
 def test_an_address_of_two_interfaces_is_the_primary_ones() -> None:
     own = (OWN_INTERFACE, changed(OWN_INTERFACE, id="eni-0000001a", device=1, groups=()))
     dataplane = compiled(case(own=own))

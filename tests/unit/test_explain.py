@@ -54,10 +54,10 @@ def two_vpcs(*more_rules: Any) -> Content:
     return world(east, west)
 
 
-def ask(content: Content, source: str, port: int = 80, **options: Any) -> Explanation:
-    packet = Packet(
-        source=ip_address(source), destination=ip_address("10.1.0.10"), protocol=6, port=port
-    )
+def ask(
+    content: Content, source: str, port: int = 80, to: str = "10.1.0.10", **options: Any
+) -> Explanation:
+    packet = Packet(source=ip_address(source), destination=ip_address(to), protocol=6, port=port)
     host = configured_host(FollowerConfig(**options), HOST, None)
     policy = suppose(content, host)
     return explain(policy, compile_policy(policy), content, packet)
@@ -118,6 +118,31 @@ def test_a_denied_packet_names_near_misses_and_who_sends_it() -> None:
     (miss,) = stranger.near_misses
     assert (miss.group, miss.rule, miss.source) == ("sg-00000001", 1, "sg-00000002")
     assert miss.addresses == ("10.2.0.20",)
+
+
+def test_a_packet_is_judged_at_the_interface_whose_address_it_goes_to() -> None:
+    east, west = two_vpcs().regions
+    same, apart = (
+        interface(
+            f"0000001{device}",
+            f"10.1.0.1{device}",
+            groups,
+            HOST,
+            device=device,
+            vpc="vpc-0000000a",
+        )
+        for device, groups in ((1, "sg-00000001"), (2, "sg-00000002"))
+    )
+    content = world(east, replace(west, interfaces=(*west.interfaces, same, apart)))
+
+    judged = {to: ask(content, "10.2.0.20", to=to) for to in ("10.1.0.11", "10.1.0.12")}
+    assert [(found.interface, found.decision) for found in judged.values()] == [
+        ("eni-00000011", "accepted"),
+        ("eni-00000012", "denied"),
+    ]
+    assert judged["10.1.0.12"].near_misses == ()
+    (elsewhere,) = ask(content, "10.9.9.9", to="10.1.99.99").near_misses
+    assert elsewhere.group == "sg-00000001"
 
 
 def test_a_group_that_nobody_is_in_is_a_near_miss_all_the_same() -> None:
