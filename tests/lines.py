@@ -12,7 +12,7 @@ _SET = re.compile(r"-m set --match-set (\S+) (src|dst)(?!,)")
 
 
 def chain_lines(dataplane: Dataplane, family: Family, chain: str) -> list[str]:
-    """A chain's rules without `-A CHAIN` and comments, and each set as `from label{members}` or `to`."""
+    """A chain's rules without `-A CHAIN` and comments; a set is `from label{members}`, or `to`."""
     members = {entry.name: entry.members for entry in dataplane.sets}
 
     def written_out(found: re.Match[str]) -> str:

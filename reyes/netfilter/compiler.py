@@ -52,7 +52,7 @@ from reyes.netfilter.iptables import (
     Verdict,
     referenced_sets,
 )
-from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES, Source, grouped, plain_rules
+from reyes.netfilter.rules import PLAIN_RULES, Source, grouped, plain_rules
 from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, HostPolicy, InterfacePolicy
 
@@ -202,7 +202,7 @@ class _FamilyCompiler:
     def _ways_to(self, chain: str, sharing: Sequence[_Addressed]) -> Iterator[Rule]:
         """Tell what is sent to these interfaces: by one look-up if their addresses are many."""
         parts = [part for each in sharing for part in each.parts]
-        if len(parts) > LOOKUPS:
+        if len(parts) > PLAIN_RULES:
             name = self._make_set(sharing[0].interface.id, map(canonical, parts))
             yield Rule((DestinationSet(name),), Goto(chain), f"to {_listed(sharing)}")
             return

@@ -18,7 +18,7 @@ from reyes.host import (
 from reyes.net import Everything, Protocol, Service
 from reyes.netfilter.compiler import compile_policy
 from reyes.policy import resolve
-from reyes.ruleset import Content
+from reyes.ruleset import Content, Interface
 from tests.cases import (
     APP,
     DENIED,
@@ -420,44 +420,45 @@ def test_interfaces_with_equal_groups_share_their_rules() -> None:
     assert group_rules(dataplane, V4) == accepts(f"{HTTPS} -s 10.2.0.0/16")
 
 
+def sharing_interfaces(number: int, addresses: str) -> tuple[Interface, ...]:
+    return tuple(
+        interface(f"0000001{n}", addresses.format(n), "sg-0000000c", HOST, device=n)
+        for n in range(1, number + 1)
+    )
+
+
 def test_other_interfaces_with_equal_groups_share_theirs() -> None:
     """As on a host of containers, all of whose interfaces but the primary have the same groups."""
-    others = [
-        interface(f"0000001{n}", f"10.1.0.2{n} fd00:1::2{n}", "sg-0000000c", HOST, device=n)
-        for n in range(1, 6)
-    ]
+    others = sharing_interfaces(5, "10.1.0.2{0} fd00:1::2{0}")
     apart = interface("0000002a", "10.1.0.30", "", HOST, device=6)
     own = (OWN_INTERFACE, *others[:2], apart, *others[2:])
     dataplane = compiled(case(allow(tcp(443), "10.2.0.0/16"), own=own, more=(SECOND_GROUP,)))
 
-    addresses = " ".join(f"10.1.0.2{n}" for n in range(1, 6))
+    shared = "reyes-eni-00000011"
     assert group_rules(dataplane, V4) == [
-        f"to eni-000{{{addresses}}} -g reyes-eni-00000011",
+        *(f"-d 10.1.0.2{n} -g {shared}" for n in range(1, 6)),
         "-d 10.1.0.30 -g reyes-eni-0000002a",
         *accepts(f"{HTTPS} -s 10.2.0.0/16"),
     ]
-    assert "to eni-00000011, eni-00000012 and 3 more" in comments(dataplane, V4, "reyes-ingress")
-    assert chain_names(dataplane, V4) == [
-        *ALL_CHAINS[:2],
-        "reyes-eni-00000011",
-        "reyes-eni-0000002a",
-        *ALL_CHAINS[2:],
-    ]
-    assert comments(dataplane, V4, "reyes-eni-00000011")[-1] == (
+    start, end = ALL_CHAINS[:2], ALL_CHAINS[2:]
+    assert chain_names(dataplane, V4) == [*start, shared, "reyes-eni-0000002a", *end]
+    assert chain_names(dataplane, V6) == [*start, shared, *end]
+    assert comments(dataplane, V4, shared)[-1] == (
         "denied: no rule of eni-00000011, eni-00000012 and 3 more allows it"
     )
 
 
-def test_a_few_addresses_of_interfaces_with_equal_groups_need_no_set() -> None:
-    others = [
-        interface(f"0000001{n}", f"10.1.0.2{n}", "sg-0000000c", HOST, device=n) for n in (1, 2, 3)
-    ]
+@pytest.mark.parametrize(("many", "looked_up"), [(4, False), (5, True)])
+def test_many_addresses_are_one_look_up(many: int, looked_up: bool) -> None:
+    others = sharing_interfaces(many, "10.1.{0}.1 10.1.{0}.2 10.1.{0}.3 10.1.{0}.4")
     dataplane = compiled(case(own=(OWN_INTERFACE, *others), more=(SECOND_GROUP,)))
-    assert group_rules(dataplane, V4) == [
-        *(f"-d 10.1.0.2{n} -g reyes-eni-00000011" for n in (1, 2, 3)),
-        DENIED,
-    ]
-    assert chain_names(dataplane, V6) == ALL_CHAINS
+    addresses = [address for other in others for address in other.addresses]
+    one_by_one = [f"-d {address} -g reyes-eni-00000011" for address in addresses]
+    at_once = [f"to eni-000{{{' '.join(addresses)}}} -g reyes-eni-00000011"]
+    assert group_rules(dataplane, V4)[:-1] == (at_once if looked_up else one_by_one)
+    if looked_up:
+        way = comments(dataplane, V4, "reyes-ingress")[-2]
+        assert way == "to eni-00000011, eni-00000012 and 3 more"
 
 
 def test_an_address_of_two_interfaces_is_the_primary_ones() -> None:
