@@ -2,8 +2,8 @@
  *
  *     flood INTERFACE DESTINATION PROTOCOL FIRST LAST [SOURCE]
  *
- * FIRST to LAST are destination ports, or ICMP types, which come in no order: neighbours share
- * chains and sets, and would find them in the CPU's cache. Source ports vary, and sources unless
+ * DESTINATION is an address of IPv4 or IPv6. FIRST to LAST are destination ports, or ICMP types, which come in
+ * no order: neighbours share chains and sets, and would find them in the CPU's cache. Source ports vary, and sources unless
  * one is given: all are new.
  * Over a veth pair the receiver's work is done in the sender's own time, on its own CPU, before
  * the next frame leaves: the time of a batch is what its packets cost. The median of the batches
@@ -23,11 +23,20 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH = 32, WARM_UP = 20, LEAST_BATCHES = 100, MOST_BATCHES = 2000, IP = 14, BODY = 34, SIZE = 54 };
+enum { BATCH = 32, WARM_UP = 20, LEAST_BATCHES = 100, MOST_BATCHES = 2000, IP = 14, PAYLOAD = 20, MOST = 74 };
 static const double LEAST_NANOSECONDS = 5e7;
-static const uint8_t ETHERNET[IP] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0};
+static const uint8_t ETHERNET[IP] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2};
 
-static uint8_t frames[BATCH][SIZE];
+/* Where a header of IPv4 or IPv6 has its source address, behind which its destination is. */
+static const struct version {
+    int family, header, source, address;
+    uint8_t type[2], start[40];
+} VERSIONS[] = {
+    {AF_INET, 20, 12, 4, {8, 0}, {0x45, 0, 0, 20 + PAYLOAD, 0, 0, 0, 0, 64, 0, 0, 0, 10, 200}},
+    {AF_INET6, 40, 8, 16, {0x86, 0xdd}, {0x60, 0, 0, 0, 0, PAYLOAD, 0, 64, 0xfd, 200}},
+}, *version;
+
+static uint8_t frames[BATCH][MOST];
 static struct iovec parts[BATCH];
 static struct mmsghdr messages[BATCH];
 static int one_source;
@@ -62,27 +71,33 @@ static uint16_t checksum(uint32_t total) {
 }
 
 static void write_frame(uint8_t *frame, uint32_t number, int protocol, uint32_t port) {
-    uint8_t *ip = frame + IP, *body = frame + BODY;
+    uint8_t *ip = frame + IP, *body = ip + version->header, *source = ip + version->source;
     uint32_t mixed = number * 2654435761u;
-    memset(body, 0, SIZE - BODY);
-    put(ip + 10, 0);
+    memset(body, 0, PAYLOAD);
     if (!one_source)
-        put(ip + 14, mixed >> 16); /* 10.200.0.0/16 */
-    put(ip + 10, checksum(sum(ip, 20)));
-    if (protocol == IPPROTO_ICMP) {
+        put(source + version->address - 2, mixed >> 16); /* 10.200.0.0/16, or fdc8::/112 */
+    if (version->family == AF_INET) {
+        put(ip + 10, 0);
+        put(ip + 10, checksum(sum(ip, version->header)));
+    }
+    uint32_t above = sum(source, 2 * version->address) + protocol + PAYLOAD;
+    if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
         body[0] = port;
         put(body + 4, mixed);
-        put(body + 2, checksum(sum(body, SIZE - BODY)));
+        uint32_t covered = protocol == IPPROTO_ICMP ? 0 : above;
+        put(body + 2, checksum(covered + sum(body, PAYLOAD)));
         return;
     }
     put(body, 1024 + number % 60000);
     put(body + 2, port);
-    if (protocol == IPPROTO_UDP)
-        put(body + 4, SIZE - BODY); /* a checksum of 0 is none */
+    if (protocol == IPPROTO_UDP) {
+        put(body + 4, PAYLOAD);
+        put(body + 6, checksum(above + sum(body, PAYLOAD)));
+    }
     if (protocol == IPPROTO_TCP) {
         body[12] = 5 << 4;
         body[13] = 0x02; /* SYN */
-        put(body + 16, checksum(sum(ip + 12, 8) + protocol + SIZE - BODY + sum(body, SIZE - BODY)));
+        put(body + 16, checksum(above + sum(body, PAYLOAD)));
     }
 }
 
@@ -98,6 +113,7 @@ int main(int count, char **words) {
     }
     int protocol = atoi(words[3]);
     one_source = count == 7;
+    version = &VERSIONS[strchr(words[2], ':') != NULL];
     uint32_t first = atoi(words[4]), last = atoi(words[5]), number = 0;
     cpu_set_t cpu;
     CPU_ZERO(&cpu);
@@ -109,14 +125,16 @@ int main(int count, char **words) {
     if (wire < 0 || bind(wire, (struct sockaddr *)&device, sizeof device))
         fail("packet socket");
     for (int place = 0; place < BATCH; place++) {
-        uint8_t header[20] = {0x45, 0, 0, SIZE - IP, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 200};
-        if (inet_pton(AF_INET, words[2], header + 16) != 1)
-            fail("destination");
-        if (one_source && inet_pton(AF_INET, words[6], header + 12) != 1)
-            fail("source");
+        uint8_t *ip = frames[place] + IP, *source = ip + version->source;
         memcpy(frames[place], ETHERNET, IP);
-        memcpy(frames[place] + IP, header, sizeof header);
-        parts[place] = (struct iovec){frames[place], SIZE};
+        memcpy(ip - 2, version->type, 2);
+        memcpy(ip, version->start, version->header);
+        ip[version->family == AF_INET ? 9 : 6] = protocol;
+        if (inet_pton(version->family, words[2], source + version->address) != 1)
+            fail("destination");
+        if (one_source && inet_pton(version->family, words[6], source) != 1)
+            fail("source");
+        parts[place] = (struct iovec){frames[place], IP + version->header + PAYLOAD};
         messages[place].msg_hdr = (struct msghdr){.msg_iov = &parts[place], .msg_iovlen = 1};
     }
     static double taken[MOST_BATCHES];

@@ -24,7 +24,16 @@ from tests.bench import peers, processes
 from tests.bench.figures import Aim, Curve, Row, growth
 from tests.bench.hosts import BACKENDS, Backend, Bench, backend
 from tests.bench.measure_apply import plan_for
-from tests.bench.shapes import ADDRESS, SHAPES, Probe, Shape, policy_with, probes_of, rules_of
+from tests.bench.shapes import (
+    ADDRESSES,
+    SHAPES,
+    Probe,
+    Shape,
+    family_of,
+    policy_with,
+    probes_of,
+    rules_of,
+)
 from tests.kernel.packets import Wire
 
 COUNTS = (1, 10, 100, 300, 1000)
@@ -45,31 +54,35 @@ Curves = dict[tuple[str, Shape], dict[int, PacketCost]]
 _EMPTY = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{}COMMIT\n"
 _DENIED = re.compile(r"^\[(\d+):\d+\] .* -j DROP$", re.MULTILINE)
 _DROP_ALL = _EMPTY.format("-A INPUT -i eth0 -j DROP\n")
+_COMMANDS = {Family.V4: "iptables", Family.V6: "ip6tables"}
 
 
 def measure(bench: Bench) -> Iterator[Row | Curve]:
     flood = _build_flood(bench.directory)
     for which in BACKENDS:
-        with backend(which, bench.directory), Wire([ADDRESS]) as wire:
-            target = _Target(wire, flood)
+        with backend(which, bench.directory), Wire([*ADDRESSES.values()]) as wire:
+            targets = {family: _Target(wire, flood, family) for family in Family}
             counts = QUICK_COUNTS if bench.quick else COUNTS
-            curves = _curves(target, counts, rounds=1 if bench.quick else 5)
+            curves = _curves(targets, counts, rounds=1 if bench.quick else 5)
             yield from _packet_rows(which, curves)
             yield from _plot_curves(which, curves)
             for shape in SHAPES:
-                yield from _payload_rows(bench, target, which, shape)
+                yield from _payload_rows(bench, targets[family_of(shape)], which, shape)
 
 
 class _Target:
-    """A host that is flooded, with whatever rules it is given."""
+    """A host that is flooded by packets of one family, with whatever rules it is given."""
 
-    def __init__(self, wire: Wire, flood: Path) -> None:
+    def __init__(self, wire: Wire, flood: Path, family: Family) -> None:
         self.wire = wire
+        self.family = family
+        self.restore = f"{_COMMANDS[family]}-restore"
         self._flood = flood
 
     def clear(self) -> None:
-        """Take all rules and sets away."""
-        self.wire.run(["iptables-restore"], _EMPTY.format(""))
+        """Take all rules and sets of both families away."""
+        for command in _COMMANDS.values():
+            self.wire.run([f"{command}-restore"], _EMPTY.format(""))
         self.wire.run(["ipset", "destroy"])
 
     def apply_compiled(self, policy: HostPolicy) -> None:
@@ -80,13 +93,14 @@ class _Target:
     def apply_linear(self, policy: HostPolicy) -> None:
         """Put the linear form of a policy in force."""
         self.clear()
-        self.wire.run(["ipset", "restore"], create_text(peers.linear_sets(policy)))
-        self.wire.run(["iptables-restore"], peers.linear_text(policy))
+        sets = create_text(peers.linear_sets(policy, self.family))
+        self.wire.run(["ipset", "restore"], sets)
+        self.wire.run([self.restore], peers.linear_text(policy, self.family))
 
     def drop_all(self) -> None:
         """Let one rule drop all: what a packet costs then is its way over the wire."""
         self.clear()
-        self.wire.run(["iptables-restore"], _DROP_ALL)
+        self.wire.run([self.restore], _DROP_ALL)
 
     def _commit(self, policy: HostPolicy) -> None:
         kernel = Kernel()
@@ -97,7 +111,7 @@ class _Target:
         before = self._denied()
         words = [str(word) for word in (probe.protocol, probe.first, probe.last)]
         words += [probe.source] if probe.source else []
-        done = self.wire.neighbour.run([str(self._flood), "eth0", ADDRESS, *words])
+        done = self.wire.neighbour.run([str(self._flood), "eth0", ADDRESSES[self.family], *words])
         if done.returncode != 0:
             raise RuntimeError(f"flood: {done.stderr}")
         sent, cost = done.stdout.split()
@@ -110,15 +124,18 @@ class _Target:
         return float(cost)
 
     def _denied(self) -> int:
-        text = self.wire.run(["iptables-save", "-c", "-t", "filter"]).stdout
+        save = f"{_COMMANDS[self.family]}-save"
+        text = self.wire.run([save, "-c", "-t", "filter"]).stdout
         return sum(map(int, _DENIED.findall(text)))
 
 
-def _curves(target: _Target, counts: tuple[int, ...], rounds: int) -> Curves:
+def _curves(targets: Mapping[Family, _Target], counts: tuple[int, ...], rounds: int) -> Curves:
     """Measure in turn; the linear form once, as it is so far off that nobody asks for more."""
     found: defaultdict[tuple[str, Shape, int], list[dict[Probe, PacketCost]]] = defaultdict(list)
     for number, shape, count in product(range(rounds), SHAPES, counts):
-        probes, policy = probes_of(shape, count), policy_with(rules_of(shape, count))
+        target = targets[family_of(shape)]
+        probes = probes_of(shape, count)
+        policy = policy_with(rules_of(shape, count), target.family)
         target.drop_all()
         base = {probe: target.cost(probe) for probe in probes}
         target.apply_compiled(policy)
@@ -190,18 +207,19 @@ def _plot_curves(which: Backend, curves: Curves) -> Iterator[Curve]:
 
 def _payload_rows(bench: Bench, target: _Target, which: Backend, shape: Shape) -> Iterator[Row]:
     """Compare size and load time of a table with those of the linear form."""
-    policy = policy_with(rules_of(shape, COUNTS[-1]))
+    family = target.family
+    policy = policy_with(rules_of(shape, COUNTS[-1]), family)
     dataplane = compile_policy(policy)
     texts = {
-        "linear": peers.linear_text(policy),
+        "linear": peers.linear_text(policy, family),
         "compiled": "".join(
             step.text
             for step in plan_for(dataplane).steps
-            if isinstance(step, RestoreTable) and step.family is Family.V4
+            if isinstance(step, RestoreTable) and step.family is family
         ),
     }
     sets = {
-        "linear": create_text(peers.linear_sets(policy)),
+        "linear": create_text(peers.linear_sets(policy, family)),
         "compiled": create_text(dataplane.sets),
     }
     taken: dict[str, list[float]] = {"linear": [], "compiled": []}
@@ -211,9 +229,9 @@ def _payload_rows(bench: Bench, target: _Target, which: Backend, shape: Shape) -
             path.write_text(text, encoding="ascii")
             target.clear()
             target.wire.run(["ipset", "restore"], sets[form])
-            cost = processes.run(target.wire.host, ("iptables-restore", "--noflush"), stdin=path)
+            cost = processes.run(target.wire.host, (target.restore, "--noflush"), stdin=path)
             taken[form].append(cost.wall * 1000)
-    what = f"IPv4 table of 1,000 rules, {shape}"
+    what = f"IPv{family.value} table of 1,000 rules, {shape}"
     if which == "nft":
         yield Row(
             measure="packets",

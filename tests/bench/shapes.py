@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import islice
 from random import Random
 from typing import Literal, get_args
 
-from reyes.net import Everything, Icmp, Ports, Protocol, Service
-from reyes.policy import HostPolicy
+from reyes.config import FollowerConfig
+from reyes.host import configured_host
+from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
+from reyes.policy import HostPolicy, suppose
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -18,7 +21,6 @@ from reyes.ruleset import (
     Vpc,
 )
 from tests.bench.generator import ACCOUNT, BUSY_HOST, HOME
-from tests.bench.hosts import policy_of
 
 Shape = Literal[
     "single ports",
@@ -27,10 +29,12 @@ Shape = Literal[
     "wide ranges of 1,000 groups",
     "one port",
     "mixed protocols",
+    "single ports over IPv6",
 ]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
-ADDRESS = "10.250.0.5"
+ADDRESSES = {Family.V4: "10.250.0.5", Family.V6: "fd00:250::5"}
+ADDRESS = ADDRESSES[Family.V4]
 _MEMBERS = 10
 _FEW_GROUPS, _MANY_GROUPS = 50, 1000
 _ICMP_MEMBER, _PROTOCOL_MEMBER = "10.10.0.25", "10.10.0.35"
@@ -51,6 +55,11 @@ class Probe:
     source: str | None = None
 
 
+def family_of(shape: Shape) -> Family:
+    """Return the family that the packets and members of a shape are of."""
+    return Family.V6 if shape == "single ports over IPv6" else Family.V4
+
+
 def rules_of(shape: Shape, count: int) -> list[tuple[Service, int]]:
     """Return so many rules: a service, and the number of the group it is open to."""
     makers = {
@@ -60,6 +69,7 @@ def rules_of(shape: Shape, count: int) -> list[tuple[Service, int]]:
         "wide ranges of 1,000 groups": lambda: _each_of_its_own(_wide_ranges()),
         "one port": _one_port,
         "mixed protocols": _mixed,
+        "single ports over IPv6": _single_ports,
     }
     return list(islice(makers[shape](), count))
 
@@ -67,7 +77,7 @@ def rules_of(shape: Shape, count: int) -> list[tuple[Service, int]]:
 def probes_of(shape: Shape, count: int) -> tuple[Probe, ...]:
     """Return denied packets among which is the one that costs most."""
     match shape:
-        case "single ports":
+        case "single ports" | "single ports over IPv6":
             return (Probe(6, 1024, 1023 + count), Probe(6, 60_000, 65_000))
         case "overlapping ranges" | "ranges of 1,000 groups" | "wide ranges of 1,000 groups":
             busiest = _busiest_port(rules_of(shape, count))
@@ -87,8 +97,8 @@ def probes_of(shape: Shape, count: int) -> tuple[Probe, ...]:
             )
 
 
-def policy_with(rules: Sequence[tuple[Service, int]]) -> HostPolicy:
-    """Return what a host with such rules lets in."""
+def policy_with(rules: Sequence[tuple[Service, int]], family: Family = Family.V4) -> HostPolicy:
+    """Return what a host with such rules, and members of one family, lets in."""
     by_service: dict[Service, list[GroupReference]] = {}
     for service, group in rules:
         by_service.setdefault(service, []).append(GroupReference(id=f"sg-{group:08x}"))
@@ -111,19 +121,20 @@ def policy_with(rules: Sequence[tuple[Service, int]]) -> HostPolicy:
         ),
         groups=(*(_group(number) for number in numbers), own),
         interfaces=(
-            *(_interface(number) for number in numbers),
+            *(_interface(number, family) for number in numbers),
             Interface(
                 id="eni-ffffffff",
                 vpc=_OWN,
                 instance=BUSY_HOST,
                 device=0,
-                addresses=(ADDRESS,),
+                addresses=(ADDRESSES[family],),
                 groups=(own.id,),
             ),
         ),
     )
     content = Content(group_matching="id", excluded_group_names=(), regions=(region,))
-    return policy_of(content, BUSY_HOST)
+    follower = FollowerConfig(filtered_cidrs=("10.0.0.0/8", "fd00::/8"))
+    return suppose(content, configured_host(follower, BUSY_HOST, HOME))
 
 
 def _group(number: int) -> SecurityGroup:
@@ -132,19 +143,19 @@ def _group(number: int) -> SecurityGroup:
     )
 
 
-def members_of(number: int) -> tuple[str, ...]:
+def members_of(number: int, family: Family = Family.V4) -> tuple[str, ...]:
     """Return the addresses of a group's members."""
     first = number * _MEMBERS
-    own = (f"10.10.{n // 256}.{n % 256}" for n in range(first, first + _MEMBERS))
-    return tuple(sorted(own))
+    start = ip_address("10.10.0.0" if family is Family.V4 else "fd00:10::")
+    return tuple(sorted(str(start + n) for n in range(first, first + _MEMBERS)))
 
 
-def _interface(number: int) -> Interface:
+def _interface(number: int, family: Family) -> Interface:
     """Give a group's members to one interface."""
     return Interface(
         id=f"eni-{number:08x}",
         vpc=_PEERS,
-        addresses=members_of(number),
+        addresses=members_of(number, family),
         groups=(f"sg-{number:08x}",),
     )
 
