@@ -154,6 +154,19 @@ MUTANTS = (
         "ingress += []",
     ),
     Mutant(
+        "interfaces of other groups have the primary's rules",
+        COMPILER,
+        "lambda each: each.interface.groups)",
+        "lambda each: ())",
+    ),
+    Mutant(
+        "interfaces of equal groups lose all addresses but the first one's",
+        COMPILER,
+        "for each in sharing for part in each.parts]",
+        "for each in sharing[:1] for part in each.parts]",
+        (PROOF,),
+    ),
+    Mutant(
         "an address of two interfaces is not the first one's",
         COMPILER,
         "taken = list(primary.addresses)",

@@ -44,7 +44,7 @@ def compiled(world: World) -> Dataplane:
     """What a follower would put in force."""
     shape = world.shape
     with (
-        patch.multiple(compiler, PLAIN_RULES=shape.plain_rules, LOOKUPS=shape.lookups),
+        patch.multiple(compiler, PLAIN_RULES=shape.plain_rules),
         patch.multiple(rules, LOOKUPS=shape.lookups),
         patch.multiple(division, LEAF_SERVICES=shape.leaf_services),
         patch.multiple(

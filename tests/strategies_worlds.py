@@ -226,7 +226,20 @@ def held(vpcs: Sequence[int]) -> st.SearchStrategy[Held]:
 
 
 OFFSETS = st.tuples(st.integers(0, 1), st.sampled_from([4, 5, 16, 31, 255, 256, None]))
-OWN = st.lists(held([0, 0, 0, 1]), min_size=1, max_size=3)
+OWN_HELD = held([0, 0, 0, 1])
+OWN = mostly(
+    st.lists(OWN_HELD, min_size=1, max_size=3),
+    st.builds(
+        lambda primary, first, alike: [
+            primary,
+            first,
+            *(changed(other, groups=first.groups) for other in alike),
+        ],
+        OWN_HELD,
+        OWN_HELD,
+        st.lists(OWN_HELD, min_size=1, max_size=2),
+    ),
+)
 OTHERS = st.sampled_from([(NEIGHBOUR, 0), (NEIGHBOUR, 1), (None, None)])
 
 
@@ -288,7 +301,7 @@ def regions(name: str, *, home: bool) -> st.SearchStrategy[Region]:
         st.just(name),
         st.lists(some(st.sampled_from(VPC_CIDRS), least=1, most=2), min_size=1, max_size=3),
         st.lists(GROUPS, min_size=3, max_size=4),
-        st.permutations([0, 1, 2]),
+        st.permutations([0, 1, 2, 3]),
         OWN if home else st.just([]),
         st.lists(st.tuples(OTHERS, held([0, 1, 2, 2])), min_size=2, max_size=4),
         st.none() | some(NETWORKS, most=2),
