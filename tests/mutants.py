@@ -164,7 +164,6 @@ MUTANTS = (
         COMPILER,
         "for each in sharing for part in each.parts]",
         "for each in sharing[:1] for part in each.parts]",
-        (PROOF,),
     ),
     Mutant(
         "an address of two interfaces is not the first one's",

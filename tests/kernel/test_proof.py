@@ -21,7 +21,7 @@ PACKETS = 400
 def test_the_kernel_does_what_the_oracle_says(name: Backend) -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=100, derandomize=True, database=None, deadline=None)
+    @settings(max_examples=200, derandomize=True, database=None, deadline=None)
     @given(WORLDS, st.randoms(use_true_random=True))
     def agree(world: World, lot: Random) -> None:
         expected = judged(world, sendable(Aim(world, lot).packets(PACKETS)))
