@@ -187,11 +187,11 @@ class Kernel:
 
     def _destroy(self, names: Iterable[str]) -> None:
         """Destroy those that are there and unused; the rest is for the next run."""
-        live = self._read_sets()
-        free = [name for name in names if name in live and live[name].references == 0]
         try:
+            live = self._read_sets()
+            free = [name for name in names if name in live and live[name].references == 0]
             feed(("ipset", "restore"), "".join(f"destroy {name}\n" for name in free))
-        except KernelError as error:
+        except ReyesError as error:
             log.warning("left sets for the next run: %s", error.message)
 
     def _read_table(self, family: Family) -> LiveTable:
