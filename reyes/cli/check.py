@@ -119,16 +119,14 @@ class _LookingMemory(StateDirectory):
 def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
     """Compare the kernel with what was put in force; again if a pass ended meanwhile."""
     problems: list[Problem] = []
-    for _ in range(LOOKS):
-        try:
+    try:
+        for _ in range(LOOKS):
             state = memory.load()
-            problems = list(_differences(config, memory, state))
+            problems = _problems_at(config, memory, state)
             if memory.load() == state:
                 break
-        except ConfigError as error:
-            return [Problem(severity="unknown", message=error.message)]
-        except ReyesError as error:
-            return [Problem(severity="critical", message=error.message)]
+    except ConfigError as error:
+        return [Problem(severity="unknown", message=error.message)]
     holder = memory.holder() if problems else None
     if holder is None:
         return problems
@@ -137,6 +135,15 @@ def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
         replace(each, severity="warning", message=f"{at_work}: {each.message}")
         for each in problems
     ]
+
+
+def _problems_at(config: Config, memory: _LookingMemory, state: State) -> list[Problem]:
+    try:
+        return list(_differences(config, memory, state))
+    except ConfigError:
+        raise
+    except ReyesError as error:
+        return [Problem(severity="critical", message=error.message)]
 
 
 def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterator[Problem]:

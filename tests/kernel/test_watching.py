@@ -13,12 +13,20 @@ from msgspec.structs import replace
 from reyes.adapters.state import StateDirectory
 from reyes.net import Family
 from reyes.status import Status
-from tests.kernel.followers import FollowerHost, Keys
+from tests.kernel.followers import PATIENCE, FollowerHost, Keys, wait_for
 from tests.kernel.generations import HERE, PACKETS, policy
 
 pytestmark = pytest.mark.kernel
 
 NOBODY = 65534
+SLOW_GPG = """#!/bin/sh
+case "$*" in *--verify*)
+    if rm "$REYES_TEST/slow" 2>/dev/null; then
+        while ! test -e "$REYES_TEST/go"; do sleep 0.01; done
+    fi
+esac
+exec /usr/bin/gpg "$@"
+"""
 
 
 def ask(host: FollowerHost, command: str, *arguments: str, **how: Any) -> CompletedProcess[str]:
@@ -125,6 +133,22 @@ def test_what_differs_while_a_run_is_at_work_is_no_more_than_a_warning(host: Fol
     assert code == 1
     assert f"a run is at work (process {os.getpid()}), perhaps with rules on trial: drift" in said
     assert check(host)[0] == 2
+
+
+def test_a_ruleset_that_is_accepted_meanwhile_is_no_alarm(host: FollowerHost) -> None:
+    """It is kept before the state says that it was accepted."""
+    host.apply(0)
+    host.publish(1)
+    gpg = host.directory / "bin" / "gpg"
+    gpg.write_text(SLOW_GPG)
+    gpg.chmod(0o755)
+    (host.directory / "slow").touch()
+    with host.launch(command="check") as checking:
+        wait_for(lambda: not (host.directory / "slow").exists(), "gpg looks at the ruleset")
+        assert host.run().returncode == 0
+        (host.directory / "go").touch()
+        said = checking.communicate(PATIENCE)
+        assert checking.returncode == 0, said
 
 
 def test_members_that_were_swapped_for_others_are_drift(host: FollowerHost) -> None:
