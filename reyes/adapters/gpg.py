@@ -48,6 +48,9 @@ VERIFY_OPTIONS = (
 _STATUS = b"[GNUPG:] "
 """What a status line begins with."""
 
+_FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+"""What no object makes gpg end by: somebody does, or the kernel for want of memory."""
+
 EMPTY_HOME = Path("/proc")
 """A GNUPGHOME without keys and configuration, where not even root can write."""
 
@@ -250,6 +253,12 @@ def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
         raise SignatureError(
             f"gpg did not come to an end with the object within {VERIFY_SECONDS} s",
             "find out who wrote that object",
+        )
+    if -process.returncode in _FROM_OUTSIDE:
+        by = signal.Signals(-process.returncode).name
+        raise ConfigError(
+            f"gpg was ended by {by} before it had an answer",
+            "see whether this host has enough memory, and who ends processes here",
         )
     return subprocess.CompletedProcess(argv, process.returncode, printed, said)
 

@@ -365,6 +365,16 @@ def test_report_that_cannot_be_understood_is_refused(
     assert "cannot be understood" in workshop.refuse(b"\x90")
 
 
+def test_gpg_that_somebody_ends_is_no_fault_of_the_object(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpg(tmp_path, monkeypatch, "kill -KILL $$")
+    with pytest.raises(ConfigError, match=r"^gpg was ended by SIGKILL before"):
+        workshop.inspect(b"\x90")
+    fake_gpg(tmp_path, monkeypatch, "kill -SEGV $$")
+    assert "no complete message" in workshop.refuse(b"\x90")
+
+
 def test_gpg_that_cannot_be_bounded_is_no_fault_of_the_object(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
