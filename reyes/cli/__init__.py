@@ -4,6 +4,7 @@ import atexit
 import gc
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -34,6 +35,8 @@ COMMANDS = {
 class _LazyGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         _open_missing_streams()
+        # Whoever started this may ignore it; then the kernel keeps no exit code of any command.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

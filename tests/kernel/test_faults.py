@@ -23,6 +23,7 @@ FAULTS = {
     "exit code 0 without effect": "exit 0",
     "it takes everything, and fails": '{real} "$@"; exit 1',
 }
+IGNORED = 'set -- env --ignore-signal=CHLD "$@"; '
 HANGS = {
     "ipset": "exec sleep 600",
     "iptables-restore": "exec sleep 600",
@@ -100,6 +101,19 @@ def test_of_two_troubles_the_kernels_is_told(host: FollowerHost) -> None:
     done = host.run()
     assert done.returncode == 25, done.stdout
     assert "iptables-save refused: broken" in done.stdout
+
+
+def test_a_parent_that_ignores_the_end_of_children_hides_no_failure(host: FollowerHost) -> None:
+    """The kernel keeps no exit code then, and an empty answer would count as an empty table."""
+    host.apply(0)
+    host.publish(1)
+    done = host.run_alone(before=IGNORED)
+    assert done.returncode == 0, done.stdout
+    assert host.in_force() == (1, 1)
+    host.wrap("iptables-save", "exit 1")
+    host.publish(2)
+    assert host.run_alone(before=IGNORED).returncode == 25
+    assert host.in_force() == (1, 1)
 
 
 def test_a_kernel_that_does_not_answer_does_not_hold_a_run_up(host: FollowerHost) -> None:
