@@ -1,12 +1,19 @@
 """Files that must survive a crash, and files that nobody else may change."""
 
 import os
+import re
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from reyes.errors import ConfigError
+
+_TEMPORARY = re.compile(r"^\..+\.(json|gpg)\.[a-z0-9_]{8}\Z")
+_WRITING_SECONDS = 3600
+"""Nobody writes a file for so long."""
 
 
 def write_atomically(path: Path, data: bytes, mode: int, *, durable: bool = True) -> None:
@@ -39,6 +46,15 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what writers that were killed have left beside their files, if it may be removed."""
+    long_ago = time.time() - _WRITING_SECONDS
+    for path in directory.glob(".*"):
+        with suppress(OSError):
+            if _TEMPORARY.search(path.name) and path.lstat().st_mtime < long_ago:
+                path.unlink()
 
 
 def check_private(path: Path) -> None:
@@ -87,7 +103,7 @@ def _replace(path: Path, data: bytes, mode: int, *, durable: bool) -> None:
                 os.fsync(descriptor)
         temporary.replace(path)
     except BaseException:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)  # an interrupt may come when it is in its place
         raise
     if durable:
         _sync_directory(path.parent)

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from subprocess import CompletedProcess
 
 from msgspec import Struct
@@ -151,7 +152,8 @@ def _run(argv: tuple[str, ...], descriptors: Sequence[int] = ()) -> CompletedPro
         try:
             printed, said = process.communicate(timeout=COMMAND_SECONDS)
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # all of it has just ended
+                os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
                 within = f"within {COMMAND_SECONDS} s"
                 raise KernelError(f"the rehearsal did not end {within}") from error

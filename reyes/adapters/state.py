@@ -29,6 +29,7 @@ from reyes.adapters.files import (
     make_private_directory,
     move_file,
     remove_file,
+    remove_leftovers,
     write_atomically,
 )
 from reyes.envelope import MAX_ENVELOPE_BYTES
@@ -95,6 +96,7 @@ class StateDirectory:
         try:
             self._seize(descriptor, patience)
             _write_holder(descriptor, b"%d\n" % os.getpid())
+            remove_leftovers(self._directory)
             try:
                 yield
             finally:

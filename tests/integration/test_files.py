@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reyes.adapters.files import check_private, move_file, write_atomically
+from reyes.adapters.files import check_private, move_file, remove_leftovers, write_atomically
 from reyes.errors import ConfigError
 
 
@@ -57,6 +57,31 @@ def test_interrupt_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
         write_atomically(path, b"half", 0o600)
     assert path.read_bytes() == b"good"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_interrupt_behind_the_last_step_is_no_failure_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace = tmp_path / "state.json", Path.replace
+
+    def replace_and_interrupt(temporary: Path, target: Path) -> None:
+        replace(temporary, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", replace_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"whole", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / f".state.json.{end}" for end in ("k1ll3d_x", "abcdefgh", "d"))
+    for path in (old, young, other, tmp_path / "state.json"):
+        path.write_bytes(b"half")
+        if path != young:
+            os.utime(path, (0, 0))
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [young, other, tmp_path / "state.json"]
 
 
 def test_file_and_directory_reach_the_disk(
