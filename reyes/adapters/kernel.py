@@ -1,15 +1,19 @@
 """The kernel's packet filter, through ipset and iptables: read it, and execute a plan."""
 
-import functools
 import logging
-import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
-from reyes.adapters.commands import PREFIX, feed, read, restore_command, run
-from reyes.adapters.programs import find_program
+from reyes.adapters.backends import (
+    Backend,
+    holds_rules,
+    other_backend,
+    refuse_mixed,
+    refuse_split,
+)
+from reyes.adapters.commands import PREFIX, feed, read, restore_command
 from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 from reyes.netfilter.counters import Packets, parse_packets
@@ -37,16 +41,11 @@ from reyes.netfilter.plan import (
     revert,
 )
 
-Backend = Literal["nft", "legacy"]
-
 _ATTEMPTS = 5
 _FEW_SETS = 8
 """So many are read one by one: 3 ms each, and all of a large host half a second."""
 
-_OTHER: dict[Backend, Backend] = {"nft": "legacy", "legacy": "nft"}
 _INCOMPATIBLE = re.compile(r"^# Table .* is incompatible", re.MULTILINE)
-_WITHOUT_NFT = ("Failed to initialize nft", "rule set generation id: Invalid argument")
-"""What iptables-nft-save says where the kernel has no nfnetlink, or no nf_tables."""
 
 log = logging.getLogger(__name__)
 
@@ -60,36 +59,58 @@ def families() -> tuple[Family, ...]:
 class Kernel:
     """This network namespace's filter tables and sets.
 
-    The tables are those of one of iptables' backends, by default the one that this host uses.
+    The tables are those of one of iptables' backends, by default the one that this host uses, and
+    of all families or of one.
     """
 
-    def __init__(self, backend: Backend | None = None) -> None:
+    def __init__(self, backend: Backend | None = None, family: Family | None = None) -> None:
         self._of = f"-{backend}" if backend else ""
+        self._family = family
 
     @staticmethod
-    def elsewhere() -> "list[Kernel]":
-        """Return the tables of the backend that this host does not use, if it holds rules."""
-        others = {_other_backend(f) for f in families() if _holds_rules(f, _other_backend(f))}
-        return [Kernel(backend) for backend in others]
+    def here() -> "Iterator[Kernel]":
+        """Yield the tables that this host uses one by one, of both backends if it mixes them."""
+        for family in families():
+            try:
+                refuse_mixed(family)
+            except ReyesError:
+                yield from (Kernel(backend, family) for backend in get_args(Backend))
+            else:
+                yield Kernel(family=family)
+
+    @staticmethod
+    def elsewhere() -> "Iterator[Kernel]":
+        """Yield the tables of the backend that this host does not use, if they hold rules."""
+        for family in families():
+            other = other_backend(family)
+            if holds_rules(family, other):
+                yield Kernel(other, family)
 
     def read(self, *, strict: bool = True) -> LiveKernel:
         """Read our sets' headers and both filter tables.
 
         Unless `strict`, what should keep nobody from the way out is let be: tables that are split
-        between backends, and an ipset that is missing.
+        between backends, and an ipset that is missing or refuses.
 
         Raises:
             ConfigError: a command is missing or the user has no right to read.
-            KernelError: the tables are split between the nft and the legacy backend, or a
-                command says what cannot be understood.
+            KernelError: the tables are split between the nft and the legacy backend, or commands
+                of both would be used, or one says what cannot be understood.
         """
-        tables = tuple(self._read_table(family) for family in families())
+        if not self._of:
+            for family in self._families():
+                refuse_mixed(family)
+        tables = tuple(self._read_table(family) for family in self._families())
         if strict:
-            self._refuse_split()
-        elif find_program("ipset") is None:
-            log.warning("cannot find the command ipset: the sets stay")
+            for family in self._families():
+                refuse_split(family)
+        try:
+            return LiveKernel(tables, self._read_sets())
+        except ReyesError as error:
+            if strict:
+                raise
+            log.warning("%s: the sets stay", error.message)
             return LiveKernel(tables)
-        return LiveKernel(tables, self._read_sets())
 
     def read_members(self, names: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Read the members of all our sets, a millisecond for 2,000 members, or of those named."""
@@ -103,7 +124,7 @@ class Kernel:
         """Read how many new packets our last chains have accepted and denied."""
         return {
             family: read((f"{PREFIX[family]}{self._of}-save", "-c", "-t", "filter"), parse_packets)
-            for family in families()
+            for family in self._families()
         }
 
     def execute(self, plan: CommitPlan) -> None:
@@ -129,6 +150,9 @@ class Kernel:
                 refused = error
         if refused:
             raise refused
+
+    def _families(self) -> tuple[Family, ...]:
+        return (self._family,) if self._family else families()
 
     def _do(self, step: Step) -> None:
         match step:
@@ -209,49 +233,3 @@ class Kernel:
 
     def _read_sets(self) -> dict[str, LiveSet]:
         return read(("ipset", "list", "-terse"), parse_set_headers)
-
-    def _refuse_split(self) -> None:
-        """Refuse to work if nft and legacy iptables both hold rules: each sees only its own."""
-        for family in families():
-            prefix, other = PREFIX[family], _other_backend(family)
-            if _holds_rules(family, other):
-                raise KernelError(
-                    f"the tables of {prefix} are split: this host's {prefix} uses"
-                    f" {_OTHER[other]}, but there are rules in {other}",
-                    f"move them, or choose one backend with update-alternatives --config {prefix}"
-                    f" ({prefix}-{other}-save shows them)",
-                )
-
-
-def _other_backend(family: Family) -> Backend:
-    """Tell which backend is not used: asked once of the program that a command stands for now."""
-    command = f"{PREFIX[family]}-restore"
-    path = find_program(command)
-    return _OTHER[_backend_of(command, os.path.realpath(path) if path else "")]
-
-
-@functools.lru_cache(maxsize=2 * len(Family))
-def _backend_of(command: str, _program: str) -> Backend:
-    return "nft" if "nf_tables" in run((command, "--version")) else "legacy"
-
-
-def _holds_rules(family: Family, backend: Backend) -> bool:
-    prefix = PREFIX[family]
-    if backend == "legacy":
-        # iptables-legacy-save would load the tables that it is asked about.
-        loaded = Path(f"/proc/thread-self/net/{prefix.replace('tables', '_tables')}_names")
-        try:
-            if not loaded.read_text(encoding="ascii").strip():
-                return False
-        except OSError:
-            return False
-    command = f"{prefix}-{backend}-save"
-    if find_program(command) is None:
-        return False
-    try:
-        rules = run((command,))
-    except KernelError as error:
-        if any(words in error.message for words in _WITHOUT_NFT):
-            return False
-        raise
-    return any(line.startswith("-A ") for line in rules.splitlines())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from reyes.adapters.commands import COMMANDS
+from reyes.adapters.backends import backend_in_use, refuse_mixed
+from reyes.adapters.commands import COMMANDS, PREFIX
 from reyes.adapters.files import check_private
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.programs import find_program
@@ -17,7 +18,7 @@ from reyes.cli.options import config_option, load_config
 from reyes.config import Config, FollowerConfig
 from reyes.errors import ConfigError, KernelError
 from reyes.leader import leader_config
-from reyes.net import parse_network
+from reyes.net import Family, parse_network
 
 Check = Callable[[], str]
 
@@ -65,6 +66,8 @@ def _follower_checks(config: Config) -> Iterator[Check]:
     yield lambda: _state_directory(state)
     for name in COMMANDS:
         yield partial(_installed, name)
+    for family in Family:
+        yield partial(_one_backend, family)
     # Who may not write there is not the user who runs the follower, and may lack his rights.
     if config.follower.rehearsal and _may_write(_existing(state)):
         yield _rehearsal
@@ -168,6 +171,11 @@ def _installed(name: str) -> str:
     if path is None:
         raise ConfigError(f"the command {name} is missing", "install ipset and iptables")
     return path
+
+
+def _one_backend(family: Family) -> str:
+    refuse_mixed(family)
+    return f"{PREFIX[family]} reads and writes the same backend, {backend_in_use(family)}"
 
 
 def _rehearsal() -> str:

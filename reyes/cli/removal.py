@@ -25,9 +25,8 @@ def take_out(settings: FollowerConfig) -> None:
             stack.enter_context(memory.lock(WAY_OUT_PATIENCE))
         except ConfigError as error:
             log.warning("%s", error.message)
-        # What is in force goes first: tables that cannot be read keep nobody from the way out.
-        found = remove(memory, Kernel())
-        found |= remove(memory, *Kernel.elsewhere())
+        # What is in force goes first: the other backend may keep whoever asks it waiting.
+        found = remove(memory, Kernel.here(), Kernel.elsewhere())
         record_outcome(settings, memory, "removed")
     click.echo("removed all of Reyes" if found else "there was nothing of Reyes")
     click.echo(

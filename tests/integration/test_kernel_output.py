@@ -171,12 +171,12 @@ def test_the_backend_is_that_of_the_program_that_a_command_stands_for_now(
     commands: Commands, tmp_path: Path
 ) -> None:
     commands.say("iptables-nft-save", TABLE % b"-A INPUT -j ACCEPT\n")
-    commands.say("some-legacy", b"v1.8.9 (legacy)\n")
-    commands.say("some-nft", b"v1.8.9 (nf_tables)\n")
-    command = tmp_path / "iptables-restore"
+    commands.say("some-legacy", b"# v1.8.9 (legacy)\n")
+    commands.say("some-nft", b"# v1.8.9 (nf_tables)\n")
     for program in ("some-legacy", "some-nft", "some-legacy"):
-        command.unlink()
-        command.symlink_to(program)
+        for command in ("iptables-save", "iptables-restore"):
+            (tmp_path / command).unlink()
+            (tmp_path / command).symlink_to(program)
         if program == "some-nft":
             Kernel().read()
             continue
@@ -206,7 +206,7 @@ def test_a_backend_whose_commands_are_not_installed_holds_no_rules(
         return None if "-nft-" in name else find_program(name)
 
     commands.say("iptables-legacy-save", TABLE % b"-A INPUT -j ACCEPT\n")
-    for module in ("kernel", "commands"):
+    for module in ("backends", "commands"):
         monkeypatch.setattr(f"reyes.adapters.{module}.find_program", find)
     assert Kernel().read().tables
 

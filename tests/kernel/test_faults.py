@@ -10,9 +10,8 @@ import time
 
 import pytest
 
-from reyes.adapters.programs import find_program
 from tests.kernel.followers import FollowerHost, Keys
-from tests.kernel.generations import COLOURS, UNFILTERED
+from tests.kernel.generations import COLOURS
 
 pytestmark = pytest.mark.kernel
 
@@ -237,93 +236,6 @@ def test_a_corrupt_last_good_ruleset_is_replaced(host: FollowerHost) -> None:
     assert (host.state / "last-good.gpg").read_bytes() == (
         host.directory / "ruleset.gpg"
     ).read_bytes()
-
-
-@pytest.mark.parametrize("broken", ["state directory", "configuration"])
-def test_the_way_out_needs_nothing_but_the_kernel(host: FollowerHost, broken: str) -> None:
-    host.state.mkdir()
-    host.mount("-t", "tmpfs", "-o", "size=1m,mode=0755", "state", str(host.state))
-    host.apply(0)
-    if broken == "configuration":
-        host.configure(filtered_cidrs="ten")
-    else:
-        host.mount("-o", "remount,ro", str(host.state))
-    done = host.run("--remove", file=False)
-    assert done.returncode == 0, done.stdout
-    assert "removed all of Reyes" in done.stdout
-    assert "a group that lets in all of the tunnel opens this host now" in done.stdout
-    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
-
-
-def test_the_way_out_leads_through_both_backends(host: FollowerHost) -> None:
-    host.apply(0)
-    host.use("legacy")
-    done = host.run("--remove", file=False)
-    assert done.returncode == 0, done.stdout
-    assert "removed all of Reyes" in done.stdout
-    host.use("nft")
-    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
-    assert host.sets() == set()
-    assert "there was nothing of Reyes" in host.run("--remove", file=False).stdout
-
-
-def test_no_rollback_where_the_other_backend_would_go_on_denying(host: FollowerHost) -> None:
-    for generation in range(2):
-        host.apply(generation)
-    kernel, state = host.kernel(), host.remembered()
-    for rule in (("-N", "reyes-input"), ("-A", "INPUT", "-j", "reyes-input")):
-        host.wire.run(["ip6tables-legacy", "-w", *rule])
-    done = host.run(command="rollback")
-    assert done.returncode == 25, done.stdout
-    assert "in the backend of iptables that this host does not use" in done.stdout
-    assert "reyes follower --remove" in done.stdout
-    assert (host.kernel(), host.remembered()) == (kernel, state)
-    assert host.run("--remove", file=False).returncode == 0
-    assert host.in_force() == (UNFILTERED, UNFILTERED)
-
-
-def test_rules_of_others_in_the_other_backend_keep_nobody_from_a_rollback(
-    host: FollowerHost,
-) -> None:
-    for generation in range(2):
-        host.apply(generation)
-    host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
-    done = host.run(command="rollback")
-    assert done.returncode == 0, done.stdout
-    assert host.in_force() == (0, 0)
-    break_legacy_save(host)
-    done = host.run(command="rollback")
-    assert done.returncode == 0, done.stdout
-    assert "the other backend of iptables cannot be looked at" in done.stdout
-    assert host.in_force() == (0, 0)
-
-
-def test_the_other_backend_keeps_nobody_from_the_way_out(host: FollowerHost) -> None:
-    host.apply(0)
-    host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
-    break_legacy_save(host)
-    done = host.run("--remove", file=False)
-    assert done.returncode == 25
-    assert "iptables-legacy-save refused" in done.stdout
-    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
-
-
-def break_legacy_save(host: FollowerHost) -> None:
-    broken = host.directory / "bin" / "iptables-legacy-save"
-    broken.write_text('#!/bin/sh\necho "can\'t initialize iptables table" >&2; exit 3\n')
-    broken.chmod(0o755)
-
-
-def test_the_way_out_needs_no_ipset(host: FollowerHost) -> None:
-    host.apply(0)
-    (host.directory / "bin" / "ipset").unlink()
-    ipset = find_program("ipset")
-    assert ipset
-    host.mount("--bind", "/dev/null", ipset)
-    done = host.run("--remove", file=False)
-    assert done.returncode == 0, done.stdout
-    assert "cannot find the command ipset: the sets stay" in done.stdout
-    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
 
 
 def test_a_clock_that_was_ahead_and_went_back_leaves_the_newer_policy(host: FollowerHost) -> None:

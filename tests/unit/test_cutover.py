@@ -556,7 +556,7 @@ def test_rules_that_fail_after_a_rollback_leave_what_is_held_as_it_is_remembered
 def test_what_is_held_comes_back_after_a_removal_too() -> None:
     machine, first = two_generations()
     machine.roll_back()
-    remove(machine.notebook, machine.kernel)
+    remove(machine.notebook, [machine.kernel])
     assert machine.run() == "held"
     assert state(machine.kernel)[0] == first
 
@@ -737,7 +737,7 @@ def test_without_a_new_ruleset_blamed_rules_do_not_come_back() -> None:
     with pytest.raises(UnhealthyError, match="not tried again"):
         uphold(machine)
     assert state(machine.kernel)[0] == first
-    remove(machine.notebook, machine.kernel)
+    remove(machine.notebook, [machine.kernel])
     assert uphold(machine) == "unchanged"
     assert machine.kernel.sets == {}
 

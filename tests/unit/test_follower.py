@@ -399,7 +399,7 @@ def test_a_set_that_somebody_left_in_our_place_gets_its_members() -> None:
     machine.run()
     machine.run()
     right = machine.kernel.ipset_save()
-    remove(machine.notebook, machine.kernel)
+    remove(machine.notebook, [machine.kernel])
     machine.kernel.ipset(right.replace("10.2.0.10", "192.0.2.1"))
     assert machine.kernel.ipset_save() != right
     assert machine.run() == "applied"
@@ -427,19 +427,19 @@ def test_removal_takes_everything_back_and_forgets_that_it_was_applied() -> None
     machine = Machine()
     empty = [machine.kernel.save(family) for family in Family]
     machine.run()
-    assert remove(machine.notebook, machine.kernel)
+    assert remove(machine.notebook, [machine.kernel])
     assert [machine.kernel.save(family) for family in Family] == empty
     assert machine.kernel.sets == {}
     assert machine.notebook.state.applied is None
     assert machine.notebook.state.accepted is not None
-    assert not remove(machine.notebook, machine.kernel)
+    assert not remove(machine.notebook, [machine.kernel])
     assert machine.run() == "applied"
 
 
 def test_there_was_something_to_remove_whichever_kernel_held_it() -> None:
     machine = Machine()
     machine.run()
-    assert remove(machine.notebook, machine.kernel, MemoryKernel())
+    assert remove(machine.notebook, [machine.kernel, MemoryKernel()])
 
 
 def test_exclusive_is_what_the_configuration_says() -> None:

@@ -1,0 +1,151 @@
+"""`reyes follower --remove` and `reyes rollback` on hosts where something else is broken."""
+
+import pytest
+
+from reyes.adapters.programs import find_program
+from tests.kernel.followers import FollowerHost, Keys
+from tests.kernel.generations import UNFILTERED
+from tests.kernel.judge import BACKENDS, Backend
+
+pytestmark = pytest.mark.kernel
+
+FOREIGN: dict[Backend, Backend] = {"nft": "legacy", "legacy": "nft"}
+
+
+@pytest.mark.parametrize("broken", ["state directory", "configuration"])
+def test_the_way_out_needs_nothing_but_the_kernel(host: FollowerHost, broken: str) -> None:
+    host.state.mkdir()
+    host.mount("-t", "tmpfs", "-o", "size=1m,mode=0755", "state", str(host.state))
+    host.apply(0)
+    if broken == "configuration":
+        host.configure(filtered_cidrs="ten")
+    else:
+        host.mount("-o", "remount,ro", str(host.state))
+    done = host.run("--remove", file=False)
+    assert done.returncode == 0, done.stdout
+    assert "removed all of Reyes" in done.stdout
+    assert "a group that lets in all of the tunnel opens this host now" in done.stdout
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+
+
+def test_the_way_out_leads_through_both_backends(host: FollowerHost) -> None:
+    host.apply(0)
+    host.use("legacy")
+    done = host.run("--remove", file=False)
+    assert done.returncode == 0, done.stdout
+    assert "removed all of Reyes" in done.stdout
+    host.use("nft")
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+    assert host.sets() == set()
+    assert "there was nothing of Reyes" in host.run("--remove", file=False).stdout
+
+
+def test_no_rollback_where_the_other_backend_would_go_on_denying(host: FollowerHost) -> None:
+    for generation in range(2):
+        host.apply(generation)
+    kernel, state = host.kernel(), host.remembered()
+    for rule in (("-N", "reyes-input"), ("-A", "INPUT", "-j", "reyes-input")):
+        host.wire.run(["ip6tables-legacy", "-w", *rule])
+    done = host.run(command="rollback")
+    assert done.returncode == 25, done.stdout
+    assert "in the backend of iptables that this host does not use" in done.stdout
+    assert "reyes follower --remove" in done.stdout
+    assert (host.kernel(), host.remembered()) == (kernel, state)
+    assert host.run("--remove", file=False).returncode == 0
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
+
+
+def test_rules_of_others_in_the_other_backend_keep_nobody_from_a_rollback(
+    host: FollowerHost,
+) -> None:
+    for generation in range(2):
+        host.apply(generation)
+    host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
+    done = host.run(command="rollback")
+    assert done.returncode == 0, done.stdout
+    assert host.in_force() == (0, 0)
+    break_save(host, "ip6tables-legacy-save")
+    done = host.run(command="rollback")
+    assert done.returncode == 0, done.stdout
+    assert "the other backend of iptables cannot be looked at" in done.stdout
+    assert host.in_force() == (0, 0)
+
+
+def test_the_other_backend_keeps_nobody_from_the_way_out(host: FollowerHost) -> None:
+    host.apply(0)
+    host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
+    break_save(host, "ip6tables-legacy-save")
+    done = host.run("--remove", file=False)
+    assert done.returncode == 25
+    assert "ip6tables-legacy-save refused: broken" in done.stdout
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+
+
+def break_save(host: FollowerHost, command: str) -> None:
+    broken = host.directory / "bin" / command
+    broken.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    broken.chmod(0o755)
+
+
+def test_the_way_out_needs_no_ipset(host: FollowerHost) -> None:
+    host.apply(0)
+    (host.directory / "bin" / "ipset").unlink()
+    ipset = find_program("ipset")
+    assert ipset
+    host.mount("--bind", "/dev/null", ipset)
+    done = host.run("--remove", file=False)
+    assert done.returncode == 0, done.stdout
+    assert "cannot find the command ipset: the sets stay" in done.stdout
+    assert not any("reyes-" in line for line in (*host.saved(4), *host.saved(6)))
+
+
+def test_the_way_out_needs_no_ipset_that_works(host: FollowerHost) -> None:
+    host.apply(0)
+    host.wrap("ipset", "echo Cannot open session to kernel. >&2; exit 1")
+    done = host.run("--remove", file=False)
+    assert done.returncode == 0, done.stdout
+    assert "Cannot open session to kernel.: the sets stay" in done.stdout
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
+    host.wrap("ipset")
+    assert host.run("--remove", file=False).returncode == 0
+    assert host.sets() == set()
+
+
+def test_the_way_out_of_one_family_does_not_need_the_other(host: FollowerHost) -> None:
+    host.apply(0)
+    break_save(host, "iptables-save")
+    break_save(host, "iptables-nft-save")
+    done = host.run("--remove", file=False)
+    assert done.returncode == 25, done.stdout
+    assert "all else of Reyes is removed" in done.stdout
+    assert "iptables-nft-save refused: broken" in done.stdout
+    assert host.in_force() == (0, UNFILTERED)
+    (host.directory / "bin" / "iptables-nft-save").unlink()
+    assert "removed all of Reyes" in host.run("--remove", file=False).stdout
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
+    assert host.sets() == set()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_commands_of_both_backends_change_nothing_but_lead_out(keys: Keys, name: Backend) -> None:
+    """What is written would never show, and be written again and again."""
+    with FollowerHost(keys, name) as host:
+        host.apply(0)
+        before = host.kernel()
+        for prefix in ("iptables", "ip6tables"):
+            mixed = host.directory / "bin" / f"{prefix}-save"
+            mixed.write_text(f'#!/bin/sh\nexec {prefix}-{FOREIGN[name]}-save "$@"\n')
+        host.publish(1)
+        mixture = f"iptables-save is that of {FOREIGN[name]}, and iptables-restore that of {name}"
+        for arguments in ((), ("--force",)):
+            done = host.run(*arguments)
+            assert done.returncode == 25, done.stdout
+            assert mixture in done.stdout
+        done = host.run(command="rollback")
+        assert done.returncode == 25, done.stdout
+        assert host.kernel() == before
+        assert mixture in host.run(command="check-config").stdout
+        done = host.run("--remove", file=False)
+        assert done.returncode == 0, done.stdout
+        assert host.in_force() == (UNFILTERED, UNFILTERED)
+        assert host.sets() == set()
