@@ -1,5 +1,6 @@
 """Going back to the generation before, and staying there against what is published."""
 
+import logging
 from collections.abc import Collection, Iterable
 
 from msgspec.structs import replace
@@ -11,6 +12,9 @@ from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
+
+
+log = logging.getLogger(__name__)
 
 
 def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
@@ -56,9 +60,9 @@ def roll_back(
         )
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
-        kernel.execute(plan_return(before, now, filter_table))
+        came_back = _go_back(before, now, kernel, filter_table)
         after = kernel.read(strict=False)
-        if plan_return(before, after, filter_table).steps:
+        if plan_return(before, after, came_back).steps:
             kernel.revert(now, filter_table)
             raise KernelError(
                 "the rules that came back are not in force",
@@ -116,8 +120,37 @@ def bring_back(
     # A group whose members nobody knows is locked out, rather than everybody let in.
     gone = dict.fromkeys(unknown.difference(live.sets), ())
     rules = replace(rules, members={**members, **gone})
-    kernel.execute(plan_return(rules, live, filter_table, drifted))
+    _go_back(rules, live, kernel, filter_table, drifted)
     return tuple(sorted(unknown.intersection(drifted.union(gone))))
+
+
+def _go_back(
+    rules: Generation,
+    live: LiveKernel,
+    kernel: Kernel,
+    filter_table: FilterTable,
+    drifted: frozenset[str] = frozenset(),
+) -> FilterTable:
+    """Bring rules back, with others' if that is what `filter_table` says and the kernel takes them.
+
+    A rule of another program may name a set that is not there any more, as after a restart; that
+    keeps nobody from the rules of Reyes. Returns what came back, in the words of `filter_table`.
+    """
+    try:
+        kernel.execute(plan_return(rules, live, filter_table, drifted))
+    except KernelError as error:
+        if filter_table != "exclusive":
+            raise
+        refused = error
+    else:
+        return filter_table
+    kernel.execute(plan_return(rules, kernel.read(strict=False), "shared", drifted))
+    log.warning("other programs' rules of that time do not come back: %s", _first_line(refused))
+    return "shared"
+
+
+def _first_line(error: KernelError) -> str:
+    return error.message.splitlines()[0]
 
 
 def remembered(

@@ -88,7 +88,7 @@ class FollowerPass:
             record.host = host
             try:
                 with deadline(left):
-                    unproved = self._follower.return_from_trial(host)
+                    unproved = self._return_from_trial(host)
                     prepared = self._prepare(record, host)
                     guard = self._guard() if prepared and prepared.plan.steps else None
             except ReyesError:
@@ -119,6 +119,16 @@ class FollowerPass:
             self._remember(host)
         _raise_conntrack_max(settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def _return_from_trial(self, host: Host) -> bool:
+        """Bring the rules before back; who forces the newest ones needs no others first."""
+        try:
+            return self._follower.return_from_trial(host)
+        except KernelError as error:
+            if not self._options.force:
+                raise
+            log.warning("the rules before do not come back: %s", error.message)
+            return True
 
     def _remember(self, host: Host) -> None:
         """Remember who this host is; its rules are in force all the same if that fails."""

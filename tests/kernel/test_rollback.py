@@ -232,6 +232,25 @@ def test_a_member_that_somebody_added_does_not_come_back_with_a_rollback(
     assert "drift" not in third.run(command="check").stdout
 
 
+def test_rules_of_others_that_cannot_come_back_keep_no_rules_of_ours_away(
+    host: FollowerHost,
+) -> None:
+    """They name a set that its owner has destroyed since, or has not made yet after a restart."""
+    host.ipset("create", "f2b-sshd", "hash:ip")
+    host.iptables("-A", "INPUT", "-m", "set", "--match-set", "f2b-sshd", "src", "-j", "DROP")
+    host.apply(0)
+    host.configure(filter_table="exclusive")
+    host.apply(1)
+    host.ipset("destroy", "f2b-sshd")
+    assert "other programs' rules of that time do not come back" in roll_back(host)
+    assert host.in_force() == (0, 0)
+    host.reboot()
+    for arguments in (("--boot",), ()):
+        done = host.run(*arguments, file=not arguments)
+        assert done.returncode == 0, done.stdout
+        assert host.in_force() == (0, 0)
+
+
 def test_a_set_of_held_rules_that_is_gone_and_forgotten_is_critical(third: FollowerHost) -> None:
     for name in third.sets() - named(third):
         third.ipset("flush", name)

@@ -63,6 +63,19 @@ def test_the_rules_before_are_back_though_no_ruleset_is_to_be_had(
     assert abandoned.in_force() == (1, 1)
 
 
+def test_rules_before_that_the_kernel_refuses_can_be_passed_over(abandoned: FollowerHost) -> None:
+    trial = abandoned.state / "trial.json"
+    trial.write_text(trial.read_text().replace("-m conntrack", "-m nonsense"))
+    for _ in range(2):
+        done = abandoned.run()
+        assert done.returncode == 25, done.stdout
+    done = abandoned.run("--force")
+    assert done.returncode == 0, done.stdout
+    assert "the rules before do not come back: iptables-restore refused" in done.stdout
+    assert abandoned.in_force() == (2, 2)
+    assert "INFO unchanged" in abandoned.run().stdout
+
+
 def test_a_rollback_goes_back_to_the_rules_before(abandoned: FollowerHost) -> None:
     assert abandoned.run(command="rollback").returncode == 0
     assert abandoned.in_force() == (1, 1)
