@@ -14,7 +14,13 @@ from reyes.check import AUDIT_MODE
 from reyes.cli.options import is_disabled
 from reyes.config import Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
-from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
+from reyes.errors import (
+    ConfigError,
+    ReyesError,
+    SignatureError,
+    SourceError,
+    UnreachableError,
+)
 from reyes.ruleset import Content, DocumentError, decode
 from reyes.trust import Expectation, Genuine, admit, authenticate
 from reyes.world import Source
@@ -31,12 +37,18 @@ class StoreSource:
 
     def fetch(self, etag: str | None = None) -> Envelope | None:
         """Return the object, or None if it still is the one of this tag."""
-        return self._store.fetch(etag)
+        try:
+            return self._store.fetch(etag)
+        except SourceError as error:
+            # A client keeps the credentials that it was made with: the next one reads them anew.
+            if not isinstance(error, UnreachableError):
+                del self._store
+            raise
 
     def fetch_anew(self, etag: str | None) -> Envelope | None:
         """Do so through a new connection: one that is open outlives rules that allow no other."""
         self._store.hang_up()
-        return self._store.fetch(etag)
+        return self.fetch(etag)
 
     @cached_property
     def _store(self) -> "S3Store":

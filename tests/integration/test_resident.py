@@ -51,7 +51,7 @@ class Manager:
 
 
 class Store(ThreadingHTTPServer):
-    """An S3 that tells when it is asked, and answers 404 when it may."""
+    """An S3 that tells with which access key it is asked, and answers 404 when it may."""
 
     daemon_threads = True
 
@@ -60,15 +60,17 @@ class Store(ThreadingHTTPServer):
         self.asked: Queue[str] = Queue()
         self.may_answer = threading.Semaphore(0)
 
-    def wait_for_request(self) -> None:
-        self.asked.get(timeout=PATIENCE)
+    def wait_for_request(self) -> str:
+        return self.asked.get(timeout=PATIENCE)
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: Store
 
     def do_GET(self) -> None:
-        self.server.asked.put(self.path)
+        # The scope reads key, date, region, service.
+        credential = self.headers["Authorization"].partition("Credential=")[2]
+        self.server.asked.put(credential.partition("/")[0])
         self.server.may_answer.acquire()
         self.send_error(404)
 
@@ -123,6 +125,14 @@ class Host:
             },
         }
         self.config.write_text(yaml.safe_dump(document))
+
+    def read_credentials(self, text: str) -> Path:
+        """Let the credentials be those of a file, which is returned."""
+        del self.environment["AWS_ACCESS_KEY_ID"], self.environment["AWS_SECRET_ACCESS_KEY"]
+        path = self.directory / "credentials"
+        path.write_text(text)
+        self.environment["AWS_SHARED_CREDENTIALS_FILE"] = str(path)
+        return path
 
     def disable(self, name: str = "disabled") -> str:
         flag = self.directory / name
@@ -274,6 +284,31 @@ def test_a_pass_that_fails_is_reported_and_tried_again(host: Host, store: Store)
     assert first == second
     assert first.startswith("ERROR s3://acme-reyes/ruleset.gpg: GetObject failed: 404: Not Found")
     assert " (exit code 75 if run once; hint: " in first
+
+
+def credentials(key: str) -> str:
+    return f"[default]\naws_access_key_id = {key}\naws_secret_access_key = none\n"
+
+
+@in_one_way
+def test_credentials_that_were_replaced_are_those_of_the_next_pass(
+    host: Host, store: Store
+) -> None:
+    path = host.read_credentials(credentials("OLD"))
+    host.start(interval="1")
+    assert store.wait_for_request() == "OLD"
+    path.write_text(credentials("NEW"))
+    store.may_answer.release()
+    assert store.wait_for_request() == "NEW"
+
+
+@in_one_way
+def test_credentials_that_come_late_are_those_of_the_next_pass(host: Host, store: Store) -> None:
+    path = host.read_credentials("")
+    host.start(interval="1")
+    assert "Unable to locate credentials" in host.manager.hear_until("STATUS")["STATUS"]
+    path.write_text(credentials("NEW"))
+    assert store.wait_for_request() == "NEW"
 
 
 @in_one_way
