@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reyes.adapters import guard
+from reyes.adapters import guard, health
 from reyes.adapters.health import Health
 from reyes.config import FollowerConfig
 from reyes.errors import SourceError, UnreachableError
@@ -15,6 +15,14 @@ from reyes.errors import SourceError, UnreachableError
 @pytest.fixture
 def server() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A server that answers one alone: its queue is full then."""
+    monkeypatch.setattr(health, "PROBE_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as opened:
         yield opened
 
 
@@ -29,10 +37,10 @@ def test_a_host_that_reaches_all_is_healthy_at_once(server: socket.socket) -> No
 
 
 def test_a_probe_that_answered_before_and_does_not_now_is_trouble(server: socket.socket) -> None:
-    health = Health([address(server)], None)
+    looking = Health([address(server)], None)
     probe = address(server)
     server.close()
-    assert health.trouble(0.1) == f"the probe {probe} does not answer any more"
+    assert looking.trouble(0.1) == f"the probe {probe} does not answer any more"
 
 
 def test_a_probe_that_failed_before_is_no_trouble(server: socket.socket) -> None:
@@ -41,12 +49,29 @@ def test_a_probe_that_failed_before_is_no_trouble(server: socket.socket) -> None
     assert Health([probe], None).trouble(0.1) is None
 
 
+def test_many_probes_that_do_not_answer_take_as_long_as_one(busy: socket.socket) -> None:
+    before = time.monotonic()
+    with socket.create_connection(busy.getsockname()):
+        assert Health([address(busy)] * 30, None).trouble(0.1) is None
+    assert time.monotonic() - before < 15
+
+
+def test_the_first_probe_that_does_not_answer_is_named(
+    busy: socket.socket, server: socket.socket
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as well:
+        probes = [address(well), address(busy), address(server)]
+        looking = Health(probes, None)
+        server.close()  # it refuses at once
+        assert looking.trouble(0.1) == f"the probe {probes[1]} does not answer any more"
+
+
 def test_an_ipv6_probe_is_written_in_brackets() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as opened:
         probe = f"[::1]:{opened.getsockname()[1]}"
-        health = Health([probe], None)
-        assert health.trouble(0.1) is None
-    assert health.trouble(0.1) == f"the probe {probe} does not answer any more"
+        looking = Health([probe], None)
+        assert looking.trouble(0.1) is None
+    assert looking.trouble(0.1) == f"the probe {probe} does not answer any more"
 
 
 def test_a_no_blames_the_rules_however_the_host_is(monkeypatch: pytest.MonkeyPatch) -> None:
