@@ -31,7 +31,12 @@ def kernel_lines(*, follow: bool) -> Iterator[str]:
         return
     try:
         for record in _records(descriptor, follow=follow):
-            yield _line(record)
+            if not record:  # no record of the kernel's is, but containers have /dev/null there
+                yield from _journal_lines("not the kernel's", follow=follow)
+                return
+            line = _line(record)
+            if line is not None:
+                yield line
     finally:
         os.close(descriptor)
 
@@ -52,11 +57,17 @@ def _records(descriptor: int, *, follow: bool) -> Iterator[bytes]:
                 raise
 
 
-def _line(record: bytes) -> str:
-    """Put a record's time, microseconds since the boot, as seconds since the epoch before it."""
+def _line(record: bytes) -> str | None:
+    """Put a record's time, microseconds since the boot, as seconds since the epoch before it.
+
+    None if it is no record of the kernel's.
+    """
     head, _, rest = record.partition(b";")
     text = rest.partition(b"\n")[0].decode(errors="replace")
-    since_boot = int(head.split(b",")[2]) / 1_000_000
+    try:
+        since_boot = int(head.split(b",")[2]) / 1_000_000
+    except (IndexError, ValueError):
+        return None
     return f"{time.time() - time.monotonic() + since_boot:.6f} {text}"
 
 

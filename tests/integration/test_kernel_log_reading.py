@@ -89,6 +89,12 @@ def test_records_that_were_overwritten_are_passed_over(
     assert len(list(kernel_lines(follow=False))) == 1
 
 
+@pytest.mark.parametrize("record", [b"\n", b"4,112;a line\n", b"4,112,-,-;a line\n"])
+def test_what_is_no_record_is_passed_over(pipe: Pipe, record: bytes) -> None:
+    pipe.say(record)
+    assert list(kernel_lines(follow=False)) == []
+
+
 def test_the_journal_is_next(journal: Path) -> None:
     journal.write_text('#!/bin/sh\necho "1795163376.5 db-1 kernel: $*"\n')
     (line,) = kernel_lines(follow=False)
@@ -97,6 +103,19 @@ def test_the_journal_is_next(journal: Path) -> None:
     )
     (line,) = kernel_lines(follow=True)
     assert line.strip().endswith("--follow --lines=all")
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_the_journal_is_next_where_no_device_is_the_kernels(
+    journal: Path, monkeypatch: pytest.MonkeyPatch, *, follow: bool
+) -> None:
+    """Containers often have /dev/null there."""
+    monkeypatch.setattr(kernel_log, "_KERNEL_LOG", os.devnull)
+    journal.write_text("#!/bin/sh\necho line\n")
+    assert list(kernel_lines(follow=follow)) == ["line\n"]
+    journal.write_text("#!/bin/sh\necho no permission >&2\nexit 1\n")
+    with pytest.raises(ConfigError, match="/dev/null: not the kernel's; journalctl: no perm"):
+        list(kernel_lines(follow=follow))
 
 
 def test_who_may_read_neither_is_told(journal: Path) -> None:
