@@ -13,12 +13,13 @@ from reyes.adapters.kernel_log import kernel_lines
 from reyes.cli.explanation import packet_text, rule_text, source_text
 from reyes.cli.identity import this_host
 from reyes.cli.options import config_option, echo_json, json_option, load_config
-from reyes.cli.rulesets import believed_content
+from reyes.cli.rulesets import accepted_version, believed, believed_content, echo_notes
 from reyes.config import Config, FollowerConfig
 from reyes.denied import Denial, Tally, explain_denial
 from reyes.errors import ReyesError
 from reyes.explain import Explanation
 from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.evaluate import Packet
 from reyes.netfilter.log import LoggedPacket, parse_line
 from reyes.policy import suppose
 from reyes.trust import moment_text
@@ -78,32 +79,54 @@ def _logged(lines: Iterable[str]) -> Iterator[LoggedPacket]:
 
 
 def _follow(found: Iterable[LoggedPacket], explainer: "_Explainer", *, as_json: bool) -> None:
-    """Print each packet as it comes, and explain the first of its like."""
+    """Print each packet as it comes, and explain it unless the same was said of it last."""
     tally = Tally()
+    explained: dict[tuple[Packet, bool], list[str]] = {}
     try:
         for one in found:
             denial = tally.add(one)
             if as_json:
                 click.echo(msgspec.json.encode(_report(denial, explainer(denial))))
                 continue
-            click.echo(_title(denial))
-            if denial.count == 1:
-                click.echo("\n".join(_lines(denial, explainer(denial))))
+            said = list(_lines(denial, explainer(denial)))
+            key = denial.packet, denial.audit
+            again = explained.get(key) == said
+            explained[key] = said
+            click.echo("\n".join([_title(denial)] if again else [_title(denial), *said]))
     except KeyboardInterrupt:
         return
 
 
 class _Explainer:
-    """What this host accepted last, ready for questions."""
+    """What this host accepted last, ready for questions; who follows sees it change."""
 
     def __init__(self, config: Config) -> None:
+        self._config = config
+        self._version = accepted_version(config)
         self._content = believed_content(config, None)
-        self._policy = suppose(self._content, this_host(config))
+        self._host = this_host(config)
+        self._policy = suppose(self._content, self._host)
         self._dataplane = compile_policy(self._policy)
 
     def __call__(self, denial: Denial) -> Explanation:
         """Explain what becomes of such packets."""
+        version = accepted_version(self._config)
+        if version != self._version:
+            self._version = version
+            self._renew()
         return explain_denial(self._policy, self._dataplane, self._content, denial)
+
+    def _renew(self) -> None:
+        """Go by what was accepted meanwhile, if it says anything else and can be used."""
+        try:
+            content, notes = believed(self._config)
+            if content == self._content:
+                return
+            echo_notes(notes)
+            policy = suppose(content, self._host)
+            self._content, self._policy, self._dataplane = content, policy, compile_policy(policy)
+        except ReyesError as error:
+            echo_notes([f"explained by the ruleset before: {error.message}"])
 
 
 class _Report(Struct, frozen=True, kw_only=True):

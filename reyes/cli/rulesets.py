@@ -1,7 +1,7 @@
 """Where commands get a ruleset from: the store, a file, or what this host accepted last."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,18 +107,42 @@ def believed_content(config: Config, file: Path | None, *, unverified: bool = Fa
         SignatureError: no trusted key signed it, and `unverified` is not set.
     """
     if unverified and file:
-        click.echo("note: UNVERIFIED: nobody vouches for this ruleset", err=True)
+        echo_notes(["UNVERIFIED: nobody vouches for this ruleset"])
         return _unverified(config, FileSource(file))
+    content, notes = believed(config, file)
+    echo_notes(notes)
+    return content
+
+
+def believed(config: Config, file: Path | None = None) -> tuple[Content, Iterator[str]]:
+    """Return verified content, and notes on it that are made when they are asked for."""
     source, origin = _source(config, file)
     genuine = fetch_genuine(config, source)
+    return genuine.ruleset.content, _notes(config, file, genuine, origin)
+
+
+def accepted_version(config: Config) -> tuple[int, ...]:
+    """Return what is another value whenever this host has accepted another ruleset."""
+    try:
+        kept = _last_good(config).stat()
+    except OSError:
+        return ()
+    return kept.st_ino, kept.st_mtime_ns
+
+
+def echo_notes(notes: Iterable[str]) -> None:
+    """Say on stderr what is to be known of an answer."""
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def _notes(config: Config, file: Path | None, genuine: Genuine, origin: str) -> Iterator[str]:
+    yield f"ruleset {genuine.ruleset.header.serial} from {origin}"
     problem = problem_of(genuine, config)
-    serial = genuine.ruleset.header.serial
-    click.echo(f"note: ruleset {serial} from {origin}", err=True)
     if problem:
-        click.echo(f"note: {problem.message}", err=True)
-    for doubt in _doubts(config) if file is None else ():
-        click.echo(f"note: {doubt}", err=True)
-    return genuine.ruleset.content
+        yield problem.message
+    if file is None:
+        yield from _doubts(config)
 
 
 def _doubts(config: Config) -> Iterator[str]:
@@ -153,10 +177,14 @@ def kernel_judges() -> bool:
 def _source(config: Config, file: Path | None) -> tuple[Source, str]:
     if file:
         return FileSource(file), str(file)
-    last_good = Path(config.follower.state_directory) / LAST_GOOD
+    last_good = _last_good(config)
     if os.access(last_good, os.R_OK):
         return FileSource(last_good), str(last_good)
     return StoreSource(config), f"s3://{config.s3.bucket}/{config.s3.key}"
+
+
+def _last_good(config: Config) -> Path:
+    return Path(config.follower.state_directory) / LAST_GOOD
 
 
 def _unverified(config: Config, source: Source) -> Content:

@@ -3,8 +3,11 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from subprocess import CompletedProcess
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -409,6 +412,84 @@ def test_following_explains_each_sender_once(host: FollowerHost) -> None:
     ]
     ndjson = denied(host, log_line("10.2.0.99", 1000) * 2, "--follow", "--json").stdout
     assert [json.loads(line)["count"] for line in ndjson.splitlines()[1:]] == [1, 2]
+
+
+class Following:
+    """`reyes denied --follow`, which is told what is logged."""
+
+    def __init__(self, host: FollowerHost) -> None:
+        lines, self._log = os.pipe()
+        self._running = host.start("-", "--follow", command="denied", file=False, stdin=lines)
+        os.close(lines)
+        self._end = Timer(PATIENCE, self._running.kill)
+        self._end.start()
+
+    def hear(self, line: str, last: str) -> list[str]:
+        """Tell it a line of the log, and return what it prints up to a line that begins so."""
+        os.write(self._log, line.encode())
+        printed = [self._line()]
+        while not printed[-1].startswith(last):
+            printed.append(self._line())
+        return printed
+
+    def close(self) -> None:
+        os.close(self._log)
+        self._running.communicate()
+        self._end.cancel()
+
+    def _line(self) -> str:
+        assert self._running.stdout
+        line = self._running.stdout.readline()
+        assert line, "it has ended"
+        return line.rstrip("\n")
+
+
+@pytest.fixture
+def following(host: FollowerHost) -> Iterator[Following]:
+    host.configure(log_drop=True)
+    host.apply(0)
+    with closing(Following(host)) as made:
+        yield made
+
+
+def test_following_goes_on_by_what_is_accepted_meanwhile(
+    host: FollowerHost, following: Following
+) -> None:
+    line = log_line("10.2.0.11", 1001)
+    assert following.hear(line, "  lacks")[-2:] == [
+        "  is in    no group: no interface in the ruleset has 10.2.0.11",
+        "  lacks    nothing that helps: no rule is about tcp 1001",
+    ]
+    host.apply(1)
+    note, *said = following.hear(line, "  now")
+    assert note.startswith("note: ruleset ")
+    assert said == [
+        "2 x denied: tcp 1001 from 10.2.0.11 to 10.1.0.10",
+        "  is in    sg-000000e0 (members)",
+        "  now      accepted: the ruleset has changed since",
+    ]
+
+
+def test_following_says_nothing_of_the_same_content_once_more(
+    host: FollowerHost, following: Following
+) -> None:
+    line = log_line("10.2.0.11", 1001)
+    following.hear(line, "  lacks")
+    host.apply(0)
+    assert following.hear(line, "2 x denied: tcp 1001") == [
+        "2 x denied: tcp 1001 from 10.2.0.11 to 10.1.0.10"
+    ]
+
+
+def test_following_outlives_what_cannot_be_believed(
+    host: FollowerHost, following: Following
+) -> None:
+    line = log_line("10.2.0.11", 1001)
+    following.hear(line, "  lacks")
+    (host.state / "last-good.gpg").write_bytes(b"\x90 nobody signed this")
+    note, _ = following.hear(line, "2 x denied: tcp 1001")
+    assert note.startswith("note: explained by the ruleset before: ")
+    assert following.hear(line, "3 x")[0].startswith("3 x")
 
 
 def test_a_follower_that_cannot_write_its_status_does_its_work(host: FollowerHost) -> None:
