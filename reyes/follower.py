@@ -38,7 +38,7 @@ from reyes.netfilter.plan import (
 )
 from reyes.netfilter.settled import settle
 from reyes.policy import HostPolicy, resolve
-from reyes.rollback import bring_back, is_held, remembered, stay
+from reyes.rollback import OTHERS_STAY_AWAY, bring_back, is_held, remembered, stay
 from reyes.settling import Settling, is_intact
 from reyes.state import State
 from reyes.trust import VerifiedRuleset
@@ -234,8 +234,11 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _bring_back(self, rules: Generation, host: Host, live: LiveKernel) -> None:
         known = self._known_sets(rules, host, live)
         filter_table = self.config.follower.filter_table
-        for name in bring_back(rules, self.kernel, filter_table, frozenset(), known):
+        back = bring_back(rules, self.kernel, filter_table, frozenset(), known)
+        for name in back.unknown:
             log.warning("the set %s is empty: nobody remembers its members", name)
+        if back.refused:
+            log.warning(OTHERS_STAY_AWAY, back.refused)
 
     def _known_sets(self, rules: Generation, host: Host, live: LiveKernel) -> tuple[IPSet, ...]:
         """Return the sets of the ruleset that was accepted last, if others are not enough."""
@@ -262,8 +265,11 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Look after the rules that are held instead."""
         filter_table = self.config.follower.filter_table
         drifted, known = prepared.drifted or frozenset(), prepared.dataplane.sets
-        for name in stay(self.memory, self.kernel, filter_table, drifted, known):
+        back = stay(self.memory, self.kernel, filter_table, drifted, known)
+        for name in back.unknown:
             log.warning("the members of the set %s are wrong, and nobody remembers them", name)
+        if back.refused:
+            log.warning(OTHERS_STAY_AWAY, back.refused)
         if prepared.drifted is None:
             return
         try:

@@ -1,8 +1,8 @@
 """Going back to the generation before, and staying there against what is published."""
 
-import logging
 from collections.abc import Collection, Iterable
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from reyes.errors import ConfigError, KernelError
@@ -13,8 +13,20 @@ from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
 
+OTHERS_STAY_AWAY = "other programs' rules of that time do not come back: %s"
+"""What to log of a `Return` that says `refused`."""
 
-log = logging.getLogger(__name__)
+
+class Return(Struct, frozen=True, kw_only=True):
+    """What came of the way back to rules of another time.
+
+    `unknown` names sets that are empty or wrong, as nobody remembers their members; `refused` says
+    why the rules of other programs did not come back, where all of the table should.
+    """
+
+    rules: LiveKernel
+    unknown: tuple[str, ...] = ()
+    refused: str | None = None
 
 
 def is_held(hold: Hold | None, ruleset: Ruleset, now: float) -> bool:
@@ -32,8 +44,8 @@ def roll_back(
     until: int,
     *,
     force: bool = False,
-) -> LiveKernel:
-    """Bring the generation before back, return it and stay there until a time; 0 for no end.
+) -> Return:
+    """Bring the generation before back and stay there until a time; 0 for no end.
 
     Where a rollback holds already its rules stay the ones to go back to, so that whoever says it
     twice, or to a whole fleet once more, changes nothing. One that is cut short leaves things as
@@ -60,9 +72,9 @@ def roll_back(
         )
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
-        came_back = _go_back(before, now, kernel, filter_table)
+        refused = _go_back(before, now, kernel, filter_table)
         after = kernel.read(strict=False)
-        if plan_return(before, after, came_back).steps:
+        if plan_return(before, after, "shared" if refused else filter_table).steps:
             kernel.revert(now, filter_table)
             raise KernelError(
                 "the rules that came back are not in force",
@@ -75,7 +87,7 @@ def roll_back(
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         memory.end_trial(proved=False)
-    return before.kernel
+    return Return(rules=before.kernel, refused=refused)
 
 
 def stay(
@@ -84,11 +96,10 @@ def stay(
     filter_table: FilterTable,
     drifted: frozenset[str],
     known: Iterable[IPSet],
-) -> tuple[str, ...]:
+) -> Return:
     """Repair what is held: what a rollback brought back, or the rules before blamed ones.
 
-    Returns the names of sets whose members are wrong, and that nobody remembers; one that is gone
-    comes back empty.
+    A set that is gone, and whose members nobody remembers, comes back empty.
 
     `drifted` is as for `plan_commit`, and `known` are sets whose members are certain: those of
     the ruleset that is not put in force, which differ little from what is held.
@@ -112,7 +123,7 @@ def bring_back(
     filter_table: FilterTable,
     drifted: frozenset[str],
     known: Iterable[IPSet],
-) -> tuple[str, ...]:
+) -> Return:
     """Put rules of another time in force; all else is as for `stay`."""
     live = kernel.read()
     members = {**{entry.name: entry.members for entry in known}, **rules.members}
@@ -120,8 +131,9 @@ def bring_back(
     # A group whose members nobody knows is locked out, rather than everybody let in.
     gone = dict.fromkeys(unknown.difference(live.sets), ())
     rules = replace(rules, members={**members, **gone})
-    _go_back(rules, live, kernel, filter_table, drifted)
-    return tuple(sorted(unknown.intersection(drifted.union(gone))))
+    refused = _go_back(rules, live, kernel, filter_table, drifted)
+    unlike = unknown.intersection(drifted.union(gone))
+    return Return(rules=rules.kernel, unknown=tuple(sorted(unlike)), refused=refused)
 
 
 def _go_back(
@@ -130,27 +142,22 @@ def _go_back(
     kernel: Kernel,
     filter_table: FilterTable,
     drifted: frozenset[str] = frozenset(),
-) -> FilterTable:
-    """Bring rules back, with others' if that is what `filter_table` says and the kernel takes them.
+) -> str | None:
+    """Bring rules back, with others' if `filter_table` says so and the kernel takes them.
 
     A rule of another program may name a set that is not there any more, as after a restart; that
-    keeps nobody from the rules of Reyes. Returns what came back, in the words of `filter_table`.
+    keeps nobody from the rules of Reyes. Returns what was refused.
     """
     try:
         kernel.execute(plan_return(rules, live, filter_table, drifted))
     except KernelError as error:
         if filter_table != "exclusive":
             raise
-        refused = error
+        refused = error.message.splitlines()[0]
     else:
-        return filter_table
+        return None
     kernel.execute(plan_return(rules, kernel.read(strict=False), "shared", drifted))
-    log.warning("other programs' rules of that time do not come back: %s", _first_line(refused))
-    return "shared"
-
-
-def _first_line(error: KernelError) -> str:
-    return error.message.splitlines()[0]
+    return refused
 
 
 def remembered(

@@ -15,7 +15,7 @@ from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
 from reyes.errors import KernelError
-from reyes.rollback import roll_back
+from reyes.rollback import OTHERS_STAY_AWAY, roll_back
 from reyes.trust import moment_text
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -45,13 +45,15 @@ def command(config_path: Path, until: str | None, *, force: bool) -> None:
         _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)
         filter_table = config.follower.filter_table
-        rules = roll_back(memory, Kernel(), guard, filter_table, end, force=force)
+        back = roll_back(memory, Kernel(), guard, filter_table, end, force=force)
         record_outcome(config.follower, memory, "rolled back")
     limit = f" or {moment_text(end)}" if end else ""
     click.echo(f"rolled back; this holds until a ruleset with other content{limit}")
-    if not rules.judges:
+    if back.refused:
+        log.warning(OTHERS_STAY_AWAY, back.refused)
+    if not back.rules.judges:
         click.echo("there were no rules of Reyes before: nothing is judged now", err=True)
-    if rules.only_audits:
+    if back.rules.only_audits:
         click.echo("these rules are of audit mode: what would be denied is let through", err=True)
 
 
