@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import click
 
 from reyes.adapters.clock import now
 from reyes.adapters.state import LAST_GOOD, StateDirectory
+from reyes.adapters.threads import side_by_side
 from reyes.check import AUDIT_MODE
 from reyes.cli.options import is_disabled
 from reyes.config import Config
@@ -30,31 +31,37 @@ if TYPE_CHECKING:
 
 
 class StoreSource:
-    """The object on S3; the client is made when it is needed, as its import costs most."""
+    """The object on S3; the client is made when it is needed, as its import costs most.
+
+    All is done in a thread: nothing interrupts a look for a name, but a deadline goes on without.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config.s3
+        self._store: S3Store | None = None
 
     def fetch(self, etag: str | None = None) -> Envelope | None:
         """Return the object, or None if it still is the one of this tag."""
-        try:
-            return self._store.fetch(etag)
-        except SourceError as error:
-            # A client keeps the credentials that it was made with: the next one reads them anew.
-            if not isinstance(error, UnreachableError):
-                del self._store
-            raise
+        (envelope,) = side_by_side([partial(self._fetch, etag)])()
+        return envelope
 
     def fetch_anew(self, etag: str | None) -> Envelope | None:
         """Do so through a new connection: one that is open outlives rules that allow no other."""
-        self._store.hang_up()
+        if self._store:
+            self._store.hang_up()
         return self.fetch(etag)
 
-    @cached_property
-    def _store(self) -> "S3Store":
+    def _fetch(self, etag: str | None) -> Envelope | None:
         from reyes.adapters.s3 import S3Store
 
-        return S3Store(self._config)
+        store = self._store = self._store or S3Store(self._config)
+        try:
+            return store.fetch(etag)
+        except SourceError as error:
+            # A client keeps the credentials that it was made with: the next one reads them anew.
+            if not isinstance(error, UnreachableError):
+                self._store = None
+            raise
 
 
 class FileSource:

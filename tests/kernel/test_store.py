@@ -1,6 +1,8 @@
 """A follower whose ruleset is on S3, as all are: most of its passes find nothing new there."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,8 @@ from tests.bench.aws_server import AwsServer, aws_server
 from tests.kernel.followers import FollowerHost
 
 pytestmark = pytest.mark.kernel
+
+KEYS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
 
 
 @pytest.fixture
@@ -23,8 +27,7 @@ def put(host: FollowerHost, store: AwsServer, generation: int) -> None:
 
 
 def run(host: FollowerHost, store: AwsServer) -> tuple[int, str]:
-    keys = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    done = host.run(file=False, environment={**store.environment(), **keys})
+    done = host.run(file=False, environment={**store.environment(), **KEYS})
     return done.returncode, done.stdout
 
 
@@ -46,6 +49,27 @@ def test_a_pass_that_finds_nothing_new_changes_nothing(
     assert (code, said.count("\n")) == (0, 1)
     assert "INFO unchanged, in" in said
     assert host.kernel() == before
+    assert host.in_force() == (0, 0)
+
+
+def test_a_name_that_nobody_resolves_ends_with_the_deadline(
+    host: FollowerHost, store: AwsServer
+) -> None:
+    """Nothing interrupts the look for a name, which takes as long as the resolver is patient."""
+    settle(host, store)
+    silent = host.wire.host.call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    silent.bind(("127.0.0.53", 53))
+    configuration = host.directory / "resolv.conf"
+    configuration.write_text("nameserver 127.0.0.53\noptions timeout:25 attempts:1\n")
+    host.mount("--bind", str(configuration), "/etc/resolv.conf")
+    host.configure(deadline=2)
+    unknown = {"AWS_ENDPOINT_URL": "http://s3.example.test:1", **KEYS}
+    started = time.monotonic()
+    done = host.run(file=False, environment=unknown)
+    silent.close()
+    assert done.returncode == 75, done.stdout
+    assert "did not come within 2 s" in done.stdout
+    assert time.monotonic() - started < 20
     assert host.in_force() == (0, 0)
 
 
