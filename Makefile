@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 TO_RUN := gpg ipset iptables ip unshare
 demo proof mutants soak crash: NEEDS := $(TO_RUN)
 bench: NEEDS := $(TO_RUN) compiler
-test: NEEDS := $(TO_RUN) systemd-analyze
+test lowest: NEEDS := $(TO_RUN) systemd-analyze
 fuzz: NEEDS := gpg
 lab: NEEDS := $(TO_RUN) $(UML) modprobe swanctl /usr/lib/ipsec/charon
 # Debian's ordinary users do not have the directories of ipset and iptables in their PATH.
@@ -24,7 +24,7 @@ export PYTHON UML
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test fuzz proof crash mutants lab lint format bench soak constraints clean
+.PHONY: help demo test fuzz proof crash mutants lab lint format bench soak constraints lowest clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -83,6 +83,14 @@ constraints:  ## Write constraints.txt anew; run it with the oldest Python that 
 	build/fresh/bin/python -m pip freeze --exclude-editable > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 	rm -r build/fresh
+
+lowest:  ## Run the tests that need no kernel with the oldest packages that are allowed
+	@scripts/install-system-packages venv $(NEEDS)
+	$(PYTHON) -m venv --clear build/lowest
+	$(PYTHON) scripts/lowest-versions > build/lowest.txt
+	build/lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint build/lowest.txt
+	build/lowest/bin/python -m pytest -n 2 tests/unit tests/integration
+	rm -r build/lowest
 
 clean:  ## Remove all that the other targets made here; system packages stay
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

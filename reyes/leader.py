@@ -3,8 +3,8 @@
 Rules it keeps:
 
 * The published object is fetched before EC2 is described, so that its tag is older than what we
-  know, and replaced only while it is still that object: whoever publishes meanwhile has fresher
-  knowledge, and losing to him is no failure.
+  know, and replaced only while it is still that object: whoever publishes meanwhile knows as much
+  as that one did, or more, and losing to him is no failure.
 * Nothing is published that followers would refuse: their own code judges it first.
 * An object that is not genuine is no yardstick for anything. It is replaced, so that a vandalised
   bucket heals; followers never believed it. The same is true of one older than what we have read.

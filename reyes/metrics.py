@@ -57,7 +57,7 @@ def follower_metrics(
         ),
         _one(
             "reyes_rolled_back_total",
-            "Commits that were taken back, by health or by hand.",
+            "Rollbacks, and commits that failed their trial.",
             counters.rolled_back,
         ),
         _one("reyes_disabled", "1 while the disable file exists.", status.disabled),

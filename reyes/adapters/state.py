@@ -43,7 +43,7 @@ from reyes.status import Status
 LAST_GOOD = "last-good.gpg"
 
 WAY_OUT_PATIENCE = 20
-"""So many seconds a way out waits for a pass: longer than one waits for a store in vain."""
+"""So many seconds a way out waits for a pass: longer than one waits for a store that refuses."""
 
 _HOLDER = re.compile(rb"([1-9][0-9]{0,9})\n")
 

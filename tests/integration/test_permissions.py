@@ -96,6 +96,10 @@ class EmptyKernel:
     """A kernel to look at: whoever tells it to do something fails."""
 
     @staticmethod
+    def here() -> list["EmptyKernel"]:
+        return [EmptyKernel()]
+
+    @staticmethod
     def elsewhere() -> list["EmptyKernel"]:
         return []
 
