@@ -116,7 +116,9 @@ class Acceptance(Struct, frozen=True, kw_only=True):
                 "`reyes follower --force` fetches it anew, if the store answers; is this host's"
                 " clock right, and who changed last-good.gpg in follower.state_directory",
             ) from error
-        return readmit(genuine, self.config.environment, self.memory.load().accepted)
+        # Where the state is lost, what is kept beside it tells what was accepted, as in `obtain`.
+        accepted = self.memory.load().accepted or genuine.accepted
+        return readmit(genuine, self.config.environment, accepted)
 
     def _newest(
         self, answer: Envelope | None, state: State, kept: bytes | None

@@ -215,11 +215,12 @@ class Follower(Struct, frozen=True, kw_only=True):
             log.warning("the rules before are back: those of the last run did not prove healthy")
         return True
 
-    def return_to_earlier(self, host: Host) -> None:
+    def return_to_earlier(self, host: Host | None) -> None:
         """Bring remembered rules in force on a host without any: the newest that were good.
 
-        For a boot that cannot have the ruleset that was accepted last: no rules let in whomever
-        AWS does. Where nobody knows the members of a set any more it is empty.
+        For a boot that cannot have the ruleset that was accepted last, or does not know its host:
+        no rules let in whomever AWS does. Where nobody knows the members of a set any more it is
+        empty.
 
         Raises:
             KernelError: the kernel refused.
@@ -231,8 +232,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             self._bring_back(earlier, host, live)
             log.warning("rules of an earlier time are in force: those accepted last cannot be")
 
-    def _bring_back(self, rules: Generation, host: Host, live: LiveKernel) -> None:
-        known = self._known_sets(rules, host, live)
+    def _bring_back(self, rules: Generation, host: Host | None, live: LiveKernel) -> None:
+        known = self._known_sets(rules, host, live) if host else ()
         filter_table = self.config.follower.filter_table
         back = bring_back(rules, self.kernel, filter_table, frozenset(), known)
         for name in back.unknown:

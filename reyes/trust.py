@@ -153,7 +153,7 @@ def refuse_expired(not_after: int, now: int) -> None:
         )
 
 
-def readmit(genuine: Genuine, environment: str, accepted: Accepted | None) -> VerifiedRuleset:
+def readmit(genuine: Genuine, environment: str, accepted: Accepted) -> VerifiedRuleset:
     """Return a ruleset that this host has kept, whatever the time is now.
 
     For what may not wait for a fresh one: rules at boot, questions about rules in force. One
@@ -164,9 +164,7 @@ def readmit(genuine: Genuine, environment: str, accepted: Accepted | None) -> Ve
     """
     header = genuine.ruleset.header
     _check_environment(header, environment)
-    if accepted is None or not (
-        accepted.digest == genuine.digest or accepted.serial < header.serial
-    ):
+    if accepted.digest != genuine.digest and header.serial <= accepted.serial:
         raise ReplayError(
             "the kept ruleset is not the one that was accepted last",
             "the next run fetches it anew",

@@ -245,6 +245,7 @@ class FollowerPass:
             return
         started = time.monotonic()
         with self._recorded() as record, self._earlier_rules_if_it_fails():
+            self._set_damaged_state_aside()
             verified = record.verified = follower.acceptance.last_good()
             remembered = remembered_host(self._config, self._memory.load().identity)
             host = record.host = with_logging(remembered, self._options)
@@ -265,6 +266,13 @@ class FollowerPass:
         _raise_conntrack_max(settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
+    def _set_damaged_state_aside(self) -> None:
+        """Go on without it: what is kept beside it is enough for a boot, which has no next run."""
+        try:
+            self._memory.load()
+        except ConfigError as error:
+            log.warning("%s", error.message)
+
     @contextmanager
     def _earlier_rules_if_it_fails(self) -> Iterator[None]:
         """Let a boot that fails leave no host without rules that remembers some."""
@@ -272,11 +280,17 @@ class FollowerPass:
             yield
         except ReyesError:
             try:
-                host = remembered_host(self._config, self._memory.load().identity)
-                self._follower.return_to_earlier(host)
+                self._follower.return_to_earlier(self._remembered_host())
             except ReyesError as error:
                 log.warning("no earlier rules come in force either: %s", error.message)
             raise
+
+    def _remembered_host(self) -> Host | None:
+        """Return who this host is; None if the state that tells it is lost."""
+        identity = self._memory.load().identity
+        if identity is None and self._config.follower.instance_id is None:
+            return None
+        return remembered_host(self._config, identity)
 
     def _stands_still(self) -> bool:
         settings = self._config.follower

@@ -112,6 +112,25 @@ def test_a_boot_that_fails_leaves_no_host_without_rules_that_remembers_some(
     assert booting.in_force() == (1, 1)
 
 
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_state_that_is_damaged_leaves_no_host_without_rules(
+    booting: FollowerHost, *, configured: bool
+) -> None:
+    (booting.state / "state.json").write_bytes(b'{"acc')
+    if not configured:
+        booting.configure(instance_id=None, region=None)
+    for _ in range(2):
+        done = booting.run("--boot", file=False)
+        assert done.returncode == (0 if configured else 78), done.stdout
+    if configured:
+        assert booting.in_force() == (1, 1)
+    else:  # who this host is is lost as well, and with it what both rulesets let in
+        assert any("-j reyes-input" in line for line in booting.saved())
+    booting.configure(instance_id=INSTANCE, region="us-west-2")
+    assert booting.run().returncode == 0
+    assert booting.in_force() == (1, 1)
+
+
 def test_rules_that_the_kernel_refuses_leave_no_host_without_rules_at_boot(
     booting: FollowerHost,
 ) -> None:
