@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TypeVar
 
+from reyes.errors import ConfigError
+
 Result = TypeVar("Result")
 
 
@@ -13,6 +15,9 @@ def side_by_side(works: Sequence[Callable[[], Result]]) -> Callable[[], list[Res
 
     It raises the first failure at once. Whoever fails himself, runs out of time or is interrupted
     need not wait: the threads end with the process.
+
+    Raises:
+        ConfigError: the system has no room for a thread.
     """
     outcomes: SimpleQueue[tuple[int, Result | BaseException]] = SimpleQueue()
 
@@ -31,6 +36,12 @@ def side_by_side(works: Sequence[Callable[[], Result]]) -> Callable[[], list[Res
             found[number] = outcome
         return [found[number] for number in sorted(found)]
 
-    for item in enumerate(works):
-        threading.Thread(target=run, args=item, daemon=True).start()
+    try:
+        for item in enumerate(works):
+            threading.Thread(target=run, args=item, daemon=True).start()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the system refuses another thread: {error}",
+            "see TasksMax= of the unit, and how many processes this host allows",
+        ) from error
     return wait

@@ -13,6 +13,7 @@ import click
 
 import reyes
 from reyes.cli.logs import configure_logs
+from reyes.cli.words import drop_unsaid, say
 from reyes.errors import ConfigError, ReyesError
 
 COMMANDS = {
@@ -37,7 +38,10 @@ class _LazyGroup(click.Group):
         _open_missing_streams()
         # Whoever started this may ignore it; then the kernel keeps no exit code of any command.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        finally:
+            drop_unsaid()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *super().list_commands(ctx)]
@@ -57,14 +61,14 @@ class _LazyGroup(click.Group):
         except OSError as error:
             # A file or a right that this host must have, where nobody had better words for it.
             where = f" {error.filename}" if error.filename else ""
-            click.echo(f"reyes: the system refuses{where}: {error.strerror or error}", err=True)
+            say(f"reyes: the system refuses{where}: {error.strerror or error}", err=True)
             ctx.exit(ConfigError.exit_code)
         except ReyesError as error:
             if ctx.params["verbose"]:
                 traceback.print_exc()
-            click.echo(f"reyes: {error.message}", err=True)
+            say(f"reyes: {error.message}", err=True)
             if error.hint:
-                click.echo(f"hint: {error.hint}", err=True)
+                say(f"hint: {error.hint}", err=True)
             ctx.exit(error.exit_code)
 
 

@@ -23,6 +23,7 @@ from reyes.cli.options import is_disabled
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.rulesets import FileSource, StoreSource
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
+from reyes.cli.words import say
 from reyes.config import Config, FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import (
@@ -79,7 +80,7 @@ class FollowerPass:
                 self._commit(host, left, agreed)
                 break
             except _OtherwiseError:
-                click.echo("the ruleset or the kernel has changed meanwhile", err=True)
+                say("the ruleset or the kernel has changed meanwhile", err=True)
 
     def _commit(self, host: Host, left: float, agreed: CommitPlan | None) -> None:
         """Prepare and commit within the lock; `agreed` is what a person has said yes to."""
@@ -104,7 +105,7 @@ class FollowerPass:
             if agreed is not None and prepared.plan != agreed:
                 raise _OtherwiseError
             if is_disabled(settings):
-                click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+                say(f"disabled by {settings.disable_file}: nothing is touched")
                 record.outcome = "disabled"
                 return
             outcome = self._follower.commit(
@@ -296,7 +297,7 @@ class FollowerPass:
         settings = self._config.follower
         if not is_disabled(settings):
             return False
-        click.echo(f"disabled by {settings.disable_file}: nothing is touched")
+        say(f"disabled by {settings.disable_file}: nothing is touched")
         record_outcome(settings, self._memory, "disabled")
         return True
 

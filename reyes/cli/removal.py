@@ -4,12 +4,11 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 
-import click
-
 from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import record_outcome
+from reyes.cli.words import say
 from reyes.config import FollowerConfig
 from reyes.errors import ConfigError
 from reyes.removal import remove
@@ -28,12 +27,10 @@ def take_out(settings: FollowerConfig) -> None:
         # What is in force goes first: the other backend may keep whoever asks it waiting.
         found = remove(memory, Kernel.here(), Kernel.elsewhere())
         record_outcome(settings, memory, "removed")
-    click.echo("removed all of Reyes" if found else "there was nothing of Reyes")
-    click.echo(
+    say("removed all of Reyes" if found else "there was nothing of Reyes")
+    say(
         "nothing is judged any more: a group that lets in all of the tunnel opens this host now",
         err=True,
     )
     if not is_disabled(settings):
-        click.echo(
-            f"the next run applies it again, unless {settings.disable_file} exists", err=True
-        )
+        say(f"the next run applies it again, unless {settings.disable_file} exists", err=True)

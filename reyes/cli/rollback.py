@@ -14,6 +14,7 @@ from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
+from reyes.cli.words import say
 from reyes.errors import KernelError
 from reyes.rollback import OTHERS_STAY_AWAY, roll_back
 from reyes.trust import moment_text
@@ -48,13 +49,13 @@ def command(config_path: Path, until: str | None, *, force: bool) -> None:
         back = roll_back(memory, Kernel(), guard, filter_table, end, force=force)
         record_outcome(config.follower, memory, "rolled back")
     limit = f" or {moment_text(end)}" if end else ""
-    click.echo(f"rolled back; this holds until a ruleset with other content{limit}")
+    say(f"rolled back; this holds until a ruleset with other content{limit}")
     if back.refused:
         log.warning(OTHERS_STAY_AWAY, back.refused)
     if not back.rules.judges:
-        click.echo("there were no rules of Reyes before: nothing is judged now", err=True)
+        say("there were no rules of Reyes before: nothing is judged now", err=True)
     if back.rules.only_audits:
-        click.echo("these rules are of audit mode: what would be denied is let through", err=True)
+        say("these rules are of audit mode: what would be denied is let through", err=True)
 
 
 def _refuse_ours_elsewhere() -> None:

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from reyes.adapters.threads import side_by_side
+from reyes.errors import ConfigError
 
 
 def test_results_come_in_the_order_of_the_works() -> None:
@@ -37,3 +38,12 @@ def test_a_failure_waits_for_nobody() -> None:
         wait()
     assert begun.wait(10)
     never.set()
+
+
+def test_a_host_without_room_for_a_thread_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ConfigError, match="refuses another thread: can't start new thread"):
+        side_by_side([lambda: None])

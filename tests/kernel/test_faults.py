@@ -4,6 +4,7 @@ Whatever it is, packets see the old policy or the new one, the exit code says wh
 it was, and the next run puts things right.
 """
 
+import json
 import os
 import subprocess
 import time
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from tests.kernel.followers import FollowerHost, Keys
-from tests.kernel.generations import COLOURS
+from tests.kernel.generations import COLOURS, UNFILTERED
 
 pytestmark = pytest.mark.kernel
 
@@ -100,6 +101,25 @@ def test_of_two_troubles_the_kernels_is_told(host: FollowerHost) -> None:
     done = host.run()
     assert done.returncode == 25, done.stdout
     assert "iptables-save refused: broken" in done.stdout
+
+
+@pytest.mark.parametrize("streams", [">/dev/full 2>&1", "2>/dev/full"])
+def test_words_that_nobody_hears_change_no_exit_code(host: FollowerHost, streams: str) -> None:
+    host.apply(0)
+    host.apply(1)
+    unheard = f"exec {streams}; "
+    good = (host.directory / "ruleset.gpg").read_bytes()
+    (host.directory / "ruleset.gpg").write_bytes(b"\x80junk")
+    assert host.run_alone(before=unheard).returncode == 21
+    (host.directory / "ruleset.gpg").write_bytes(good)
+    (host.directory / "disabled").touch()
+    assert host.run_alone(before=unheard).returncode == 0
+    assert json.loads((host.state / "status.json").read_text())["run"]["outcome"] == "disabled"
+    (host.directory / "disabled").unlink()
+    assert host.run_alone(command="rollback", before=unheard).returncode == 0
+    assert host.in_force() == (0, 0)
+    assert host.run_alone("--remove", file=False, before=unheard).returncode == 0
+    assert host.in_force() == (UNFILTERED, UNFILTERED)
 
 
 def test_a_parent_that_ignores_the_end_of_children_hides_no_failure(host: FollowerHost) -> None:
