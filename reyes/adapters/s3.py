@@ -53,10 +53,13 @@ _NO_OBJECT = 300
 _NOT_MODIFIED = 304
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _FORBIDDEN = 403
+_RENEW = f"renew the credentials: give this host an instance role, {OR_A_FILE}"
 _HINTS = {
     "NoSuchBucket": "mend s3.bucket, or create the bucket",
     "RequestTimeTooSkewed": "set this machine's clock: it is a quarter of an hour wrong, or more",
-    "ExpiredToken": f"renew the credentials: give this host an instance role, {OR_A_FILE}",
+    "ExpiredToken": _RENEW,
+    "InvalidAccessKeyId": _RENEW,
+    "SignatureDoesNotMatch": f"the secret key is not that of the access key: {_RENEW}",
 }
 _NOT_FOUND = 404
 _LOST = frozenset({409, 412})

@@ -198,6 +198,8 @@ def test_a_bucket_that_is_missing_is_unavailable_for_both(proxy: Proxy) -> None:
     [
         ("RequestTimeTooSkewed", "", "set this machine's clock: "),
         ("ExpiredToken", "", "renew the credentials: "),
+        ("InvalidAccessKeyId", "", "renew the credentials: "),
+        ("SignatureDoesNotMatch", "", "the secret key is not that of the access key: renew"),
         ("AccessDenied", "not authorized to perform: kms:Decrypt", "allow kms:Decrypt on "),
     ],
 )

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,12 @@ def test_the_leaders_user_is_the_one_that_is_made() -> None:
 
 def test_a_host_without_a_ruleset_boots_without_an_alarm() -> None:
     assert setting(BOOT, "SuccessExitStatus") == str(SourceError.exit_code)
+
+
+def test_a_host_that_has_a_wheel_alone_has_the_units_as_well() -> None:
+    root = PACKAGING.parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["data-files"].values()
+    installed = {path for each in patterns for one in each for path in root.glob(one)}
+    shipped = (*(root / "packaging").rglob("*"), *(root / "examples").rglob("*"))
+    assert installed == {path for path in shipped if path.is_file()}
