@@ -1,5 +1,6 @@
 """What a pass leaves behind on disk, and that nothing of it makes a pass fail."""
 
+import errno
 import json
 import logging
 import os
@@ -94,6 +95,14 @@ def test_a_bug_is_recorded_too(memory: StateDirectory, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), recording(config(tmp_path), memory):
         raise ZeroDivisionError("division by zero")
     assert (left(memory).run.exit_code, left(memory).run.message) == (1, "division by zero")
+
+
+def test_what_the_system_refuses_has_the_exit_code_of_the_command(
+    memory: StateDirectory, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="No space"), recording(config(tmp_path), memory):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert left(memory).run.exit_code == 78
 
 
 def test_a_person_who_says_no_leaves_nothing_behind(

@@ -57,6 +57,12 @@ def make_killers(host: FollowerHost) -> None:
     (host.directory / "count").write_text("0\n")
 
 
+def begin(host: FollowerHost) -> None:
+    """Put the first generation in force, and let the next pass read all members back."""
+    host.apply(0)
+    assert host.run().returncode == 0
+
+
 def honest_run(host: FollowerHost) -> tuple[int, float]:
     """Put the next generation in force; return how many commands and how many seconds it took."""
     (host.directory / "count").write_text("0\n")

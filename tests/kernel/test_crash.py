@@ -14,7 +14,15 @@ import pytest
 
 from tests.kernel.followers import FollowerHost, Keys
 from tests.kernel.judge import BACKENDS, Backend
-from tests.kernel.killing import Death, When, honest_run, make_killers, random_death, survive
+from tests.kernel.killing import (
+    Death,
+    When,
+    begin,
+    honest_run,
+    make_killers,
+    random_death,
+    survive,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -35,7 +43,7 @@ def share(keys: Keys, backend: Backend, deaths: Iterable[Death]) -> None:
     def live(number: int) -> None:
         with FollowerHost(keys, backend) as host:
             make_killers(host)
-            honest_run(host)
+            begin(host)
             for death in everyone[number::HOSTS]:
                 survive(host, death)
 
@@ -49,7 +57,7 @@ def test_a_follower_that_dies_at_any_step_leaves_the_old_policy_or_the_new(
 ) -> None:
     with FollowerHost(keys, backend) as host:
         make_killers(host)
-        honest_run(host)
+        begin(host)
         steps, _ = honest_run(host)
     deaths = [Death(at, when) for at in range(1, steps + 1) for when in MOMENTS[backend]]
     deaths += [Death(at, "late") for at in range(steps // 2, steps + 1)]
@@ -61,7 +69,7 @@ def test_a_follower_that_dies_at_any_moment_leaves_the_old_policy_or_the_new(
     keys: Keys, backend: Backend
 ) -> None:
     with FollowerHost(keys, backend) as host:
-        honest_run(host)
+        begin(host)
         _, seconds = honest_run(host)
     chance = random.Random(f"{backend} {ROUNDS}")
     share(keys, backend, (random_death(chance, seconds) for _ in range(ROUNDS // 2)))
