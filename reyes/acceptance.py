@@ -11,7 +11,13 @@ from msgspec.structs import replace
 
 from reyes.config import Config
 from reyes.envelope import Envelope
-from reyes.errors import ExpiredError, ImplausibleError, SignatureError, SourceError
+from reyes.errors import (
+    ConfigError,
+    ExpiredError,
+    ImplausibleError,
+    SignatureError,
+    SourceError,
+)
 from reyes.host import Host
 from reyes.policy import check_known
 from reyes.state import State
@@ -101,6 +107,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
 
         Raises:
             SourceError: none is kept.
+            ConfigError: it is not remembered what was accepted.
             SignatureError, ReplayError: what is kept is not what was accepted.
         """
         blob = self.memory.last_good()
@@ -116,8 +123,13 @@ class Acceptance(Struct, frozen=True, kw_only=True):
                 "`reyes follower --force` fetches it anew, if the store answers; is this host's"
                 " clock right, and who changed last-good.gpg in follower.state_directory",
             ) from error
-        # Where the state is lost, what is kept beside it tells what was accepted, as in `obtain`.
-        accepted = self.memory.load().accepted or genuine.accepted
+        accepted = self.memory.load().accepted
+        if accepted is None:
+            # The same file would tell whether the kept one is blamed, or held against.
+            raise ConfigError(
+                "it is not remembered here which ruleset was accepted last",
+                "the next run that reaches the store remembers it",
+            )
         return readmit(genuine, self.config.environment, accepted)
 
     def _newest(

@@ -145,8 +145,9 @@ class Follower(Struct, frozen=True, kw_only=True):
             and not (configured and settling.is_configured_anew(host))
         )
         nothing_known = state.applied is None and not state.hold
-        # What was accepted last is on trial then, and its way back is `return_from_trial`.
-        on_trial = self.memory.way_back() is not None
+        # What was accepted last is in force on trial then: `return_from_trial` is the way back.
+        before = self.memory.way_back()
+        on_trial = before is not None and not shows(live, before)
         if is_right or nothing_known or on_trial or self.memory.last_good() is None:
             return None
         return self.prepare(self.acceptance.last_good(), host, live)

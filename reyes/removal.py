@@ -17,10 +17,11 @@ def remove(memory: Memory, *places: Iterable[Kernel]) -> bool:
     """Take all of Reyes out of the kernel, as each of these shows it; tell if there was anything.
 
     What cannot be taken out in one place is taken out in all others, and a memory that cannot be
-    used keeps nobody from that.
+    used keeps nobody from that. Each place is one table at most, so that a failure is its own.
 
     Raises:
-        ConfigError, KernelError: the first that was refused, when all else is out.
+        ConfigError, KernelError: the first that was refused, when all else is out. What is left
+            counts as drift: the next pass repairs it, unless it is removed before.
     """
     found, refused = False, list[ReyesError]()
     for place in places:
@@ -30,10 +31,10 @@ def remove(memory: Memory, *places: Iterable[Kernel]) -> bool:
                     plan = plan_removal(kernel.read(strict=False))
                     kernel.execute(plan)
                     found = found or bool(plan.steps)
-    _forget(memory)
     if refused:
         log.warning("all else of Reyes is removed")
         raise refused[0]
+    _forget(memory)
     return found
 
 

@@ -80,10 +80,9 @@ def roll_back(
                 "the rules that came back are not in force",
                 "another program may be changing the filter table at the same time",
             )
-        if before is not held:
-            back = remembered(replace(before.kernel, sets=after.sets), kernel)
-            # What the kernel has made of a set costs nothing of what was known of it before.
-            memory.hold_generation(replace(back, members={**before.members, **back.members}))
+        if before is not held or refused:
+            rules = after if refused else replace(before.kernel, sets=after.sets)
+            _hold(memory, kernel, rules, before)
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         memory.end_trial(proved=False)
@@ -114,7 +113,16 @@ def stay(
             "the rules that should be held are not remembered any more",
             "those in force stay as they are until another ruleset or `reyes rollback` ends that",
         )
-    return bring_back(held, kernel, filter_table, drifted, known)
+    back = bring_back(held, kernel, filter_table, drifted, known)
+    if back.refused:  # what came back is what stays: nobody tries that again
+        _hold(memory, kernel, kernel.read(), held)
+    return back
+
+
+def _hold(memory: Memory, kernel: Kernel, rules: LiveKernel, before: Generation) -> None:
+    back = remembered(rules, kernel)
+    # What the kernel has made of a set costs nothing of what was known of it before.
+    memory.hold_generation(replace(back, members={**before.members, **back.members}))
 
 
 def bring_back(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from reyes.adapters.commands import COMMANDS, PREFIX, run
 from reyes.adapters.programs import find_program
-from reyes.errors import KernelError
+from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 
 Backend = Literal["nft", "legacy"]
@@ -26,13 +26,22 @@ def refuse_mixed(family: Family) -> None:
         KernelError: so it is.
     """
     prefix = PREFIX[family]
-    reads, writes = _backend_of(f"{prefix}-save"), backend_in_use(family)
+    reads, writes = _backends(family)
     if reads != writes:
         raise KernelError(
             f"{prefix}-save is that of {reads}, and {prefix}-restore that of {writes}",
             f"choose one backend with update-alternatives --config {prefix}, and see which"
             f" directory of PATH holds another {prefix}-save or {prefix}-restore",
         )
+
+
+def is_mixed(family: Family) -> bool:
+    """Tell whether a family's commands are of both backends, or are not all of use."""
+    try:
+        reads, writes = _backends(family)
+    except ReyesError:
+        return True
+    return reads != writes
 
 
 def refuse_split(family: Family) -> None:
@@ -85,6 +94,11 @@ def holds_rules(family: Family, backend: Backend) -> bool:
         if any(words in error.message for words in _WITHOUT_NFT):
             return False
         raise
+
+
+def _backends(family: Family) -> tuple[Backend, Backend]:
+    """Return what a family's tables are read from and written to."""
+    return _backend_of(f"{PREFIX[family]}-save"), backend_in_use(family)
 
 
 def _backend_of(command: str) -> Backend:

@@ -38,8 +38,9 @@ def armed(go_back: Callable[[], None], seconds: float) -> Iterator[None]:
     """
     word, commands = os.pipe(), os.pipe()
     os.set_inheritable(commands[1], True)  # noqa: FBT003 - the standard library's signature
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):  # else the switch would say it once more
+        with suppress(OSError):
+            stream.flush()
     process = os.getpid()
     # Blocked over the fork, so that none of them finds a switch that is not deaf to it yet.
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_FOLLOWER)

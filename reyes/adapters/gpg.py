@@ -49,7 +49,8 @@ _STATUS = b"[GNUPG:] "
 """What a status line begins with."""
 
 _FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-"""What no object makes gpg end by: somebody does, or the kernel for want of memory."""
+"""What no object makes gpg end by below the hard limits of this process: somebody does, or the
+kernel for want of memory."""
 
 EMPTY_HOME = Path("/proc")
 """A GNUPGHOME without keys and configuration, where not even root can write."""

@@ -7,7 +7,7 @@ from functools import partial
 
 from reyes.adapters.deadline import DeadlineError, deadline
 from reyes.adapters.threads import side_by_side
-from reyes.errors import ReyesError, UnreachableError
+from reyes.errors import ConfigError, ReyesError, UnreachableError
 
 PROBE_SECONDS = 3
 _PAUSE_SECONDS = 0.5
@@ -40,7 +40,7 @@ class Health:
             if self._ask_source:
                 with deadline(max(_PAUSE_SECONDS, end - time.monotonic())):
                     self._ask_source()
-        except (UnreachableError, DeadlineError) as error:
+        except (UnreachableError, DeadlineError, ConfigError) as error:
             return f"the ruleset's source is not reached any more: {error.message}"
         except ReyesError:
             pass  # an answer that is no ruleset came over a path that works

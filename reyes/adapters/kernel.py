@@ -9,11 +9,13 @@ from typing import get_args
 from reyes.adapters.backends import (
     Backend,
     holds_rules,
+    is_mixed,
     other_backend,
     refuse_mixed,
     refuse_split,
 )
 from reyes.adapters.commands import PREFIX, feed, read, restore_command
+from reyes.adapters.programs import find_program
 from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 from reyes.netfilter.counters import Packets, parse_packets
@@ -68,23 +70,21 @@ class Kernel:
         self._family = family
 
     @staticmethod
-    def here() -> "Iterator[Kernel]":
-        """Yield the tables that this host uses one by one, of both backends if it mixes them."""
-        for family in families():
-            try:
-                refuse_mixed(family)
-            except ReyesError:
-                yield from (Kernel(backend, family) for backend in get_args(Backend))
-            else:
-                yield Kernel(family=family)
+    def here(family: Family) -> "Iterator[Kernel]":
+        """Yield the table that this host uses, or those that hold rules if it mixes backends."""
+        named = [b for b in get_args(Backend) if find_program(f"{PREFIX[family]}-{b}-save")]
+        if not (named and is_mixed(family)):
+            yield Kernel(family=family)  # whose reading says what is wrong, if anything is
+            return
+        for backend in named:
+            if holds_rules(family, backend):
+                yield Kernel(backend, family)
 
     @staticmethod
-    def elsewhere() -> "Iterator[Kernel]":
-        """Yield the tables of the backend that this host does not use, if they hold rules."""
-        for family in families():
-            other = other_backend(family)
-            if holds_rules(family, other):
-                yield Kernel(other, family)
+    def elsewhere(family: Family) -> "Iterator[Kernel]":
+        """Yield the table of the backend that this host does not use, if it holds rules."""
+        if not is_mixed(family) and holds_rules(family, other_backend(family)):
+            yield Kernel(other_backend(family), family)
 
     def read(self, *, strict: bool = True) -> LiveKernel:
         """Read our sets' headers and both filter tables.

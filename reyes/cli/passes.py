@@ -246,7 +246,6 @@ class FollowerPass:
             return
         started = time.monotonic()
         with self._recorded() as record, self._earlier_rules_if_it_fails():
-            self._set_damaged_state_aside()
             verified = record.verified = follower.acceptance.last_good()
             remembered = remembered_host(self._config, self._memory.load().identity)
             host = record.host = with_logging(remembered, self._options)
@@ -266,13 +265,6 @@ class FollowerPass:
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
         _raise_conntrack_max(settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
-
-    def _set_damaged_state_aside(self) -> None:
-        """Go on without it: what is kept beside it is enough for a boot, which has no next run."""
-        try:
-            self._memory.load()
-        except ConfigError as error:
-            log.warning("%s", error.message)
 
     @contextmanager
     def _earlier_rules_if_it_fails(self) -> Iterator[None]:

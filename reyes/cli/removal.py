@@ -4,7 +4,7 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 
-from reyes.adapters.kernel import Kernel
+from reyes.adapters.kernel import Kernel, families
 from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import record_outcome
@@ -25,7 +25,10 @@ def take_out(settings: FollowerConfig) -> None:
         except ConfigError as error:
             log.warning("%s", error.message)
         # What is in force goes first: the other backend may keep whoever asks it waiting.
-        found = remove(memory, Kernel.here(), Kernel.elsewhere())
+        places = (
+            find(family) for find in (Kernel.here, Kernel.elsewhere) for family in families()
+        )
+        found = remove(memory, *places)
         record_outcome(settings, memory, "removed")
     say("removed all of Reyes" if found else "there was nothing of Reyes")
     say(

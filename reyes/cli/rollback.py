@@ -10,12 +10,13 @@ from msgspec.structs import replace
 
 from reyes.adapters.clock import now
 from reyes.adapters.guard import CommitGuard
-from reyes.adapters.kernel import Kernel
+from reyes.adapters.kernel import Kernel, families
 from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
 from reyes.cli.words import say
 from reyes.errors import KernelError
+from reyes.net import Family
 from reyes.rollback import OTHERS_STAY_AWAY, roll_back
 from reyes.trust import moment_text
 
@@ -60,18 +61,22 @@ def command(config_path: Path, until: str | None, *, force: bool) -> None:
 
 def _refuse_ours_elsewhere() -> None:
     """Refuse where packets would go on to meet rules of ours in the other backend of iptables."""
-    try:
-        others = [kernel.read(strict=False) for kernel in Kernel.elsewhere()]
-    except KernelError as error:
-        # Tables that cannot be read keep nobody from the way out.
-        log.warning("the other backend of iptables cannot be looked at: %s", error.message)
-        return
-    if any(table.own_chains or table.jumps for other in others for table in other.tables):
+    if any(_holds_ours_elsewhere(family) for family in families()):
         raise KernelError(
             "there are rules of Reyes in the backend of iptables that this host does not use,"
             " and a rollback would leave them in force",
             "`reyes follower --remove` takes them out of both",
         )
+
+
+def _holds_ours_elsewhere(family: Family) -> bool:
+    try:
+        others = [kernel.read(strict=False) for kernel in Kernel.elsewhere(family)]
+    except KernelError as error:
+        # Tables that cannot be read keep nobody from the way out.
+        log.warning("the other backend of iptables cannot be looked at: %s", error.message)
+        return False
+    return any(table.own_chains or table.jumps for other in others for table in other.tables)
 
 
 def _moment(text: str, now: int) -> int:

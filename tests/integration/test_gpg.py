@@ -368,9 +368,10 @@ def test_report_that_cannot_be_understood_is_refused(
 def test_gpg_that_somebody_ends_is_no_fault_of_the_object(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_gpg(tmp_path, monkeypatch, "kill -KILL $$")
-    with pytest.raises(ConfigError, match=r"^gpg was ended by SIGKILL before"):
-        workshop.inspect(b"\x90")
+    for name in ("HUP", "INT", "TERM", "KILL"):
+        fake_gpg(tmp_path, monkeypatch, f"kill -{name} $$; sleep 9")
+        with pytest.raises(ConfigError, match=f"^gpg was ended by SIG{name} before"):
+            workshop.inspect(b"\x90")
     fake_gpg(tmp_path, monkeypatch, "kill -SEGV $$")
     assert "no complete message" in workshop.refuse(b"\x90")
 

@@ -9,7 +9,7 @@ import pytest
 from reyes.adapters import guard, health
 from reyes.adapters.health import Health
 from reyes.config import FollowerConfig
-from reyes.errors import SourceError, UnreachableError
+from reyes.errors import ConfigError, SourceError, UnreachableError
 
 
 @pytest.fixture
@@ -34,6 +34,13 @@ def test_a_host_that_reaches_all_is_healthy_at_once(server: socket.socket) -> No
     before = time.monotonic()
     assert Health([address(server)], lambda: None).trouble(60) is None
     assert time.monotonic() - before < 30
+
+
+def test_a_host_that_cannot_even_ask_the_store_is_in_trouble() -> None:
+    def refuse() -> None:
+        raise ConfigError("the system refuses another thread")
+
+    assert "refuses another thread" in (Health([], refuse).trouble(0.1) or "")
 
 
 def test_a_probe_that_answered_before_and_does_not_now_is_trouble(server: socket.socket) -> None:

@@ -96,11 +96,13 @@ class EmptyKernel:
     """A kernel to look at: whoever tells it to do something fails."""
 
     @staticmethod
-    def here() -> list["EmptyKernel"]:
+    def here(family: Family) -> list["EmptyKernel"]:
+        del family
         return [EmptyKernel()]
 
     @staticmethod
-    def elsewhere() -> list["EmptyKernel"]:
+    def elsewhere(family: Family) -> list["EmptyKernel"]:
+        del family
         return []
 
     def read(self, *, strict: bool = True) -> LiveKernel:

@@ -196,7 +196,7 @@ class FollowerHost(Closing):
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            **{name: value for name, value in os.environ.items() if not _is_ours_alone(name)},
             "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
             "REYES_TEST": str(self.directory),
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -314,6 +314,11 @@ class FollowerHost(Closing):
         path = self.directory / "bin" / command
         path.write_text("#!/bin/sh\n" + script.replace("{real}", real))
         path.chmod(0o755)
+
+
+def _is_ours_alone(name: str) -> bool:
+    """Tell whether a variable is one that no unit sets, and that would change what is tested."""
+    return name.startswith("AWS_") or name == "PYTHONUNBUFFERED"
 
 
 def _leave_mounts() -> None:

@@ -232,23 +232,28 @@ def test_a_member_that_somebody_added_does_not_come_back_with_a_rollback(
     assert "drift" not in third.run(command="check").stdout
 
 
+@pytest.mark.parametrize("destroyed", ["by its owner", "by a restart"])
 def test_rules_of_others_that_cannot_come_back_keep_no_rules_of_ours_away(
-    host: FollowerHost,
+    host: FollowerHost, destroyed: str
 ) -> None:
-    """They name a set that its owner has destroyed since, or has not made yet after a restart."""
+    """They name a set that is not there any more; that is told once."""
+    refused = "other programs' rules of that time do not come back"
     host.ipset("create", "f2b-sshd", "hash:ip")
     host.iptables("-A", "INPUT", "-m", "set", "--match-set", "f2b-sshd", "src", "-j", "DROP")
     host.apply(0)
     host.configure(filter_table="exclusive")
     host.apply(1)
-    host.ipset("destroy", "f2b-sshd")
-    assert "other programs' rules of that time do not come back" in roll_back(host)
+    if destroyed == "by its owner":
+        host.ipset("destroy", "f2b-sshd")
+    assert (refused in roll_back(host)) == (destroyed == "by its owner")
     assert host.in_force() == (0, 0)
     host.reboot()
     for arguments in (("--boot",), ()):
         done = host.run(*arguments, file=not arguments)
         assert done.returncode == 0, done.stdout
+        assert (refused in done.stdout) == (destroyed == "by a restart" and bool(arguments))
         assert host.in_force() == (0, 0)
+    assert host.run(command="check").returncode == 1
 
 
 def test_a_set_of_held_rules_that_is_gone_and_forgotten_is_critical(third: FollowerHost) -> None:

@@ -48,6 +48,7 @@ def test_the_next_run_goes_back_and_tries_them_anew(abandoned: FollowerHost) -> 
     done = abandoned.run()
     assert done.returncode == 0, done.stdout
     assert "those of the last run did not prove healthy" in done.stdout
+    assert "nobody remembers" not in done.stdout
     assert "INFO applied" in done.stdout
     assert abandoned.in_force() == (2, 2)
     assert "INFO unchanged" in abandoned.run().stdout
@@ -61,6 +62,19 @@ def test_the_rules_before_are_back_though_no_ruleset_is_to_be_had(
     (abandoned.directory / "ruleset.gpg").unlink()
     assert abandoned.run().returncode != 0
     assert abandoned.in_force() == (1, 1)
+
+
+def test_what_is_held_is_looked_after_while_newer_rules_are_on_trial(host: FollowerHost) -> None:
+    host.apply(0)
+    host.apply(1)
+    assert host.run(command="rollback").returncode == 0
+    abandon(host, 2)
+    (host.directory / "ruleset.gpg").unlink()
+    for _ in range(2):
+        assert host.run().returncode == 78
+        assert host.in_force() == (0, 0)
+        for name in host.sets():
+            host.ipset("flush", name)
 
 
 def test_rules_before_that_the_kernel_refuses_can_be_passed_over(abandoned: FollowerHost) -> None:

@@ -154,6 +154,15 @@ def test_a_ruleset_that_is_accepted_meanwhile_is_no_alarm(host: FollowerHost) ->
         assert checking.returncode == 0, said
 
 
+def test_a_kernel_that_cannot_be_looked_at_is_unknown(host: FollowerHost) -> None:
+    host.apply(0)
+    host.wrap("iptables-save", "\n")
+    (host.directory / "bin" / "iptables-save").write_text("#!/nonexistent\n")
+    code, said = check(host)
+    assert code == 3, said
+    assert "cannot start" in said
+
+
 def test_members_that_were_swapped_for_others_are_drift(host: FollowerHost) -> None:
     host.apply(0)
     name = next(name for name in sorted(host.sets()) if name.startswith("r4:members"))

@@ -1,11 +1,13 @@
 """`reyes follower --remove` and `reyes rollback` on hosts where something else is broken."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from reyes.adapters.programs import find_program
 from tests.kernel.followers import FollowerHost, Keys
 from tests.kernel.generations import UNFILTERED
-from tests.kernel.judge import BACKENDS, Backend
+from tests.kernel.judge import Backend
 
 pytestmark = pytest.mark.kernel
 
@@ -120,23 +122,82 @@ def test_the_way_out_of_one_family_does_not_need_the_other(host: FollowerHost) -
     assert "all else of Reyes is removed" in done.stdout
     assert "iptables-nft-save refused: broken" in done.stdout
     assert host.in_force() == (0, UNFILTERED)
-    (host.directory / "bin" / "iptables-nft-save").unlink()
+    mend_save(host)
     assert "removed all of Reyes" in host.run("--remove", file=False).stdout
     assert host.in_force() == (UNFILTERED, UNFILTERED)
     assert host.sets() == set()
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_commands_of_both_backends_change_nothing_but_lead_out(keys: Keys, name: Backend) -> None:
+def test_half_a_way_out_is_drift_and_nothing_to_go_back_to(host: FollowerHost) -> None:
+    host.apply(0)
+    host.apply(1)
+    break_save(host, "iptables-save")
+    break_save(host, "iptables-nft-save")
+    assert host.run("--remove", file=False).returncode == 25
+    assert host.in_force() == (1, UNFILTERED)
+    mend_save(host)
+    host.publish(2)
+    assert host.run().returncode == 0
+    assert host.in_force() == (2, 2)
+    assert host.run(command="rollback").returncode == 0
+    assert host.in_force() == (1, 1)
+
+
+def mend_save(host: FollowerHost) -> None:
+    (host.directory / "bin" / "iptables-nft-save").unlink()
+    host.wrap("iptables-save")
+
+
+@pytest.mark.parametrize("command", ["iptables-save", "ip6tables-restore"])
+def test_the_way_out_goes_by_each_backends_own_commands_where_others_are_broken(
+    host: FollowerHost, command: str
+) -> None:
+    host.apply(0)
+    break_save(host, command)
+    for said in ("removed all of Reyes", "there was nothing of Reyes"):
+        done = host.run("--remove", file=False)
+        assert done.returncode == 0, done.stdout
+        assert said in done.stdout
+        assert host.in_force() == (UNFILTERED, UNFILTERED)
+        assert "applied" not in host.remembered()
+
+
+def test_each_family_of_the_other_backend_is_looked_at(host: FollowerHost) -> None:
+    host.apply(0)
+    host.apply(1)
+    for prefix in ("iptables", "ip6tables"):
+        for rule in (("-N", "reyes-input"), ("-A", "INPUT", "-j", "reyes-input")):
+            host.wire.run([f"{prefix}-legacy", "-w", *rule])
+    break_save(host, "iptables-legacy-save")
+    assert host.run(command="rollback").returncode == 25
+    done = host.run("--remove", file=False)
+    assert done.returncode == 25, done.stdout
+    assert "iptables-legacy-save refused: broken" in done.stdout
+    left = host.wire.run(["ip6tables-legacy-save", "-t", "filter"]).stdout
+    assert "reyes-" not in left
+
+
+@pytest.mark.parametrize(
+    ("name", "prefixes"),
+    [
+        ("nft", ("iptables", "ip6tables")),
+        ("nft", ("ip6tables",)),
+        ("legacy", ("iptables", "ip6tables")),
+    ],
+)
+def test_commands_of_both_backends_change_nothing_but_lead_out(
+    keys: Keys, name: Backend, prefixes: Sequence[str]
+) -> None:
     """What is written would never show, and be written again and again."""
     with FollowerHost(keys, name) as host:
         host.apply(0)
         before = host.kernel()
-        for prefix in ("iptables", "ip6tables"):
+        for prefix in prefixes:
             mixed = host.directory / "bin" / f"{prefix}-save"
             mixed.write_text(f'#!/bin/sh\nexec {prefix}-{FOREIGN[name]}-save "$@"\n')
         host.publish(1)
-        mixture = f"iptables-save is that of {FOREIGN[name]}, and iptables-restore that of {name}"
+        reads, writes = (f"{prefixes[0]}-{end} that of" for end in ("save is", "restore"))
+        mixture = f"{reads} {FOREIGN[name]}, and {writes} {name}"
         for arguments in ((), ("--force",)):
             done = host.run(*arguments)
             assert done.returncode == 25, done.stdout

@@ -448,6 +448,14 @@ def test_other_interfaces_with_equal_groups_share_theirs() -> None:
     )
 
 
+def test_up_to_three_interfaces_are_named() -> None:
+    own = (OWN_INTERFACE, *sharing_interfaces(3, "10.1.0.2{0}"))
+    dataplane = compiled(case(own=own, more=(SECOND_GROUP,)))
+    assert comments(dataplane, V4, "reyes-eni-00000011")[-1] == (
+        "denied: no rule of eni-00000011, eni-00000012, eni-00000013 allows it"
+    )
+
+
 @pytest.mark.parametrize(("many", "looked_up"), [(4, False), (5, True)])
 def test_many_addresses_are_one_look_up(many: int, looked_up: bool) -> None:
     others = sharing_interfaces(many, "10.1.{0}.1 10.1.{0}.2 10.1.{0}.3 10.1.{0}.4")

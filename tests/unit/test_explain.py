@@ -133,7 +133,8 @@ def test_a_packet_is_judged_at_the_interface_whose_address_it_goes_to() -> None:
         )
         for device, groups in ((1, "sg-00000001"), (2, "sg-00000002"))
     )
-    content = world(east, replace(west, interfaces=(*west.interfaces, same, apart)))
+    twin = replace(apart, id="eni-00000013", device=3)
+    content = world(east, replace(west, interfaces=(*west.interfaces, same, apart, twin)))
 
     judged = {to: ask(content, "10.2.0.20", to=to) for to in ("10.1.0.11", "10.1.0.12")}
     assert [(found.interface, found.decision) for found in judged.values()] == [
