@@ -109,7 +109,7 @@ class Kernel:
         except ReyesError as error:
             if strict:
                 raise
-            log.warning("%s: the sets stay", error.message)
+            log.warning("%s: the sets stay as they are", error.message)
             return LiveKernel(tables)
 
     def read_members(self, names: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:

@@ -12,6 +12,7 @@ from reyes.adapters.backends import backend_in_use, refuse_mixed
 from reyes.adapters.commands import COMMANDS, PREFIX
 from reyes.adapters.files import check_private
 from reyes.adapters.gpg import Gpg
+from reyes.adapters.kernel import families
 from reyes.adapters.programs import find_program
 from reyes.adapters.rehearsal import check_possible
 from reyes.cli.options import config_option, load_config
@@ -66,8 +67,9 @@ def _follower_checks(config: Config) -> Iterator[Check]:
     yield lambda: _state_directory(state)
     for name in COMMANDS:
         yield partial(_installed, name)
-    for family in Family:
-        yield partial(_one_backend, family)
+    for family in families():
+        if all(find_program(f"{PREFIX[family]}-{end}") for end in ("save", "restore")):
+            yield partial(_one_backend, family)
     # Who may not write there is not the user who runs the follower, and may lack his rights.
     if config.follower.rehearsal and _may_write(_existing(state)):
         yield _rehearsal

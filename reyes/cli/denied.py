@@ -22,6 +22,7 @@ from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
 from reyes.netfilter.log import LoggedPacket, parse_line
 from reyes.policy import suppose
+from reyes.ruleset import Content
 from reyes.trust import moment_text
 
 
@@ -103,10 +104,9 @@ class _Explainer:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._version = accepted_version(config)
-        self._content = believed_content(config, None)
+        content = believed_content(config, None)
         self._host = this_host(config)
-        self._policy = suppose(self._content, self._host)
-        self._dataplane = compile_policy(self._policy)
+        self._go_by(content)
 
     def __call__(self, denial: Denial) -> Explanation:
         """Explain what becomes of such packets."""
@@ -123,10 +123,13 @@ class _Explainer:
             if content == self._content:
                 return
             echo_notes(notes)
-            policy = suppose(content, self._host)
-            self._content, self._policy, self._dataplane = content, policy, compile_policy(policy)
+            self._go_by(content)
         except ReyesError as error:
             echo_notes([f"explained by the ruleset before: {error.message}"])
+
+    def _go_by(self, content: Content) -> None:
+        policy = suppose(content, self._host)
+        self._content, self._policy, self._dataplane = content, policy, compile_policy(policy)
 
 
 class _Report(Struct, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ and the answer to a multicast is no reply to conntrack."""
 
 
 _LISTED = 3
+"""So many interfaces that share rules are named in a comment."""
 
 
 class Dataplane(Struct, frozen=True):

@@ -2,9 +2,9 @@
  *
  *     flood INTERFACE DESTINATION PROTOCOL FIRST LAST [SOURCE]
  *
- * DESTINATION is an address of IPv4 or IPv6. FIRST to LAST are destination ports, or ICMP types, which come in
- * no order: neighbours share chains and sets, and would find them in the CPU's cache. Source ports vary, and sources unless
- * one is given: all are new.
+ * DESTINATION is an address of IPv4 or IPv6. FIRST to LAST are destination ports, or ICMP types,
+ * which come in no order: neighbours share chains and sets, and would find them in the CPU's
+ * cache. Source ports vary, and sources unless one is given: all are new.
  * Over a veth pair the receiver's work is done in the sender's own time, on its own CPU, before
  * the next frame leaves: the time of a batch is what its packets cost. The median of the batches
  * does not see the few in which the CPU was lent to others.
