@@ -80,9 +80,10 @@ def roll_back(
                 "the rules that came back are not in force",
                 "another program may be changing the filter table at the same time",
             )
-        if before is not held or refused:
-            rules = after if refused else replace(before.kernel, sets=after.sets)
-            _hold(memory, kernel, rules, before)
+        if before is not held:
+            back = remembered(replace(before.kernel, sets=after.sets), kernel)
+            # What the kernel has made of a set costs nothing of what was known of it before.
+            memory.hold_generation(replace(back, members={**before.members, **back.members}))
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         memory.end_trial(proved=False)
@@ -113,16 +114,7 @@ def stay(
             "the rules that should be held are not remembered any more",
             "those in force stay as they are until another ruleset or `reyes rollback` ends that",
         )
-    back = bring_back(held, kernel, filter_table, drifted, known)
-    if back.refused:  # what came back is what stays: nobody tries that again
-        _hold(memory, kernel, kernel.read(), held)
-    return back
-
-
-def _hold(memory: Memory, kernel: Kernel, rules: LiveKernel, before: Generation) -> None:
-    back = remembered(rules, kernel)
-    # What the kernel has made of a set costs nothing of what was known of it before.
-    memory.hold_generation(replace(back, members={**before.members, **back.members}))
+    return bring_back(held, kernel, filter_table, drifted, known)
 
 
 def bring_back(
@@ -154,7 +146,7 @@ def _go_back(
     """Bring rules back, with others' if `filter_table` says so and the kernel takes them.
 
     A rule of another program may name a set that is not there any more, as after a restart; that
-    keeps nobody from the rules of Reyes. Returns what was refused.
+    keeps nobody from the rules of Reyes. Returns what was refused: the next pass tries it again.
     """
     try:
         kernel.execute(plan_return(rules, live, filter_table, drifted))

@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import get_args
 
 from reyes.adapters.backends import (
     Backend,
@@ -15,7 +14,6 @@ from reyes.adapters.backends import (
     refuse_split,
 )
 from reyes.adapters.commands import PREFIX, feed, read, restore_command
-from reyes.adapters.programs import find_program
 from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 from reyes.netfilter.counters import Packets, parse_packets
@@ -71,14 +69,13 @@ class Kernel:
 
     @staticmethod
     def here(family: Family) -> "Iterator[Kernel]":
-        """Yield the table that this host uses, or those that hold rules if it mixes backends."""
-        named = [b for b in get_args(Backend) if find_program(f"{PREFIX[family]}-{b}-save")]
-        if not (named and is_mixed(family)):
-            yield Kernel(family=family)  # whose reading says what is wrong, if anything is
+        """Yield the table that this host uses, or each backend's if its commands are no guide."""
+        if not is_mixed(family):
+            yield Kernel(family=family)
             return
-        for backend in named:
-            if holds_rules(family, backend):
-                yield Kernel(backend, family)
+        yield Kernel("nft", family)
+        if holds_rules(family, "legacy"):  # else reading the table would load it
+            yield Kernel("legacy", family)
 
     @staticmethod
     def elsewhere(family: Family) -> "Iterator[Kernel]":

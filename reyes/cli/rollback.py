@@ -15,7 +15,7 @@ from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
 from reyes.cli.words import say
-from reyes.errors import KernelError
+from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 from reyes.rollback import OTHERS_STAY_AWAY, roll_back
 from reyes.trust import moment_text
@@ -72,7 +72,7 @@ def _refuse_ours_elsewhere() -> None:
 def _holds_ours_elsewhere(family: Family) -> bool:
     try:
         others = [kernel.read(strict=False) for kernel in Kernel.elsewhere(family)]
-    except KernelError as error:
+    except ReyesError as error:
         # Tables that cannot be read keep nobody from the way out.
         log.warning("the other backend of iptables cannot be looked at: %s", error.message)
         return False

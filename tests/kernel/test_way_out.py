@@ -162,6 +162,54 @@ def test_the_way_out_goes_by_each_backends_own_commands_where_others_are_broken(
         assert "applied" not in host.remembered()
 
 
+def test_broken_commands_of_one_backend_hide_no_rules_of_the_other(keys: Keys) -> None:
+    with FollowerHost(keys, "legacy") as host:
+        host.apply(0)
+        for command in ("iptables-save", "iptables-nft-save"):
+            break_save(host, command)
+        done = host.run("--remove", file=False)
+        assert done.returncode == 25, done.stdout
+        assert host.in_force() == (UNFILTERED, UNFILTERED)
+
+
+def test_rules_that_no_command_shows_are_not_said_to_be_gone(host: FollowerHost) -> None:
+    host.apply(0)
+    break_save(host, "iptables-save")
+    nft = find_program("iptables-nft-save")
+    assert nft
+    host.mount("--bind", "/dev/null", nft)
+    done = host.run("--remove", file=False)
+    assert done.returncode == 78, done.stdout
+    assert "there was nothing of Reyes" not in done.stdout
+    assert "applied" in host.remembered()
+
+
+def test_chains_and_sets_are_taken_out_where_no_rule_is_left(host: FollowerHost) -> None:
+    host.apply(0)
+    for version in (4, 6):
+        host.iptables("-F", version=version)
+    for prefix in ("iptables", "ip6tables"):
+        break_save(host, f"{prefix}-save")
+    done = host.run("--remove", file=False)
+    assert "removed all of Reyes" in done.stdout
+    assert host.sets() == set()
+    chains = host.wire.run(["iptables-nft-save", "-t", "filter"]).stdout
+    assert "reyes-" not in chains
+
+
+def test_a_command_of_the_other_backend_that_cannot_be_started_keeps_nobody_from_a_rollback(
+    host: FollowerHost,
+) -> None:
+    host.apply(0)
+    host.apply(1)
+    host.wire.run(["iptables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
+    legacy = host.directory / "bin" / "iptables-legacy-save"
+    legacy.write_text("#!/nonexistent\n")
+    legacy.chmod(0o755)
+    assert host.run(command="rollback").returncode == 0
+    assert host.in_force() == (0, 0)
+
+
 def test_each_family_of_the_other_backend_is_looked_at(host: FollowerHost) -> None:
     host.apply(0)
     host.apply(1)
