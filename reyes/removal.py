@@ -17,7 +17,7 @@ def remove(memory: Memory, *places: Iterable[Kernel]) -> bool:
     """Take all of Reyes out of the kernel, as each of these shows it; tell if there was anything.
 
     What cannot be taken out in one place is taken out in all others, and a memory that cannot be
-    used keeps nobody from that. Each place is one table at most, so that a failure is its own.
+    used keeps nobody from that. What a place does not come to yield after a failure stays.
 
     Raises:
         ConfigError, KernelError: the first that was refused, when all else is out. What is left
