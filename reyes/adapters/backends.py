@@ -1,17 +1,19 @@
 """The two backends of iptables, nft and legacy: each sees only its own rules."""
 
-import functools
 import os
 import re
 from pathlib import Path
 from typing import Literal
 
-from reyes.adapters.commands import COMMANDS, PREFIX, run
+from reyes.adapters.commands import PREFIX, run
 from reyes.adapters.programs import find_program
 from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 
 Backend = Literal["nft", "legacy"]
+
+_BACKENDS: dict[str, Backend] = {}
+"""By program, as far as they were asked."""
 
 _OTHER: dict[Backend, Backend] = {"nft": "legacy", "legacy": "nft"}
 _WITHOUT_NFT = ("Failed to initialize nft", "rule set generation id: Invalid argument")
@@ -102,11 +104,9 @@ def _backends(family: Family) -> tuple[Backend, Backend]:
 
 
 def _backend_of(command: str) -> Backend:
-    """Ask a command once, as long as it stands for the same program."""
+    """Ask a program once, by whichever of its commands: usually all four are of one."""
     path = find_program(command)
-    return _backend_of_program(command, os.path.realpath(path) if path else "")
-
-
-@functools.lru_cache(maxsize=2 * len(COMMANDS))
-def _backend_of_program(command: str, _program: str) -> Backend:
-    return "nft" if "nf_tables" in run((command, "--version")) else "legacy"
+    program = os.path.realpath(path) if path else ""
+    if program not in _BACKENDS:
+        _BACKENDS[program] = "nft" if "nf_tables" in run((command, "--version")) else "legacy"
+    return _BACKENDS[program]
