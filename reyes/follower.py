@@ -38,7 +38,7 @@ from reyes.netfilter.plan import (
 )
 from reyes.netfilter.settled import settle
 from reyes.policy import HostPolicy, resolve
-from reyes.rollback import OTHERS_STAY_AWAY, bring_back, is_held, remembered, stay
+from reyes.rollback import OTHERS_STAY_AWAY, Return, bring_back, is_held, remembered, stay
 from reyes.settling import Settling, is_intact
 from reyes.state import State
 from reyes.trust import VerifiedRuleset
@@ -237,10 +237,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         known = self._known_sets(rules, host, live) if host else ()
         filter_table = self.config.follower.filter_table
         back = bring_back(rules, self.kernel, filter_table, frozenset(), known)
-        for name in back.unknown:
-            log.warning("the set %s is empty: nobody remembers its members", name)
-        if back.refused:
-            log.warning(OTHERS_STAY_AWAY, back.refused)
+        _tell(back, "the set %s is empty: nobody remembers its members")
 
     def _known_sets(self, rules: Generation, host: Host, live: LiveKernel) -> tuple[IPSet, ...]:
         """Return the sets of the ruleset that was accepted last, if others are not enough."""
@@ -268,10 +265,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         filter_table = self.config.follower.filter_table
         drifted, known = prepared.drifted or frozenset(), prepared.dataplane.sets
         back = stay(self.memory, self.kernel, filter_table, drifted, known)
-        for name in back.unknown:
-            log.warning("the members of the set %s are wrong, and nobody remembers them", name)
-        if back.refused:
-            log.warning(OTHERS_STAY_AWAY, back.refused)
+        _tell(back, "the members of the set %s are wrong, and nobody remembers them")
         if prepared.drifted is None:
             return
         try:
@@ -371,6 +365,14 @@ class Follower(Struct, frozen=True, kw_only=True):
             surplus -= previous.referenced_sets
         if surplus:
             self.kernel.execute(CommitPlan((DestroySets(tuple(sorted(surplus))),)))
+
+
+def _tell(back: Return, unknown: str) -> None:
+    """Log what did not come back; `unknown` is what to say of a set without members."""
+    for name in back.unknown:
+        log.warning(unknown, name)
+    if back.refused:
+        log.warning(OTHERS_STAY_AWAY, back.refused)
 
 
 def _proved(state: State, prepared: Prepared) -> State:
