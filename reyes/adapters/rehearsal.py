@@ -53,7 +53,7 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
         KernelError: the kernel refuses it.
         ConfigError: this process may not make network namespaces.
     """
-    parts = [(table, differing(table, now)) for table, now in paired(dataplane, live)]
+    parts = [(table, differing(table, now)) for table, now in paired(dataplane.tables, live)]
     chains = [chain for table, new in parts for chain in table.chains if chain.name in new]
     if not chains:
         return

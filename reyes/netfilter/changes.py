@@ -32,7 +32,7 @@ def describe_changes(
 ) -> tuple[str, ...]:
     """List what a commit adds (`+`) and removes (`-`); `members` are those of the live sets."""
     lines: list[str] = []
-    for table, now in paired(dataplane, live):
+    for table, now in paired(dataplane.tables, live):
         lines += _table_changes(table, now, filter_table)
     return (*lines, *_member_changes(dataplane, live, members))
 

@@ -14,7 +14,7 @@ it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -27,6 +27,7 @@ from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, Generation, LiveKernel, L
 from reyes.netfilter.names import set_family, vouches_for
 
 FilterTable = Literal["shared", "exclusive"]
+AnyTable = TypeVar("AnyTable", Table, LiveTable)
 
 
 class RestoreSets(Struct, frozen=True):
@@ -95,7 +96,7 @@ def plan_commit(
     steps = _fill([e for e in dataplane.sets if e.family in live.families], live, drifted)
     changed = [
         (table, now)
-        for table, now in paired(dataplane, live)
+        for table, now in paired(dataplane.tables, live)
         if not is_right(table.identities, now, filter_table)
     ]
     if changed:
@@ -144,23 +145,17 @@ def plan_return(
     ]
     steps = _fill(remembered, live, drifted)
     flush = filter_table == "exclusive"
-    by_family = {table.family: table for table in live.tables}
-    for before in generation.kernel.tables:
-        now = by_family.get(before.family)
-        text = revert(before, now, flush=flush) if now else None
-        if now and text:
+    for before, now in paired(generation.kernel.tables, live):
+        text = revert(before, now, flush=flush)
+        if text:
             steps.append(RestoreTable(before.family, text, now, flush))
     return CommitPlan(tuple(steps))
 
 
 def shows(live: LiveKernel, generation: Generation) -> bool:
     """Tell whether a kernel shows our rules of another time, whatever its sets hold."""
-    now = {table.family: table for table in live.tables}
-    return all(
-        revert(before, now[before.family], flush=False) is None
-        for before in generation.kernel.tables
-        if before.family in now
-    )
+    pairs = paired(generation.kernel.tables, live)
+    return all(revert(before, now, flush=False) is None for before, now in pairs)
 
 
 def carry_out(plan: CommitPlan, do: Callable[[Step], None], undo: Callable[[Step], None]) -> None:
@@ -228,11 +223,10 @@ def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
     return _transaction(lines)
 
 
-def paired(dataplane: Dataplane, live: LiveKernel) -> list[tuple[Table, LiveTable]]:
+def paired(tables: Iterable[AnyTable], live: LiveKernel) -> list[tuple[AnyTable, LiveTable]]:
     """Return the tables of the families that a host has, each with the live one."""
     by_family = {table.family: table for table in live.tables}
-    wanted = (table for table in dataplane.tables if table.family in by_family)
-    return [(table, by_family[table.family]) for table in wanted]
+    return [(table, by_family[table.family]) for table in tables if table.family in by_family]
 
 
 def payload_text(dataplane: Dataplane, live: LiveKernel, filter_table: FilterTable) -> str:
@@ -241,7 +235,7 @@ def payload_text(dataplane: Dataplane, live: LiveKernel, filter_table: FilterTab
     parts += [
         f"# {'iptables' if table.family is Family.V4 else 'ip6tables'}-restore\n"
         + payload(table, now, filter_table)
-        for table, now in paired(dataplane, live)
+        for table, now in paired(dataplane.tables, live)
     ]
     return "\n".join(parts)
 
