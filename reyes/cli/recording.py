@@ -94,10 +94,11 @@ def recording(
     except Exception as error:
         # Rules that were not tried once more did not have to be rolled back once more.
         tried = force or record.prepared is None or before.unhealthy != record.prepared.fingerprint
-        rolled_back = record.rolled_back or (isinstance(error, UnhealthyError) and tried)
-        _leave(config, memory, record, error, rolled_back=rolled_back)
+        record.rolled_back |= isinstance(error, UnhealthyError) and tried
+        _leave(config, memory, record, error)
         raise
-    _leave(config, memory, record, None, rolled_back=record.outcome == "rolled back")
+    record.rolled_back = record.outcome == "rolled back"
+    _leave(config, memory, record, None)
 
 
 def record_outcome(config: FollowerConfig, memory: StateDirectory, outcome: str) -> None:
@@ -107,14 +108,9 @@ def record_outcome(config: FollowerConfig, memory: StateDirectory, outcome: str)
 
 
 def _leave(
-    config: FollowerConfig,
-    memory: StateDirectory,
-    record: Record,
-    error: Exception | None,
-    *,
-    rolled_back: bool,
+    config: FollowerConfig, memory: StateDirectory, record: Record, error: Exception | None
 ) -> None:
-    done = _pass(memory, record, error, rolled_back=rolled_back)
+    done = _pass(memory, record, error)
     status = after_pass(None, done)
     try:
         status = after_pass(memory.status(), done)
@@ -125,9 +121,7 @@ def _leave(
         _write_metrics(Path(config.metrics_file), status)
 
 
-def _pass(
-    memory: StateDirectory, record: Record, error: Exception | None, *, rolled_back: bool
-) -> Pass:
+def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pass:
     now = int(clock.now())
     verified = record.verified
     prepared = record.prepared
@@ -146,7 +140,7 @@ def _pass(
         omitted=prepared.policy.omitted if prepared else None,
         repaired=record.repaired,
         configured=record.configured,
-        rolled_back=rolled_back,
+        rolled_back=record.rolled_back,
         hold=_state(memory).hold,
     )
 
