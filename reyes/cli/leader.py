@@ -85,13 +85,12 @@ def _publish(
     """Make one pass, and print what it did."""
     from reyes.adapters.clock import now
     from reyes.adapters.files import write_atomically
-    from reyes.cli.leader_recording import leader_recording
+    from reyes.cli.leader_recording import recorded
     from reyes.leader import Request
 
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
     request = Request(now=now, generator=generator, dry_run=dry_run, force=force)
-    with leader_recording(config, leaves_traces=not dry_run) as record:
-        outcome = record.outcome = _run(config, request)
+    outcome = recorded(config, partial(_run, config, request), leaves_traces=not dry_run)
     if output:
         write_atomically(output, outcome.envelope.blob, 0o644)
     report = _report(config, outcome)

@@ -7,9 +7,7 @@ pass before wrote it.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,42 +27,31 @@ NAMED = 3
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class LeaderRecord:
-    """What a pass did, once it is known."""
-
-    outcome: "Outcome | None" = None
-
-
-@contextmanager
-def leader_recording(config: Config, *, leaves_traces: bool) -> Iterator[LeaderRecord]:
-    """Log what is doubtful about the ruleset that the block makes, and write its metrics.
+def recorded(
+    config: Config, make_pass: Callable[[], "Outcome"], *, leaves_traces: bool
+) -> "Outcome":
+    """Make a pass, log what is doubtful about the ruleset that it makes, and write its metrics.
 
     A dry run leaves no traces: it writes none.
     """
-    record = LeaderRecord()
     started = time.monotonic()
     try:
-        yield record
+        outcome = make_pass()
     except Exception as error:
         code = error.exit_code if isinstance(error, ReyesError) else 1
         if leaves_traces:
             _write(config, _run(started, "failed", code))
         raise
-    if record.outcome is None:
-        return
-    content = record.outcome.ruleset.content
-    findings = find_for(config, content)
-    if record.outcome.status != "superseded":
+    findings = find_for(config, outcome.ruleset.content)
+    if outcome.status != "superseded":
         for one in [one for one in findings if one.severity == "critical"][:NAMED]:
             log.error("critical: %s: %s: %s", one.kind, one.where, one.message)
         log.info("findings: %s", _counts_text(findings))
     if leaves_traces:
-        published = record.outcome.status == "published"
-        header = record.outcome.ruleset.header if published else None
-        failure = record.outcome.not_archived
-        code = failure.exit_code if failure else 0
-        _write(config, _run(started, record.outcome.status, code), header, findings)
+        header = outcome.ruleset.header if outcome.status == "published" else None
+        code = outcome.not_archived.exit_code if outcome.not_archived else 0
+        _write(config, _run(started, outcome.status, code), header, findings)
+    return outcome
 
 
 def _counts_text(findings: tuple[Finding, ...]) -> str:
@@ -77,7 +64,7 @@ def _counts_text(findings: tuple[Finding, ...]) -> str:
     return f"{', '.join(said)}; see reyes check-ruleset" if said else "none"
 
 
-def _run(started: float, outcome: str, exit_code: int = 0) -> Run:
+def _run(started: float, outcome: str, exit_code: int) -> Run:
     return Run(
         at=int(clock.now()),
         seconds=time.monotonic() - started,
