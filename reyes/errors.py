@@ -51,7 +51,7 @@ class SourceError(ReyesError):
 
 
 class UnreachableError(SourceError):
-    """There is no connection to a service: not even a refusal came back."""
+    """Not even a refusal came back from a service, or none in time."""
 
 
 class ExpiredError(ReyesError):

@@ -5,13 +5,9 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from reyes.errors import SourceError
+from reyes.errors import UnreachableError
 
 _SOON_SECONDS = 0.001
-
-
-class DeadlineError(SourceError):
-    """What was waited for did not come in time."""
 
 
 class _DeadlinePassed(BaseException):
@@ -20,7 +16,7 @@ class _DeadlinePassed(BaseException):
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Interrupt the block after so many seconds with a DeadlineError; main thread only."""
+    """Interrupt the block after so many seconds with an UnreachableError; main thread only."""
     running = False
 
     def interrupt(_signal: int, frame: FrameType | None) -> None:
@@ -43,7 +39,7 @@ def deadline(seconds: float) -> Iterator[None]:
         finally:
             running = False
     except _DeadlinePassed:
-        raise DeadlineError(
+        raise UnreachableError(
             f"what the run waits for did not come within {seconds:.0f} s",
             "see whether AWS, the metadata service and iptables answer, and what else this host is"
             " busy with; `deadline:` bounds it",

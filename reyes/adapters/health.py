@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from reyes.adapters.deadline import DeadlineError, deadline
+from reyes.adapters.deadline import deadline
 from reyes.adapters.threads import side_by_side
 from reyes.errors import ConfigError, ReyesError, UnreachableError
 
@@ -40,7 +40,7 @@ class Health:
             if self._ask_source:
                 with deadline(max(_PAUSE_SECONDS, end - time.monotonic())):
                     self._ask_source()
-        except (UnreachableError, DeadlineError, ConfigError) as error:
+        except (UnreachableError, ConfigError) as error:
             return f"the ruleset's source is not reached any more: {error.message}"
         except ReyesError:
             pass  # an answer that is no ruleset came over a path that works

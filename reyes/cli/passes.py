@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from reyes.adapters import clock
 from reyes.adapters.commands import COMMAND_SECONDS
 from reyes.adapters.conntrack import raise_conntrack_max
-from reyes.adapters.deadline import DeadlineError, deadline
+from reyes.adapters.deadline import deadline
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.state import StateDirectory
 from reyes.adapters.threads import side_by_side
@@ -322,7 +322,7 @@ class FollowerPass:
 def _is_answer(error: ReyesError) -> bool:
     """Tell whether it is the store that refuses: there is a way to it then."""
     said = error.__cause__ if isinstance(error, ExpiredError) else error
-    return not isinstance(said, UnreachableError | DeadlineError | ConfigError)
+    return not isinstance(said, UnreachableError | ConfigError)
 
 
 def longest_pass(settings: FollowerConfig) -> int:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from reyes.adapters import gpg as gpg_adapter
-from reyes.adapters.deadline import DeadlineError, deadline
+from reyes.adapters.deadline import deadline
 from reyes.adapters.gpg import KEYRING_FILE, Gpg
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope, SignatureReport
-from reyes.errors import ConfigError, SignatureError
+from reyes.errors import ConfigError, SignatureError, UnreachableError
 from reyes.trust import authenticate
 from tests.gnupg_home import FAR_AHEAD, LONG_AGO, GnupgHome, gnupg_home, gpg_in
 from tests.worlds import document
@@ -392,7 +392,7 @@ def test_no_gpg_outlives_a_deadline(
 ) -> None:
     number, end = tmp_path / "number", tmp_path / "end"
     fake_gpg(tmp_path, monkeypatch, f"echo $$ > {number}; sleep 3; echo > {end}")
-    with pytest.raises(DeadlineError), deadline(0.5):
+    with pytest.raises(UnreachableError), deadline(0.5):
         workshop.inspect(b"\x90")
     assert not Path("/proc", number.read_text().strip()).exists()
     assert not end.exists()  # nobody waited for it

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from reyes.adapters import s3
-from reyes.adapters.deadline import DeadlineError, deadline
+from reyes.adapters.deadline import deadline
 from reyes.adapters.s3 import S3Store, make_s3_client
 from reyes.cli.rulesets import StoreSource
 from reyes.config import S3Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
-from reyes.errors import ConfigError, SignatureError, SourceError
+from reyes.errors import ConfigError, SignatureError, SourceError, UnreachableError
 from reyes.inventory import Inventory
 from reyes.leader import Outcome, Request, publish_pass
 from tests.fakes.metadata_server import Reply, metadata_service
@@ -344,7 +344,7 @@ def test_a_deadline_and_own_errors_pass_through_a_call(
         raise ConfigError("no settings")
 
     monkeypatch.setattr(store, "_get", lambda **_: signal.pause())
-    with pytest.raises(DeadlineError), deadline(0.01):
+    with pytest.raises(UnreachableError), deadline(0.01):
         store.fetch()
     monkeypatch.setattr(store, "_get", refuse)
     with pytest.raises(ConfigError, match="no settings"):
