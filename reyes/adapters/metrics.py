@@ -7,7 +7,7 @@ read what it writes.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as MetricFamily
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,9 +19,7 @@ from reyes.metrics import Metric, Sample
 
 def write_metrics(path: Path, metrics: Iterable[Metric]) -> None:
     """Write a metrics file; ConfigError if it cannot be written."""
-    registry = CollectorRegistry()
-    registry.register(_Values(metrics))
-    write_atomically(path, generate_latest(registry), 0o644, durable=False)
+    write_atomically(path, generate_latest(_Values(metrics)), 0o644, durable=False)
 
 
 def read_metrics(path: Path) -> tuple[Metric, ...]:
