@@ -65,7 +65,10 @@ def configured_host(config: FollowerConfig, instance_id: str, region: str | None
         instance_id=instance_id,
         region=region,
         scope=_scope(config),
-        failsafe=tuple(_failsafe(entry) for entry in config.failsafe),
+        failsafe=tuple(
+            Failsafe(parse_network(entry.cidr), _failsafe_service(entry))
+            for entry in config.failsafe
+        ),
         denied=config.denied,
         enforce=config.enforce,
         established=config.established,
@@ -88,10 +91,6 @@ def _scope(config: FollowerConfig) -> Scope:
             return IpsecScope()
         case "interface":
             return InterfaceScope(config.interfaces)
-
-
-def _failsafe(entry: FailsafeConfig) -> Failsafe:
-    return Failsafe(parse_network(entry.cidr), _failsafe_service(entry))
 
 
 def _failsafe_service(entry: FailsafeConfig) -> Service:
