@@ -115,13 +115,10 @@ class Evaluator:
 
     def _holds(self, match: Match, packet: Packet) -> bool:
         match match:
+            case InInterface(name) if name.endswith("+"):
+                return packet.interface.startswith(name[:-1])
             case InInterface(name):
-                wanted = name.removesuffix("+")
-                return (
-                    packet.interface.startswith(wanted)
-                    if wanted != name
-                    else (packet.interface == name)
-                )
+                return packet.interface == name
             case SourceNetwork(network):
                 return packet.source in network
             case DestinationNetwork(network):
