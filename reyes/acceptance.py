@@ -137,7 +137,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
     ) -> tuple[Envelope, Genuine]:
         if answer is None and kept is not None:
             genuine = self._genuine(kept)
-            if genuine and genuine.digest == state.digest:
+            if genuine and state.accepted and genuine.digest == state.accepted.digest:
                 return Envelope(kept, state.etag), genuine
             log.warning("the last good ruleset is not good any more: fetching it anew")
             answer = self._fetch(state, None)

@@ -52,8 +52,3 @@ class State(Struct, frozen=True, kw_only=True, omit_defaults=True):
     hold: Hold | None = None
     identity: Identity | None = None
     members_checked_at: int = 0
-
-    @property
-    def digest(self) -> str:
-        """The digest of the ruleset that was accepted last; empty if there is none."""
-        return self.accepted.digest if self.accepted else ""
