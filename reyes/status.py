@@ -209,15 +209,13 @@ def _in_force(before: Applied | None, done: Pass) -> Applied | None:
     match done.run.outcome:
         case "held" | "removed" | "rolled back":
             return None
-        case "failed" if done.configured:
-            return done.configured
+        case "failed":
+            return done.configured or before
         case "unchanged" if before and done.applied:
             same = replace(done.applied, at=before.at, seconds=before.seconds)
             return before if same == before else done.applied
-        case "unchanged" if done.applied is None:
-            return before
         case "applied" | "repaired" | "unchanged":
-            return done.applied
+            return done.applied or before
         case _:
             return before
 
