@@ -50,14 +50,14 @@ class LiveTable(Struct, frozen=True):
         )
 
     @property
-    def jumps(self) -> tuple[int, ...]:
-        """The positions in INPUT, from 0, of rules that lead to our chains."""
-        return tuple(n for n, line in enumerate(self.rules.get("INPUT", ())) if is_jump(line))
+    def jumps(self) -> Mapping[int, str]:
+        """The rules that lead from INPUT to our chains, by their positions there, from 0."""
+        return {n: line for n, line in enumerate(self.rules.get("INPUT", ())) if is_jump(line)}
 
     @property
     def jumps_right(self) -> bool:
         """Whether our jump is the first rule of INPUT, and the only way to our chains."""
-        return self.jumps == (0,) and self.rules["INPUT"][0] == JUMP
+        return self.jumps == {0: JUMP}
 
     @property
     def foreign(self) -> tuple[str, ...]:

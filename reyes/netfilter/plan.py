@@ -117,7 +117,7 @@ def plan_removal(live: LiveKernel) -> CommitPlan:
     steps: list[Step] = []
     for table in live.tables:
         lines = [f":{chain} - [0:0]" for chain in table.own_chains]
-        lines += [_deletion(table.rules["INPUT"][position]) for position in table.jumps]
+        lines += map(_deletion, table.jumps.values())
         lines += [f"-X {c}" for c in table.own_chains if c not in table.entered_by_others]
         if lines:
             steps.append(RestoreTable(table.family, _transaction(lines), table, flush=False))
@@ -211,12 +211,11 @@ def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
     if _own_part(before) == _own_part(now):
         return None
     lines = [f":{chain} - [0:0]" for chain in sorted({*before.own_chains, *now.own_chains})]
-    lines += [_deletion(now.rules["INPUT"][position]) for position in now.jumps]
+    lines += map(_deletion, now.jumps.values())
     # iptables refuses a position behind the end, and others may have removed rules since.
     others = len(now.rules.get("INPUT", ())) - len(now.jumps)
-    for number, position in enumerate(before.jumps):
+    for number, (position, line) in enumerate(before.jumps.items()):
         place = min(position, others + number) + 1
-        line = before.rules["INPUT"][position]
         lines.append(line.replace("-A INPUT", f"-I INPUT {place}", 1))
     lines += [line for chain in before.own_chains for line in before.rules.get(chain, ())]
     lines += [f"-X {chain}" for chain in now.own_chains if chain not in before.policies]
@@ -303,10 +302,7 @@ def _jump_lines(live: LiveTable) -> list[str]:
     """Put the one jump first, by value: positions may shift while we look."""
     if live.jumps_right:
         return []
-    return [
-        *(_deletion(live.rules["INPUT"][position]) for position in live.jumps),
-        JUMP.replace("-A INPUT", "-I INPUT 1"),
-    ]
+    return [*map(_deletion, live.jumps.values()), JUMP.replace("-A INPUT", "-I INPUT 1")]
 
 
 def _full_text(live: LiveTable) -> str:
@@ -317,7 +313,7 @@ def _full_text(live: LiveTable) -> str:
 
 def _own_part(table: LiveTable) -> object:
     chains = {chain: table.rules.get(chain, ()) for chain in table.own_chains}
-    return chains, [(position, table.rules["INPUT"][position]) for position in table.jumps]
+    return chains, table.jumps
 
 
 def _deletion(line: str) -> str:
