@@ -70,32 +70,29 @@ class LiveTable(Struct, frozen=True):
                 lines.append(f"-N {chain}")
             elif policy != "ACCEPT":
                 lines.append(f"-P {chain} {policy}")
-        lines += [
-            line
-            for chain, rules in self.rules.items()
-            if not names.owns_chain(chain)
-            for line in rules
-            if not (chain == "INPUT" and is_jump(line))
-        ]
-        return tuple(lines)
+        return (*lines, *self._rules_of_others)
 
     @property
     def entered_by_others(self) -> frozenset[str]:
         """Those of our chains that rules of others lead into, other than by a jump in INPUT."""
-        lines = (
-            line
-            for chain, rules in self.rules.items()
-            if not names.owns_chain(chain)
-            for number, line in enumerate(rules)
-            if chain != "INPUT" or number not in self.jumps
-        )
-        return frozenset(match[1] for line in lines if (match := _WAY.search(line)))
+        found = map(_WAY.search, self._rules_of_others)
+        return frozenset(match[1] for match in found if match)
 
     @property
     def referenced_sets(self) -> frozenset[str]:
         """The names of the sets that any rule names."""
         lines = (line for rules in self.rules.values() for line in rules)
         return frozenset(match[1] for line in lines if (match := _SET_REFERENCE.search(line)))
+
+    @property
+    def _rules_of_others(self) -> list[str]:
+        return [
+            line
+            for chain, rules in self.rules.items()
+            if not names.owns_chain(chain)
+            for line in rules
+            if not (chain == "INPUT" and is_jump(line))
+        ]
 
 
 class LiveSet(Struct, frozen=True):
