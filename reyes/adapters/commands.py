@@ -76,12 +76,6 @@ def run(argv: tuple[str, ...], stdin: str = "") -> str:
     raise refusal(argv, stdin, said, done.returncode)
 
 
-def feed(argv: tuple[str, ...], text: str) -> None:
-    """Feed a command with text, if there is any."""
-    if text:
-        run(argv, text)
-
-
 def refusal(argv: tuple[str, ...], stdin: str, said: str, code: int) -> KernelError | ConfigError:
     """Make the error of a command that failed, with the line at fault and its neighbours."""
     if "Permission denied" in said or "Operation not permitted" in said:

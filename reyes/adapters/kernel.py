@@ -13,7 +13,7 @@ from reyes.adapters.backends import (
     refuse_mixed,
     refuse_split,
 )
-from reyes.adapters.commands import PREFIX, feed, read, restore_command
+from reyes.adapters.commands import PREFIX, read, restore_command, run
 from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 from reyes.netfilter.counters import Packets, parse_packets
@@ -154,11 +154,11 @@ class Kernel:
     def _do(self, step: Step) -> None:
         match step:
             case RestoreSets(text):
-                feed(("ipset", "restore"), text)
+                run(("ipset", "restore"), text)
             case CountSets(entries):
                 self._count(entries)
             case RestoreTable(family, text, flush=flush):
-                feed(restore_command(f"{PREFIX[family]}{self._of}", flush=flush), text)
+                run(restore_command(f"{PREFIX[family]}{self._of}", flush=flush), text)
             case ReadTables(tables):
                 self._check_rules(tables)
             case DestroySets(names):
@@ -181,7 +181,7 @@ class Kernel:
                 return
             try:
                 prefix = f"{PREFIX[before.family]}{self._of}"
-                feed(restore_command(prefix, flush=flush), text)
+                run(restore_command(prefix, flush=flush), text)
             except KernelError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -211,7 +211,8 @@ class Kernel:
         try:
             live = self._read_sets()
             free = [name for name in names if name in live and live[name].references == 0]
-            feed(("ipset", "restore"), "".join(f"destroy {name}\n" for name in free))
+            if free:
+                run(("ipset", "restore"), "".join(f"destroy {name}\n" for name in free))
         except ReyesError as error:
             log.warning("left sets for the next run: %s", error.message)
 
