@@ -1,5 +1,6 @@
 """What changed between two contents, and whether so much could be lost by accident."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -7,7 +8,7 @@ from msgspec import Struct
 
 from reyes.errors import one_line
 from reyes.net import service_text
-from reyes.ruleset import Content, Counts, Region, SecurityGroup
+from reyes.ruleset import Content, Counts, SecurityGroup
 
 GUARDED = ("sources", "instances", "members")
 """The counts that fall when a region, an account or a page of a reply is missing."""
@@ -109,23 +110,15 @@ class _Index:
         self.prefix_lists = {
             (r.name, p.id): set(p.cidrs) for r in content.regions for p in r.prefix_lists
         }
-        self._members: dict[tuple[str, str], set[str]] = {}
+        self.members: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for region in content.regions:
-            self._add_members(region)
-
-    def members(self, key: tuple[str, str]) -> set[str]:
-        return self._members.get(key, set())
+            for interface in region.interfaces:
+                for group_id in interface.groups:
+                    self.members[region.name, group_id].update(interface.addresses)
 
     def rules(self, key: tuple[str, str]) -> set[str]:
         group = self.groups.get(key)
         return set(self._rule_texts(key[0], group)) if group else set()
-
-    def _add_members(self, region: Region) -> None:
-        for interface in region.interfaces:
-            for group_id in interface.groups:
-                self._members.setdefault((region.name, group_id), set()).update(
-                    interface.addresses
-                )
 
     def _rule_texts(self, region: str, group: SecurityGroup) -> Iterator[str]:
         for rule in group.ingress:
@@ -153,7 +146,7 @@ def _groups(old: _Index, new: _Index) -> Iterator[GroupChange]:
     for key in sorted(old.groups.keys() | new.groups.keys()):
         group = new.groups.get(key) or old.groups[key]
         facts = tuple(_facts(old.groups.get(key, group), group))
-        rules, members = (old.rules(key), new.rules(key)), (old.members(key), new.members(key))
+        rules, members = (old.rules(key), new.rules(key)), (old.members[key], new.members[key])
         change = _change(key in old.groups, key in new.groups)
         if change != "changed" or facts or rules[0] != rules[1] or members[0] != members[1]:
             yield GroupChange(
