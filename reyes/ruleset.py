@@ -21,6 +21,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from reyes.net import Service
 
@@ -198,14 +199,9 @@ def encode(header: Header, content: Content) -> bytes:
     return msgspec.json.encode(
         _Document(
             format_version=FORMAT_VERSION,
-            environment=header.environment,
-            serial=header.serial,
-            generated_at=header.generated_at,
-            not_after=header.not_after,
-            generator=header.generator,
             content_sha256=hashlib.sha256(raw).hexdigest(),
-            counts=header.counts,
             content=msgspec.Raw(raw),
+            **asdict(header),
         )
     )
 
@@ -220,14 +216,7 @@ def decode(text: bytes) -> Ruleset:
         raise DocumentError(_other_version(text) or f"not a ruleset: {error}") from error
     if document.format_version != FORMAT_VERSION:
         raise DocumentError(_other_version(text))
-    header = Header(
-        environment=document.environment,
-        serial=document.serial,
-        generated_at=document.generated_at,
-        not_after=document.not_after,
-        generator=document.generator,
-        counts=document.counts,
-    )
+    header = Header(**{name: getattr(document, name) for name in Header.__struct_fields__})
     _check_unique(content)
     if encode(header, content) != text:
         raise DocumentError(
