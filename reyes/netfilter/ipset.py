@@ -35,9 +35,8 @@ def ip_set(family: Family, label: str, members: Iterable[str]) -> IPSet:
 
 def create_text(sets: Iterable[IPSet], *, with_members: bool = True) -> str:
     """Write the `ipset restore` input that makes these sets; it fails if one exists."""
-    if with_members:
-        return "".join(_one(entry, entry.name) for entry in sets)
-    return "".join(_head(entry, entry.name) for entry in sets)
+    text = _one if with_members else _head
+    return "".join(text(entry, entry.name) for entry in sets)
 
 
 def repair_text(sets: Iterable[IPSet], existing: Container[str]) -> str:
