@@ -70,7 +70,7 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def fetch(self, etag: str | None = None) -> Envelope | None:  # noqa: ARG002 - a file has no tag
+    def fetch(self, etag: str | None = None) -> Envelope:  # noqa: ARG002 - a file has no tag
         """Return the file's bytes, one more than allowed at most."""
         try:
             with self._path.open("rb") as file:
@@ -115,7 +115,7 @@ def believed_content(config: Config, file: Path | None, *, unverified: bool = Fa
     """
     if unverified and file:
         echo_notes(["UNVERIFIED: nobody vouches for this ruleset"])
-        return _unverified(config, FileSource(file))
+        return _unverified(config, file)
     content, notes = believed(config, file)
     echo_notes(notes)
     return content
@@ -194,11 +194,11 @@ def _last_good(config: Config) -> Path:
     return Path(config.follower.state_directory) / LAST_GOOD
 
 
-def _unverified(config: Config, source: Source) -> Content:
+def _unverified(config: Config, file: Path) -> Content:
     """Read a signed object without asking who signed it, or a bare document."""
     from reyes.adapters.gpg import Gpg
 
-    envelope = source.fetch() or Envelope(b"")
+    envelope = FileSource(file).fetch()
     text = envelope.blob
     if not text.startswith(b"{"):
         text = Gpg(config.signing).inspect(envelope).payload
