@@ -54,7 +54,8 @@ def use_lines(use: GroupUse) -> Iterator[str]:
     if use.excluded:
         yield "  excluded: its rules allow nothing, and a reference to it matches nobody"
     yield from (f"  same as      {other}" for other in use.alike)
-    yield from _shortened([_carrier_text(member) for member in use.members], "  member       ")
+    members = [f"{member.address}: {_place(member)}" for member in use.members]
+    yield from _shortened(members, "  member       ")
     yield from (f"  let in by    {_use_text(one)}" for one in use.let_in_by)
     if not use.let_in_by:
         yield "  let in by    no rule"
@@ -79,10 +80,6 @@ def member_text(member: Member) -> str:
     """Write who carries an address, and as a member of what."""
     group = f"{member.group} ({member.group_name})"
     return f"{member.address} in {group}: {_place(member)}"
-
-
-def _carrier_text(member: Member) -> str:
-    return f"{member.address}: {_place(member)}"
 
 
 def _place(member: Member) -> str:

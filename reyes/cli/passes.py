@@ -133,8 +133,10 @@ class FollowerPass:
 
     def _remember(self, host: Host) -> None:
         """Remember who this host is; its rules are in force all the same if that fails."""
+        machine = machine_id()
+        identity = Identity(instance_id=host.instance_id, region=host.region, machine=machine)
         try:
-            self._memory.remember_identity(_identity(host))
+            self._memory.remember_identity(identity)
         except ConfigError as error:
             log.warning("who this host is is not remembered: %s", error.message)
 
@@ -331,10 +333,6 @@ def longest_pass(settings: FollowerConfig) -> int:
     In vain it waits for the ruleset, and then once more for the kernel.
     """
     return 2 * settings.deadline + settings.confirm_timeout + COMMAND_SECONDS
-
-
-def _identity(host: Host) -> Identity:
-    return Identity(instance_id=host.instance_id, region=host.region, machine=machine_id())
 
 
 def _wait_for_turn(instance_id: str, splay: int) -> None:

@@ -36,11 +36,6 @@ class Evidence(Struct, frozen=True):
 
     comments: tuple[str, ...]
 
-    @classmethod
-    def between(cls, before: Counter[str], after: Counter[str]) -> "Evidence":
-        """Compare two readings."""
-        return cls(tuple(sorted(after - before)))
-
     def decided_by(self, names: Mapping[str, str]) -> str:
         """Tell in words which rule decided; `names` replaces identifiers of EC2.
 

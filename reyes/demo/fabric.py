@@ -49,7 +49,7 @@ class Fabric(Closing):
             probe.service,
             self._listeners[probe.destination, probe.service],
         )
-        return outcome, Evidence.between(before, destination.call(counters))
+        return outcome, Evidence(tuple(sorted(destination.call(counters) - before)))
 
     def close(self) -> None:
         """Take the network down."""

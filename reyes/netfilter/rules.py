@@ -70,15 +70,12 @@ def comment_for(sources: Sequence[Source], service: Service | None = None) -> st
     text = common
     for number, source in enumerate(sources):
         own = "" if common else f": {service_text(source.allow.service)}"
-        more = f"{', ' if number else ''}{_rule_of(source)}{own} from {source.text}"
+        rule = f"{source.allow.group.id} rule {source.allow.rule}{own} from {source.text}"
+        more = f", {rule}" if number else rule
         if number and len(text) + len(more) > MAX_COMMENT:
             return f"{text} and {len(sources) - number} more"
         text += more
     return text
-
-
-def _rule_of(source: Source) -> str:
-    return f"{source.allow.group.id} rule {source.allow.rule}"
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
