@@ -57,9 +57,9 @@ def roll_back(
     """
     now = kernel.read(strict=False)
     state = memory.load()
-    held = memory.held_generation() if state.hold else None
+    held = memory.rules("held") if state.hold else None
     # What a run left on trial is the last change, also if it has been taken back since.
-    before = memory.way_back() or held or memory.generation()
+    before = memory.rules("trial") or held or memory.rules("previous")
     if before is None or state.accepted is None:
         raise ConfigError(
             "no earlier rules are remembered on this host",
@@ -83,7 +83,7 @@ def roll_back(
         if before is not held:
             back = remembered(replace(before.kernel, sets=after.sets), kernel)
             # What the kernel has made of a set costs nothing of what was known of it before.
-            memory.hold_generation(replace(back, members={**before.members, **back.members}))
+            memory.keep_rules("held", replace(back, members={**before.members, **back.members}))
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         memory.end_trial(proved=False)
@@ -108,7 +108,7 @@ def stay(
         ConfigError: nobody remembers what is held.
         KernelError: the kernel refused.
     """
-    held = memory.held_generation()
+    held = memory.rules("held")
     if held is None:
         raise ConfigError(
             "the rules that should be held are not remembered any more",

@@ -1,8 +1,14 @@
 """What a follower remembers from one run to the next."""
 
+from typing import Literal
+
 from msgspec import Struct
 
 from reyes.trust import Accepted
+
+Kept = Literal["previous", "trial", "held"]
+"""Rules of another time: those before the last commit that changed any, those before rules that
+have not proved healthy yet, and those that stay, after a rollback or instead of blamed ones."""
 
 
 class Hold(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable
 from reyes.netfilter.settled import Settled
-from reyes.state import State
+from reyes.state import Kept, State
 
 
 class Source(Protocol):
@@ -47,23 +47,14 @@ class Memory(Protocol):
     def keep_settled(self, settled: Settled) -> None:
         """Keep what the kernel shows after a good pass."""
 
-    def generation(self) -> Generation | None:
-        """Return the rules that were in force before the last commit that changed them."""
+    def rules(self, which: Kept) -> Generation | None:
+        """Return rules of another time, if any are kept."""
 
-    def way_back(self) -> Generation | None:
-        """Return the rules before those that have not proved healthy yet; None if all have."""
-
-    def keep_way_back(self, generation: Generation) -> None:
-        """Keep the rules that are in force before others are tried."""
+    def keep_rules(self, which: Kept, rules: Generation) -> None:
+        """Keep rules of another time."""
 
     def end_trial(self, *, proved: bool) -> None:
         """Forget that rules are on trial; those before `proved` ones are the generation before."""
-
-    def held_generation(self) -> Generation | None:
-        """Return the rules that stay, after a rollback or instead of blamed ones."""
-
-    def hold_generation(self, generation: Generation) -> None:
-        """Keep the rules that are to stay, with their sets' members."""
 
 
 class Kernel(Protocol):

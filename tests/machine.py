@@ -17,7 +17,7 @@ from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.settled import Settled
 from reyes.rollback import roll_back
 from reyes.ruleset import Content
-from reyes.state import State
+from reyes.state import Kept, State
 from reyes.trust import VerifiedRuleset
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.leaders import PaperSigner, configuration, signed
@@ -77,27 +77,17 @@ class Notebook:
     def keep_settled(self, settled: Settled) -> None:
         self.calm = settled
 
-    def generation(self) -> Generation | None:
-        return self.previous
+    def rules(self, which: Kept) -> Generation | None:
+        return {"previous": self.previous, "trial": self.trial, "held": self.held}[which]
 
-    def way_back(self) -> Generation | None:
-        return self.trial
-
-    def keep_way_back(self, generation: Generation) -> None:
-        self.writes.append("keep way back")
-        self.trial = generation
+    def keep_rules(self, which: Kept, rules: Generation) -> None:
+        self.writes.append(f"keep {which}")
+        setattr(self, which, rules)
 
     def end_trial(self, *, proved: bool) -> None:
         if proved:
             self.previous = self.trial
         self.trial = None
-
-    def held_generation(self) -> Generation | None:
-        return self.held
-
-    def hold_generation(self, generation: Generation) -> None:
-        self.writes.append("hold generation")
-        self.held = generation
 
 
 @dataclass

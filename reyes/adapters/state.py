@@ -37,7 +37,7 @@ from reyes.errors import ConfigError, SourceError
 from reyes.netfilter.live import Generation
 from reyes.netfilter.settled import Settled
 from reyes.ruleset import UNREADABLE
-from reyes.state import Identity, State
+from reyes.state import Identity, Kept, State
 from reyes.status import Status
 
 LAST_GOOD = "last-good.gpg"
@@ -66,9 +66,6 @@ class StateDirectory:
         self._lock = directory / "lock"
         self._state = directory / "state.json"
         self._last_good = directory / LAST_GOOD
-        self._previous = directory / "previous.json"
-        self._trial = directory / "trial.json"
-        self._held = directory / "held.json"
         self._settled = directory / "settled.json"
         self._status = directory / "status.json"
 
@@ -138,33 +135,22 @@ class StateDirectory:
         """Keep a signed object as the last good one."""
         self._write(self._last_good, blob)
 
-    def generation(self) -> Generation | None:
-        """Return the rules that were in force before the last commit that changed them."""
-        return self._decode(self._previous, Generation)
+    def rules(self, which: Kept) -> Generation | None:
+        """Return rules of another time, if any are kept."""
+        return self._decode(self._file_of(which), Generation)
 
-    def way_back(self) -> Generation | None:
-        """Return the rules before those that have not proved healthy yet; None if all have."""
-        return self._decode(self._trial, Generation)
-
-    def keep_way_back(self, generation: Generation) -> None:
-        """Keep the rules that are in force before others are tried."""
-        self._write(self._trial, msgspec.json.encode(generation))
+    def keep_rules(self, which: Kept, rules: Generation) -> None:
+        """Keep rules of another time, with their sets' members."""
+        self._write(self._file_of(which), msgspec.json.encode(rules))
 
     def end_trial(self, *, proved: bool) -> None:
         """Forget that rules are on trial; those before `proved` ones are the generation before."""
-        self._refuse_who_looks(self._trial)
+        trial = self._file_of("trial")
+        self._refuse_who_looks(trial)
         if proved:
-            move_file(self._trial, self._previous)
+            move_file(trial, self._file_of("previous"))
         else:
-            remove_file(self._trial)
-
-    def held_generation(self) -> Generation | None:
-        """Return the rules that stay, after a rollback or instead of blamed ones."""
-        return self._decode(self._held, Generation)
-
-    def hold_generation(self, generation: Generation) -> None:
-        """Keep the rules that are to stay, with their sets' members."""
-        self._write(self._held, msgspec.json.encode(generation))
+            remove_file(trial)
 
     def settled(self) -> Settled | None:
         """Return what the kernel showed after the last good run; None if that is not known."""
@@ -222,6 +208,9 @@ class StateDirectory:
                 log.warning("%s: trying for %.0f s (%s)", held, patience, hint)
                 is_told = True
             time.sleep(_LOOK_SECONDS)
+
+    def _file_of(self, which: Kept) -> Path:
+        return self._directory / f"{which}.json"
 
     def _make(self) -> None:
         if make_private_directory(self._directory, 0o755):

@@ -39,7 +39,7 @@ from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.rollback import is_held
 from reyes.settling import is_intact
-from reyes.state import State
+from reyes.state import Kept, State
 from reyes.status import Status
 from reyes.trust import VerifiedRuleset
 from reyes.world import Kernel
@@ -111,9 +111,9 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
 class _LookingMemory(StateDirectory):
     """The state directory of one who only looks."""
 
-    def generation(self) -> Generation | None:
-        """Return nothing: who commits nothing needs no way back."""
-        return None
+    def rules(self, which: Kept) -> Generation | None:
+        """Return no rules before: who commits nothing needs no way back."""
+        return None if which == "previous" else super().rules(which)
 
 
 def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
@@ -152,7 +152,7 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
     live = kernel.read()
     verified = follower.acceptance.last_good()
     if is_held(state.hold, verified.ruleset, now()):
-        yield from _held_differences(kernel, memory.held_generation(), live, settings.filter_table)
+        yield from _held_differences(kernel, memory.rules("held"), live, settings.filter_table)
         return
     if state.applied is None and not state.hold:
         yield Problem(severity="critical", message=NO_RULES)

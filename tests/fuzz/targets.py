@@ -183,9 +183,9 @@ def memory(data: bytes) -> None:
         except ConfigError:
             assert directory.load() == State()
         with suppress(ConfigError):
-            generation = directory.generation()
+            generation = directory.rules("previous")
             assert generation is not None
-            assert directory.held_generation() == directory.way_back() == generation
+            assert directory.rules("held") == directory.rules("trial") == generation
             with suppress(KernelError):
                 plan_return(generation, LiveKernel((LiveTable(Family.V4),)), "shared")
         assert directory.last_good() in {data, None}

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,11 +30,11 @@ def test_what_is_kept_comes_back(memory: StateDirectory) -> None:
     kernel = in_force()
     live = kernel.read()
     generation = Generation(live, kernel.read_members())
-    memory.keep_way_back(generation)
+    memory.keep_rules("trial", generation)
     memory.end_trial(proved=True)
-    memory.hold_generation(Generation(live))
-    assert memory.generation() == generation
-    assert memory.held_generation() == Generation(live)
+    memory.keep_rules("held", Generation(live))
+    assert memory.rules("previous") == generation
+    assert memory.rules("held") == Generation(live)
     assert {table.family for table in live.tables} == set(Family)
     state = State(
         hold=Hold(serial=7, content_sha256="abc", until=9), applied="digest", not_after=5
@@ -74,19 +75,19 @@ def test_everybody_may_look_into_a_directory_that_is_made_whatever_the_umask(
 
 
 def test_who_only_looks_ends_no_trial(memory: StateDirectory) -> None:
-    memory.keep_way_back(Generation(LiveKernel()))
+    memory.keep_rules("trial", Generation(LiveKernel()))
     for proved in (False, True):
         with pytest.raises(AssertionError, match="only looks"):
             memory.looking().end_trial(proved=proved)
-    assert memory.way_back()
+    assert memory.rules("trial")
 
 
 def test_a_fresh_directory_remembers_nothing(memory: StateDirectory) -> None:
     assert memory.load() == State()
     assert memory.last_good() is None
-    assert memory.generation() is None
-    assert memory.way_back() is None
-    assert memory.held_generation() is None
+    assert memory.rules("previous") is None
+    assert memory.rules("trial") is None
+    assert memory.rules("held") is None
 
 
 @pytest.mark.parametrize("proved", [False, True])
@@ -95,13 +96,13 @@ def test_rules_before_a_trial_are_those_to_go_back_to_only_if_it_went_well(
 ) -> None:
     older, before = Generation(LiveKernel()), Generation(in_force().read())
     memory.end_trial(proved=False)  # there is none
-    memory.keep_way_back(older)
+    memory.keep_rules("trial", older)
     memory.end_trial(proved=True)
-    memory.keep_way_back(before)
-    assert (memory.way_back(), memory.generation()) == (before, older)
+    memory.keep_rules("trial", before)
+    assert (memory.rules("trial"), memory.rules("previous")) == (before, older)
     memory.end_trial(proved=proved)
-    assert memory.way_back() is None
-    assert memory.generation() == (before if proved else older)
+    assert memory.rules("trial") is None
+    assert memory.rules("previous") == (before if proved else older)
 
 
 def test_rules_before_a_trial_that_are_gone_are_missed(memory: StateDirectory) -> None:
@@ -109,11 +110,11 @@ def test_rules_before_a_trial_that_are_gone_are_missed(memory: StateDirectory) -
         memory.end_trial(proved=True)
 
 
-READERS = {
+READERS: dict[str, Callable[[StateDirectory], object]] = {
     "state.json": StateDirectory.load,
-    "previous.json": StateDirectory.generation,
-    "trial.json": StateDirectory.way_back,
-    "held.json": StateDirectory.held_generation,
+    "previous.json": lambda memory: memory.rules("previous"),
+    "trial.json": lambda memory: memory.rules("trial"),
+    "held.json": lambda memory: memory.rules("held"),
 }
 
 

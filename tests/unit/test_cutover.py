@@ -17,7 +17,7 @@ from reyes.removal import remove
 from reyes.rollback import is_held
 from reyes.ruleset import Content, PrefixList, decode
 from reyes.settling import MEMBERS_CHECK_SECONDS
-from reyes.state import Hold, State
+from reyes.state import Hold, Kept, State
 from tests.commits import rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import NOW, Machine
@@ -212,16 +212,21 @@ def fails(*_: object) -> None:
     raise ConfigError("the disk is full")
 
 
-@pytest.mark.parametrize("way", ["save", "hold_generation"])
+def fails_to_hold(which: Kept, _: object) -> None:
+    if which == "held":
+        fails()
+
+
+@pytest.mark.parametrize(("way", "failing"), [("save", fails), ("keep_rules", fails_to_hold)])
 def test_a_verdict_is_told_though_it_cannot_be_remembered(
-    way: str, monkeypatch: pytest.MonkeyPatch
+    way: str, failing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine, first = two_generations()
     second, previous = state(machine.kernel)[0], machine.notebook.previous
     advanced(machine, "web")
     prepared = machine.prepare()
     machine.guard.finds = "trouble"
-    monkeypatch.setattr(machine.notebook, way, fails)
+    monkeypatch.setattr(machine.notebook, way, failing)
     with pytest.raises(UnhealthyError, match="trouble"):
         machine.follower.commit(prepared, machine.guard)
     assert state(machine.kernel)[0] == second != first
@@ -510,7 +515,7 @@ def test_a_rollback_that_cannot_keep_what_it_brought_back_holds_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine, _ = two_generations()
-    monkeypatch.setattr(machine.notebook, "hold_generation", fails)
+    monkeypatch.setattr(machine.notebook, "keep_rules", fails)
     with pytest.raises(ConfigError, match="disk is full"):
         machine.roll_back()
     assert machine.notebook.state.hold is None
