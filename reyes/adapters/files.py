@@ -72,14 +72,14 @@ def check_private(path: Path) -> None:
         raise ConfigError(f"cannot use {path}: {error.strerror}") from error
 
 
-def make_private_directory(path: Path, mode: int) -> bool:
+def make_private_directory(path: Path) -> bool:
     """Make a directory if it is missing, where nobody else could change or replace it.
 
     Return whether it was missing. One that is refused (ConfigError, as `check_private`) is not
     left behind.
     """
     try:
-        path.mkdir(mode=mode)
+        path.mkdir(mode=0o755)
     except FileExistsError:
         check_private(path)
         return False

@@ -27,7 +27,7 @@ def make_keyrings(directory: Path, name: str, expire: str) -> str:
                 "name another directory with --directory",
             )
     try:
-        is_new = make_private_directory(directory, 0o755)
+        is_new = make_private_directory(directory)
         staging = Path(tempfile.mkdtemp(dir=directory, prefix=".new-"))
     except OSError as error:
         raise ConfigError(f"cannot write in {directory}: {error.strerror}") from error

@@ -213,7 +213,7 @@ class StateDirectory:
         return self._directory / f"{which}.json"
 
     def _make(self) -> None:
-        if make_private_directory(self._directory, 0o755):
+        if make_private_directory(self._directory):
             # Whatever the umask is: everybody may read the status, and each secret has mode 0600.
             self._directory.chmod(0o755)
 
