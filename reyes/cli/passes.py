@@ -163,10 +163,9 @@ class FollowerPass:
         record.verified = follower.acceptance.obtain(answer, host, force=self._options.force)
         if as_left and follower.settling.says_nothing_new(record.verified, host):
             return None
-        record.prepared = prepared = follower.prepare(
-            record.verified, host, live, thorough=self._options.force
+        return record.note(
+            follower.prepare(record.verified, host, live, thorough=self._options.force)
         )
-        return prepared
 
     def _uphold(self, record: Record, host: Host, live: LiveKernel | None = None) -> bool:
         """Repair what is in force; tell whether the kernel may have changed by that.
@@ -199,7 +198,7 @@ class FollowerPass:
             record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
         if outcome == "applied":
-            record.prepared = prepared
+            record.note(prepared)
             record.configured = record.applied(int(clock.now()))
             log.warning("put the configuration in force, with the ruleset that was accepted last")
         return True  # where no rule changed, sets that nothing needs may be gone
@@ -262,7 +261,7 @@ class FollowerPass:
                 record.outcome = "held"
                 _raise_conntrack_max(settings)
                 return
-            prepared = record.prepared = follower.prepare(verified, host, follower.kernel.read())
+            prepared = record.note(follower.prepare(verified, host, follower.kernel.read()))
             guard = CommitGuard(settings, None)
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
         _raise_conntrack_max(settings)

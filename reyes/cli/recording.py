@@ -53,27 +53,23 @@ class Record:
     rolled_back: bool = False
     besides: str | None = None
     started: float = field(default_factory=time.monotonic)
-    _prepared: Prepared | None = None
-    _prepared_at: float = 0
+    prepared: Prepared | None = None
+    prepared_at: float = 0
 
-    @property
-    def prepared(self) -> Prepared | None:
-        """What the pass prepares to commit."""
-        return self._prepared
-
-    @prepared.setter
-    def prepared(self, prepared: Prepared) -> None:
-        self._prepared, self._prepared_at = prepared, time.monotonic()
+    def note(self, prepared: Prepared) -> Prepared:
+        """Take note of what is to be committed, and of when it was prepared."""
+        self.prepared, self.prepared_at = prepared, time.monotonic()
+        return prepared
 
     def applied(self, now: int) -> Applied | None:
         """Describe what is in force if the pass succeeds."""
-        if self._prepared is None:
+        if self.prepared is None:
             return None
         return applied_dataplane(
-            self._prepared.dataplane,
+            self.prepared.dataplane,
             at=now,
-            seconds=time.monotonic() - self._prepared_at,
-            enforced=self._prepared.policy.host.enforce,
+            seconds=time.monotonic() - self.prepared_at,
+            enforced=self.prepared.policy.host.enforce,
         )
 
 

@@ -67,7 +67,7 @@ def test_a_pass_that_succeeds_tells_what_it_knew(memory: StateDirectory, tmp_pat
     with recording(config(tmp_path), memory) as record:
         record.host = prepared.policy.host
         record.verified = prepared.verified
-        record.prepared = prepared
+        record.note(prepared)
         record.outcome = "applied"
     status = left(memory)
     assert (status.run.outcome, status.run.exit_code) == ("applied", 0)
@@ -125,7 +125,7 @@ def test_only_commits_that_were_taken_back_count_as_rolled_back(
 
     def lose_health() -> None:
         with recording(config(tmp_path), memory, force=force) as record:
-            record.prepared = prepared
+            record.note(prepared)
             raise UnhealthyError("trouble")
 
     with pytest.raises(UnhealthyError):
