@@ -47,13 +47,11 @@ class _PageLog:
     """A line for each page after a call's first: short reads stay silent."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._begun: set[tuple[str, str]] = set()
 
     def __call__(self, source: str, call: str, items: int) -> None:
-        with self._lock:
-            is_first = (source, call) not in self._begun
-            self._begun.add((source, call))
+        is_first = (source, call) not in self._begun
+        self._begun.add((source, call))
         log.log(
             logging.DEBUG if is_first else logging.INFO,
             "%s: %s: %d items so far",
