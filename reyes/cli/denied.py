@@ -45,7 +45,8 @@ def command(config_path: Path, follow: bool, as_json: bool, lines: str | None) -
             err=True,
         )
     explainer = _Explainer(config)
-    found = _logged(sys.stdin if lines else kernel_lines(follow=follow))
+    read = sys.stdin if lines else kernel_lines(follow=follow)
+    found = filter(None, map(parse_line, read))
     if follow:
         _follow(found, explainer, as_json=as_json)
         return
@@ -70,13 +71,6 @@ def _are_logged(follower: FollowerConfig) -> bool:
         return Kernel().read(strict=False).logs_denied
     except ReyesError:  # the log may be read with fewer rights than the rules
         return False
-
-
-def _logged(lines: Iterable[str]) -> Iterator[LoggedPacket]:
-    for line in lines:
-        logged = parse_line(line)
-        if logged:
-            yield logged
 
 
 def _follow(found: Iterable[LoggedPacket], explainer: "_Explainer", *, as_json: bool) -> None:
