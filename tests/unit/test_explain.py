@@ -10,7 +10,7 @@ from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.errors import SignatureError
 from reyes.explain import Explanation, explain, may_reach, members_at
 from reyes.host import configured_host
-from reyes.net import Everything, Protocol
+from reyes.net import Protocol
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
 from reyes.policy import suppose
@@ -19,7 +19,6 @@ from reyes.uses import group_uses
 from tests.worlds import allow, group, icmp, interface, tcp, vpc, world
 
 HOST = "i-00000001"
-OPEN_WORLD = allow(Everything(), "10.8.0.0/16")
 
 
 def two_vpcs(*more_rules: Any) -> Content:
