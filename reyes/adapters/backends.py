@@ -28,7 +28,7 @@ def refuse_mixed(family: Family) -> None:
         KernelError: so it is.
     """
     prefix = PREFIX[family]
-    reads, writes = _backends(family)
+    reads, writes = _backend_of(f"{prefix}-save"), backend_in_use(family)
     if reads != writes:
         raise KernelError(
             f"{prefix}-save is that of {reads}, and {prefix}-restore that of {writes}",
@@ -40,10 +40,10 @@ def refuse_mixed(family: Family) -> None:
 def is_mixed(family: Family) -> bool:
     """Tell whether a family's commands are of both backends, or are not all of use."""
     try:
-        reads, writes = _backends(family)
+        refuse_mixed(family)
     except ReyesError:
         return True
-    return reads != writes
+    return False
 
 
 def refuse_split(family: Family) -> None:
@@ -96,11 +96,6 @@ def holds_rules(family: Family, backend: Backend) -> bool:
         if any(words in error.message for words in _WITHOUT_NFT):
             return False
         raise
-
-
-def _backends(family: Family) -> tuple[Backend, Backend]:
-    """Return what a family's tables are read from and written to."""
-    return _backend_of(f"{PREFIX[family]}-save"), backend_in_use(family)
 
 
 def _backend_of(command: str) -> Backend:
