@@ -88,3 +88,10 @@ class KernelError(ReyesError):
     """ipset or iptables refused, or the host's tables are not in a state to work on."""
 
     exit_code = 25
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return what a command ends with that raises this (`reyes.cli`)."""
+    if isinstance(error, OSError):
+        return ConfigError.exit_code
+    return error.exit_code if isinstance(error, ReyesError) else 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from reyes.adapters import clock
 from reyes.config import Config
-from reyes.errors import ReyesError
+from reyes.errors import ReyesError, exit_code_of
 from reyes.findings import Finding, find_for
 from reyes.ruleset import Header
 from reyes.status import Run
@@ -38,9 +38,8 @@ def recorded(
     try:
         outcome = make_pass()
     except Exception as error:
-        code = error.exit_code if isinstance(error, ReyesError) else 1
         if leaves_traces:
-            _write(config, _run(started, "failed", code))
+            _write(config, _run(started, "failed", exit_code_of(error)))
         raise
     findings = find_for(config, outcome.ruleset.content)
     if outcome.status != "superseded":

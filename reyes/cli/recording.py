@@ -17,7 +17,7 @@ from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
-from reyes.errors import ConfigError, ReyesError
+from reyes.errors import ReyesError, exit_code_of
 from reyes.follower import Prepared
 from reyes.host import Host
 from reyes.state import State
@@ -125,7 +125,7 @@ def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pa
         run=Run(
             at=now,
             seconds=time.monotonic() - record.started,
-            exit_code=_exit_code(error),
+            exit_code=exit_code_of(error) if error else 0,
             outcome="failed" if error else record.outcome,
             message=_message(error, record.besides),
         ),
@@ -139,13 +139,6 @@ def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pa
         rolled_back=record.rolled_back,
         hold=_state(memory).hold,
     )
-
-
-def _exit_code(error: Exception | None) -> int:
-    """Return what the command ends with (`reyes.cli`)."""
-    if isinstance(error, OSError):
-        return ConfigError.exit_code
-    return error.exit_code if isinstance(error, ReyesError) else int(error is not None)
 
 
 def _message(error: Exception | None, besides: str | None) -> str | None:

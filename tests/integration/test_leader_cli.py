@@ -1,5 +1,6 @@
 """`reyes leader` from its command line to S3: moto's S3, real gpg, an EC2 of our own."""
 
+import errno
 import json
 import logging
 import os
@@ -478,6 +479,19 @@ def test_metrics_tell_of_each_pass(leader: Leader, ec2: Ec2Server, tmp_path: Pat
     assert "reyes_leader_last_exit_code 75.0" in text
     assert 'reyes_leader_counted{kind="instances"} 3.0' in text
     assert "reyes_leader_last_success_timestamp_seconds" in text
+
+
+def test_metrics_tell_the_exit_code_of_what_the_system_refuses(
+    leader: Leader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    metrics = tmp_path / "reyes.prom"
+    leader.configure(metrics_file=str(metrics))
+    monkeypatch.setattr("reyes.adapters.ec2.Ec2Reader.__init__", refused)
+    assert leader.run().exit_code == 78
+    assert "reyes_leader_last_exit_code 78.0" in metrics.read_text()
 
 
 def test_metrics_that_cannot_be_written_fail_no_pass(
