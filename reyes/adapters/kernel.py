@@ -37,7 +37,6 @@ from reyes.netfilter.plan import (
     RestoreTable,
     Step,
     carry_out,
-    in_force,
     revert,
 )
 
@@ -200,7 +199,7 @@ class Kernel:
 
     def _check_rules(self, tables: Iterable[Table]) -> None:
         for table in tables:
-            if not in_force(table, self._read_table(table.family)):
+            if not self._read_table(table.family).shows(table.identities):
                 raise KernelError(
                     f"the rules that {PREFIX[table.family]}-restore took are not in force",
                     "another program may be changing the filter table at the same time",

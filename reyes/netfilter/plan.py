@@ -252,11 +252,6 @@ def rehearsal(table: Table, chains: Iterable[str]) -> str:
     return _transaction((*declared, JUMP, *_lines(table, chains)))
 
 
-def in_force(table: Table, live: LiveTable) -> bool:
-    """Tell whether a live table shows all of a table's rules in order, and the jump first."""
-    return live.shows(table.identities)
-
-
 def is_right(
     chains: Mapping[str, tuple[str, ...]], live: LiveTable, filter_table: FilterTable
 ) -> bool:

@@ -30,7 +30,6 @@ from reyes.netfilter.plan import (
     RestoreTable,
     Step,
     carry_out,
-    in_force,
     revert,
 )
 
@@ -155,7 +154,7 @@ class MemoryKernel:
             case ReadTables(tables):
                 for table in tables:
                     live = parse_table(self.save(table.family), table.family)
-                    _require(in_force(table, live), "not in force")
+                    _require(live.shows(table.identities), "not in force")
             case DestroySets(names):
                 self._destroy(names)
 

@@ -7,7 +7,6 @@ import pytest
 
 from reyes.adapters.kernel import Kernel
 from reyes.netfilter.compiler import compile_policy
-from reyes.netfilter.plan import in_force
 from reyes.settling import MEMBERS_CHECK_SECONDS
 from tests.bench.shapes import ADDRESS, policy_with, rules_of
 from tests.kernel.followers import FollowerHost, Keys
@@ -61,7 +60,7 @@ def test_a_way_of_a_tree_that_others_changed_is_seen(name: Backend) -> None:
     with backend(name), Wire([ADDRESS]) as wire:
         wire.host.call(commit, dataplane, "shared")
         right = wire.host.call(Kernel().read).tables[0]
-        assert in_force(table, right)
+        assert right.shows(table.identities)
         position, (chain, line) = next(
             (number, (way[1], line))
             for number, line in enumerate(right.rules["reyes-ingress"], start=1)
@@ -75,7 +74,8 @@ def test_a_way_of_a_tree_that_others_changed_is_seen(name: Backend) -> None:
         ):
             text = f"*filter\n-R reyes-ingress {position} {other}-g {chain}\nCOMMIT\n"
             wire.run([f"iptables-{name}-restore", "--noflush"], text)
-            assert not in_force(table, wire.host.call(Kernel().read).tables[0]), other
+            now = wire.host.call(Kernel().read).tables[0]
+            assert not now.shows(table.identities), other
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -84,7 +84,8 @@ def test_a_tree_whose_last_way_ends_at_the_last_port_is_put_in_force(name: Backe
     dataplane = compile_policy(policy_with(rules))
     with backend(name), Wire([ADDRESS]) as wire:
         wire.host.call(commit, dataplane, "shared")
-        assert in_force(dataplane.tables[0], wire.host.call(Kernel().read).tables[0])
+        now = wire.host.call(Kernel().read).tables[0]
+        assert now.shows(dataplane.tables[0].identities)
 
 
 def spoil(host: FollowerHost, change: str, version: int) -> None:

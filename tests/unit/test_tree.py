@@ -22,7 +22,7 @@ from reyes.netfilter.iptables import (
     SourceServiceSet,
     SourceSet,
 )
-from reyes.netfilter.plan import drifted_sets, in_force, plan_commit
+from reyes.netfilter.plan import drifted_sets, plan_commit
 from reyes.netfilter.rules import Source
 from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, Peer
@@ -177,7 +177,7 @@ def test_every_way_is_found_again_in_what_a_kernel_prints(services: list[Service
     dataplane, kernel = compile_policy(policy_with(rules)), MemoryKernel()
     kernel.execute(plan_commit(dataplane, kernel.read(), "shared"))
     assert all(
-        in_force(table, live)
+        live.shows(table.identities)
         for table, live in zip(dataplane.tables, kernel.read().tables, strict=True)
     )
 
