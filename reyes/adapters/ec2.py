@@ -171,7 +171,7 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
     def read(self) -> list[View]:
         """Read the rules and who is a member side by side: neither needs the other."""
         views = list(chain.from_iterable(side_by_side([self._rules, self._members])()))
-        return [*views, *self._groups_of_elsewhere(views)]
+        return [*views, *self._missing_groups(views)]
 
     def _rules(self) -> list[View]:
         vpcs = [self._view(vpcs=page) for page in self._describe("DescribeVpcs", self._of_vpcs)]
@@ -185,13 +185,12 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
         named = named_prefix_lists(group for view in groups for group in view.groups)
         return [*groups, self._view(prefix_lists=self._prefix_lists(sorted(named)))]
 
-    def _groups_of_elsewhere(self, views: Sequence[View]) -> Iterator[View]:
-        """Read the groups that interfaces carry and that are of none of the source's VPCs.
+    def _missing_groups(self, views: Sequence[View]) -> Iterator[View]:
+        """Read the groups that interfaces carry and that have not been found.
 
-        A group may be associated with further VPCs, and `vpc-id` finds it only in its first.
+        A group may be associated with further VPCs, and `vpc-id` finds it only in its first. One
+        may also be made, and put in the place of another, while groups and interfaces are read.
         """
-        if not self.source.vpcs:
-            return
         read = {group.id for view in views for group in view.groups}
         carried = {group for v in views for each in v.interfaces for group in each.groups}
         missing = sorted(carried - read)

@@ -343,6 +343,17 @@ def test_groups_of_other_vpcs_that_interfaces_carry_are_read(ec2: Ec2Server) -> 
     ]
 
 
+def test_groups_made_while_interfaces_are_read_are_read_as_well(ec2: Ec2Server) -> None:
+    ec2.say("us-west-2", "DescribeSecurityGroups", [group()])
+    ec2.say("us-west-2", "DescribeSecurityGroups/group-id", [group("sg-0000000b")])
+    carried = [{"groupId": "sg-0000000b"}]
+    ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(1, groupSet=carried)])
+
+    (region,) = read().regions
+
+    assert [group.id for group in region.groups] == ["sg-0000000a", "sg-0000000b"]
+
+
 def test_many_groups_of_other_vpcs_are_asked_for_in_parts(ec2: Ec2Server) -> None:
     carried = [f"sg-{number:08x}" for number in range(201)]
     items = [{"groupId": identifier} for identifier in carried]
