@@ -17,13 +17,16 @@ from reyes.adapters.files import check_private
 from reyes.adapters.programs import find_program
 from reyes.config import SigningConfig
 from reyes.envelope import MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Envelope, SignatureReport
-from reyes.errors import ConfigError, SignatureError
+from reyes.errors import ConfigError, SignatureError, one_line
 
 KEYRING_FILE = "trusted.gpg"
 """The public keys, as `gpg --export` writes them, in the keyring directory of either side."""
 
 MAX_HOME_LENGTH = 80
 """Characters of a GNUPGHOME: its agent's sockets have at most 107, with their names."""
+
+AGENT_SECONDS = 30
+"""Longer than gpg itself waits for an agent that it has started."""
 
 SIGN_OPTIONS = ("--no-options", "--disable-dirmngr", "--pinentry-mode", "error")
 """A key with a passphrase fails at once, instead of asking nobody."""
@@ -76,10 +79,12 @@ class Gpg:
         time leaves a zombie each time.
 
         Raises:
-            ConfigError: the key is not there or cannot sign.
+            ConfigError: the key is not there or cannot sign, or gpg-agent does not run.
             SignatureError: gpg signed with another one.
         """
-        gpg = open_gpg(self._secret_home(), SIGN_OPTIONS)
+        home = self._secret_home()
+        _check_agent(home)
+        gpg = open_gpg(home, SIGN_OPTIONS)
         usable = self._secret_fingerprints(gpg)
         # python-gnupg's own `keyid` falls back to any other key.
         result = gpg.sign(
@@ -188,7 +193,7 @@ class Gpg:
 
 @functools.cache
 def gnupg_program(name: str) -> str:
-    """Return the absolute path of gpg or gpgconf."""
+    """Return the absolute path of one of GnuPG's programs."""
     found = find_program(name)
     if found is None:
         raise ConfigError(f"{name} is not installed", "install the package gnupg")
@@ -201,6 +206,31 @@ def check_home(home: Path) -> None:
         raise ConfigError(
             f"the keyring directory {home} has a path of {len(str(home))} characters",
             f"gpg-agent's sockets need a path of at most {MAX_HOME_LENGTH}",
+        )
+
+
+def _check_agent(home: Path) -> None:
+    """Start the agent where none runs.
+
+    Without one gpg says that there is no secret key, and it waits for ever for one that hangs.
+    """
+    argv = [gnupg_program("gpg-connect-agent"), "--homedir", str(home), "/bye"]
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            argv, env=environment, capture_output=True, check=False, timeout=AGENT_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"gpg-agent does not answer in {home}",
+            f"end it, and remove {home}/*.lock, which a killed process may have left behind",
+        ) from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace")
+        raise ConfigError(
+            f"gpg-agent does not start in {home}: {one_line(said)}",
+            "the directory must be writable for this user and have space; a packaged unit names"
+            " it in ReadWritePaths=",
         )
 
 

@@ -508,6 +508,36 @@ def test_secret_home_with_a_long_path_is_refused(workshop: Workshop, tmp_path: P
         gpg_in(home, workshop.leader).sign(PAYLOAD)
 
 
+SPAWNING = "gnupg_spawn_agent_sentinel.lock"
+"""Held by whoever starts an agent; its process that was killed may have another's number."""
+
+
+def test_an_agent_that_cannot_start_is_no_missing_key() -> None:
+    with gnupg_home() as home:
+        key = home.generate("Leader")
+        subprocess.run(["gpgconf", "--homedir", str(home.path), "--kill", "all"], check=True)
+        (home.path / SPAWNING).mkdir()  # as little of a lock as a full disk has room for
+
+        with pytest.raises(ConfigError, match="gpg-agent does not start") as caught:
+            gpg_in(home.path, key).sign(PAYLOAD)
+
+    assert "Is a directory" in caught.value.message
+
+
+def test_an_agent_that_does_not_answer_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpg_adapter, "AGENT_SECONDS", 0.5)
+    with gnupg_home() as home:
+        key = home.generate("Leader")
+        subprocess.run(["gpgconf", "--homedir", str(home.path), "--kill", "all"], check=True)
+        (home.path / SPAWNING).write_text(f"{os.getpid():10}\n{os.uname().nodename}\n")
+
+        with pytest.raises(ConfigError, match="gpg-agent does not answer") as caught:
+            gpg_in(home.path, key).sign(PAYLOAD)
+
+        (home.path / SPAWNING).unlink()
+    assert f"{home.path}/*.lock" in (caught.value.hint or "")
+
+
 def test_missing_gpg_is_said(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     gpg_adapter.gnupg_program.cache_clear()
