@@ -58,6 +58,8 @@ def command(
     if output and not os.access(output.parent, os.W_OK | os.X_OK):
         hint = f"{output.parent} must be a writable directory"
         raise ConfigError(f"cannot write {output}", hint)
+    if output and output.exists() and not output.is_file():
+        raise ConfigError(f"{output} is no regular file", "--output puts a file in its place")
 
     def one_pass(config: "Config") -> None:
         _publish(config, dry_run=dry_run, output=output, force=force, as_json=as_json)

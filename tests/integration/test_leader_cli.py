@@ -387,6 +387,21 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_published(
     assert ec2.asked == []
 
 
+def test_a_device_is_not_replaced_by_a_file(
+    leader: Leader, ec2: Ec2Server, tmp_path: Path
+) -> None:
+    fill(ec2, 0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    result = leader.run("--output", str(pipe))
+
+    assert result.exit_code == 78
+    assert f"{pipe} is no regular file" in result.stderr
+    assert pipe.is_fifo()
+    assert ec2.asked == []
+
+
 def test_a_configuration_without_leader_is_refused(leader: Leader, ec2: Ec2Server) -> None:
     text = yaml.safe_load(leader.config.read_text())
     del text["leader"]
