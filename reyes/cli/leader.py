@@ -13,6 +13,7 @@ import msgspec
 
 import reyes
 from reyes.cli.options import FilePath, config_option, interval_option, json_option, load_config
+from reyes.cli.words import say
 from reyes.difference import Difference
 from reyes.errors import ConfigError
 from reyes.ruleset import Counts, Header
@@ -93,10 +94,15 @@ def _publish(
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
     request = Request(now=now, generator=generator, dry_run=dry_run, force=force)
     outcome = recorded(config, partial(_run, config, request), leaves_traces=not dry_run)
-    if output:
-        write_atomically(output, outcome.envelope.blob, 0o644)
     report = _report(config, outcome)
-    click.echo(msgspec.json.encode(report) if as_json else "\n".join(_lines(report)))
+    text = msgspec.json.encode(report).decode() if as_json else "\n".join(_lines(report))
+    try:
+        if output:
+            write_atomically(output, outcome.envelope.blob, 0o644)
+    finally:
+        # What is published stays so, whoever hears of it.
+        tell = click.echo if dry_run else say
+        tell(text)
     if outcome.not_archived:
         raise outcome.not_archived
 

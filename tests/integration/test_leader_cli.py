@@ -387,6 +387,32 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_published(
     assert ec2.asked == []
 
 
+def test_a_file_that_fails_after_all_hides_no_publication(
+    leader: Leader, ec2: Ec2Server, tmp_path: Path
+) -> None:
+    fill(ec2, 1)
+    output = tmp_path / ("x" * 250)  # the name that it is first written under is too long
+
+    result = leader.run("--output", str(output))
+
+    assert result.exit_code == 78
+    assert result.stdout.startswith("published ruleset ")
+    assert leader.published()
+
+
+def test_a_report_that_nobody_hears_makes_no_publication_a_failure(
+    leader: Leader, ec2: Ec2Server
+) -> None:
+    fill(ec2, 1)
+    command = [sys.executable, "-m", "reyes", "leader", "--config", str(leader.config)]
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, b"INFO findings: none")
+    assert leader.published()
+
+
 def test_a_device_is_not_replaced_by_a_file(
     leader: Leader, ec2: Ec2Server, tmp_path: Path
 ) -> None:
