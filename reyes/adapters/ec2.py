@@ -85,8 +85,9 @@ class Ec2Reader:
             SourceError: a call finally failed; it names source, call and error.
             ConfigError: a VPC that the configuration names is not there.
         """
+        unanswered: set[str] = set()
         with usable_settings():
-            clients = _Clients()
+            clients = _Clients(unanswered)
         stop, gate = threading.Event(), threading.Semaphore(MAX_SOURCES)
 
         def read(source: SourceConfig) -> list[View]:
@@ -98,12 +99,18 @@ class Ec2Reader:
                     client=clients.ec2(source),
                     understand=self._understand,
                     progress=self._progress,
+                    unanswered=unanswered,
                     stop=stop,
                 ).read()
 
         try:
             reading = side_by_side([partial(read, source) for source in self._sources])
             yield lambda: list(chain.from_iterable(reading()))
+        except BaseException as error:
+            # Of a run whose time is over nothing else tells what took it.
+            if unanswered and not isinstance(error, Exception):
+                log.warning("EC2 has not answered: %s", ", ".join(sorted(unanswered.copy())))
+            raise
         finally:
             stop.set()
 
@@ -111,7 +118,8 @@ class Ec2Reader:
 class _Clients:
     """One session for all clients: each session would load EC2's model of 3 MB anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, unanswered: set[str]) -> None:
+        self._unanswered = unanswered
         core = botocore.session.Session()
         cut_model(core)
         core.set_config_variable("sts_regional_endpoints", "regional")
@@ -127,7 +135,7 @@ class _Clients:
 
     def ec2(self, source: SourceConfig) -> "EC2Client":
         """Make a client for a source, as its role if it has one."""
-        with _naming(source, "AssumeRole"):
+        with _naming(source, "AssumeRole", self._unanswered):
             client: EC2Client = self._client("ec2", source, **self._credentials(source))
         return client
 
@@ -166,6 +174,7 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
     client: "EC2Client"
     understand: Callable[[Inventory], View]
     progress: Progress
+    unanswered: set[str]
     stop: threading.Event
 
     def read(self) -> list[View]:
@@ -234,7 +243,7 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
         call = "GetManagedPrefixListEntries"
         readable: dict[str, list[PrefixListEntry]] = {}
         for identifier in identifiers:
-            with _naming(self.source, call):
+            with _naming(self.source, call, self.unanswered):
                 try:
                     pages = list(self._pages(call, ENTRIES_PAGE_SIZE, PrefixListId=identifier))
                 except ClientError as error:
@@ -258,7 +267,7 @@ class _SourceReader(Struct, frozen=True, kw_only=True):
         # An account may hide what AWS runs for it, such as the nodes of a cluster.
         if _INCLUDE_HIDDEN in self._inputs(call):
             arguments[_INCLUDE_HIDDEN] = True
-        with _naming(self.source, call):
+        with _naming(self.source, call, self.unanswered):
             yield from self._pages(call, PAGE_SIZE, **arguments)
 
     def _inputs(self, call: str) -> Collection[str]:
@@ -289,16 +298,20 @@ def _items(page: dict[str, Any], member: str) -> list[Any]:
 
 
 @contextmanager
-def _naming(source: SourceConfig, call: str) -> Iterator[None]:
+def _naming(source: SourceConfig, call: str, unanswered: set[str]) -> Iterator[None]:
     """Turn whatever finally goes wrong with a call into an error that names source and call."""
+    name = f"{source_name(source)}: {call}"
+    unanswered.add(name)
     try:
         yield
     except (ReyesError, _StoppedError):
         raise
     except Exception as error:
         raise SourceError(
-            f"{source_name(source)}: {call} failed: {text_of(error)}", _hint(source, call, error)
+            f"{name} failed: {text_of(error)}", _hint(source, call, error)
         ) from error
+    finally:
+        unanswered.discard(name)
 
 
 def _hint(source: SourceConfig, call: str, error: Exception) -> str:

@@ -5,6 +5,7 @@ begins at the wire: a list is a list of <item>s, an empty page is an empty list.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Ec2Server:
     failures: dict[tuple[str, str], list[Failure]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     url: str = ""
+    silent: str | None = None
+    """A region that does not answer until this is another one."""
 
     def say(self, region: str, action: str, *pages: list[Item] | Failure) -> None:
         """Answer an action in a region with these pages; `Action/list or filter` is possible."""
@@ -66,6 +69,8 @@ class Ec2Server:
     def reply(self, asked: Asked) -> tuple[int, str]:
         """Return status and body for one request."""
         self.asked.append(asked)
+        while asked.region == self.silent:
+            time.sleep(0.05)
         pending = self.failures.get((asked.region, asked.action))
         if pending:
             return _failure(pending.pop(0))

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -95,6 +96,29 @@ def read(
     )
     with reader() as views:
         return merge(views(), **matching)
+
+
+def test_what_has_not_answered_is_named_when_time_is_over(
+    ec2: Ec2Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("reyes"), "propagate", True)
+    ec2.silent = "us-west-2"
+    understand = partial(view, matching="name", excluded_group_names=())
+    reader = Ec2Reader((SourceConfig(region="us-west-2"),), understand, Progress())
+
+    def interrupted() -> None:
+        with reader():
+            while len(ec2.asked) < 2:
+                time.sleep(0.01)
+            raise KeyboardInterrupt  # a deadline's is no Exception either
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    ec2.silent = None
+    assert caplog.messages == [
+        "EC2 has not answered: us-west-2: DescribeNetworkInterfaces, us-west-2: DescribeVpcs"
+    ]
 
 
 def test_the_largest_pages_are_asked_for_and_only_ended_instances(ec2: Ec2Server) -> None:
