@@ -1,6 +1,6 @@
 """The kernel's log, line by line: from the kernel itself, else from the journal.
 
-Each line begins with the seconds since the epoch.
+Each line begins with the seconds since the epoch, and `kernel:` stands before what it says.
 """
 
 import errno
@@ -58,7 +58,7 @@ def _records(descriptor: int, *, follow: bool) -> Iterator[bytes]:
 
 
 def _line(record: bytes) -> str | None:
-    """Put a record's time, microseconds since the boot, as seconds since the epoch before it.
+    """Put a record's time, microseconds since the boot, before it as the journal writes it.
 
     None if it is no record of the kernel's.
     """
@@ -68,7 +68,7 @@ def _line(record: bytes) -> str | None:
         since_boot = int(head.split(b",")[2]) / 1_000_000
     except (IndexError, ValueError):
         return None
-    return f"{time.time() - time.monotonic() + since_boot:.6f} {text}"
+    return f"{time.time() - time.monotonic() + since_boot:.6f} kernel: {text}"
 
 
 def _journal_lines(reason: str, *, follow: bool) -> Iterator[str]:

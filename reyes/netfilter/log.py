@@ -2,7 +2,8 @@
 
     reyes-drop: IN=eth0 OUT= MAC=... SRC=10.2.0.30 DST=10.1.0.40 ... PROTO=TCP SPT=36242 DPT=5432
 
-Lines may begin with the seconds since the epoch and with whatever a journal puts before them.
+Before that a line may hold a time and what a journal writes up to `kernel:`, and nothing else:
+other words of the kernel's name programs and files, which any user may call what he likes.
 """
 
 import re
@@ -13,7 +14,10 @@ from reyes.net import LAST_PORT, PROTOCOL_NUMBERS, parse_address
 from reyes.netfilter import names
 from reyes.netfilter.evaluate import Packet
 
-_START = re.compile(rf"(?:^|\s)({names.DROP_LOG}|{names.AUDIT_LOG}) (?=IN=)")
+_START = re.compile(
+    r"(?:\d+\.\d+ )?(?:(?:(?!kernel:|\[)\S+\s+){0,4}kernel:\s+)?(?:\[[^\]]*\]\s+)?"
+    rf"({names.DROP_LOG}|{names.AUDIT_LOG}) (?=IN=)"
+)
 _MOMENT = re.compile(r"^\d{1,11}\.\d{1,9}(?= )")
 _FIELD = re.compile(r"(?<!\S)([A-Z]+)=(\S*)")
 _NUMBERS = {name.upper(): number for name, number in PROTOCOL_NUMBERS.items()}
@@ -31,7 +35,7 @@ class LoggedPacket(Struct, frozen=True):
 
 def parse_line(line: str) -> LoggedPacket | None:
     """Read one line; None if it is not about a packet of ours."""
-    start = _START.search(line)
+    start = _START.match(line)
     if not start:
         return None
     # In brackets ICMP errors quote the packet that they are about.

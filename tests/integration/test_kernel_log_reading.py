@@ -52,7 +52,7 @@ def test_a_record_becomes_a_line_with_its_time(pipe: Pipe) -> None:
     pipe.say(RECORD)
     (line,) = kernel_lines(follow=False)
     moment, _, text = line.partition(" ")
-    assert text == "reyes-drop: IN=eth0 OUT= "
+    assert text == "kernel: reyes-drop: IN=eth0 OUT= "
     assert float(moment) == pytest.approx(time.time() - time.monotonic() + 5.32, abs=1)
 
 

@@ -111,6 +111,37 @@ def test_a_time_and_what_a_journal_adds_may_stand_before() -> None:
     assert found == LoggedPacket(packet(6, port=5432), audit=False, at=1795163376.123456)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "1795163376.123456 kernel: ",
+        "[ 2211.307336] ",
+        "[Wed Nov 18 12:06:40 2026] ",
+        "Nov  8 12:06:40 db-1 kernel: ",
+        "Nov 18 12:06:40 db-1 kernel: [ 2211.307336] ",
+        "2026-11-18T12:06:40.123456+00:00 db-1 kernel: [ 2211.307336] ",
+    ],
+)
+def test_journals_and_syslogs_put_different_things_before(before: str) -> None:
+    found = parse_line(f"{before}{TCP_LINE}")
+    assert found is not None
+    assert found.packet == packet(6, port=5432)
+
+
+@pytest.mark.parametrize("before", ["1795163376.123456 kernel: ", "[ 2211.307336] "])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "a.out[25718]: segfault at 0 ip 0055 sp 007f error 6 in x {}[1132,5603+1000]",
+        "a.out[25718]: segfault at 0 ip 0055 sp 007f error 6 in x kernel: {}[1132,5603+1000]",
+        "process '/tmp/x {}' started with executable stack",
+        "process '/tmp/x kernel: {}' started with executable stack",
+    ],
+)
+def test_a_program_that_is_called_like_a_denial_is_none(before: str, said: str) -> None:
+    assert parse_line(before + said.format(TCP_LINE)) is None
+
+
 def test_audit_mode_is_told_from_denial() -> None:
     found = parse_line(TCP_LINE.replace("reyes-drop", "reyes-audit"))
     assert found is not None
