@@ -25,9 +25,9 @@ message that must be refused:
 The order matters: an old ruleset that somebody serves again is usually expired as well, and must
 be called a replay (look who does this), not an expiry (look why the leader is silent).
 
-Not here: size of the object, size of what gpg prints, its CPU time, armor and the rights of the
-keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses (members),
-keeping what was accepted (acceptance), the finer guard against shrinking (leader).
+Not here: size of the object, size of what gpg prints, its CPU time and memory, armor and rights of
+the keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset), addresses
+(members), keeping what was accepted (acceptance), the finer guard against shrinking (leader).
 """
 
 import hashlib

@@ -64,6 +64,9 @@ VERIFY_SECONDS = 10
 The largest text and object take 0.3 s, and several times as much where a virtual CPU is throttled.
 """
 
+VERIFY_BYTES = 256 * 2**20
+"""Memory for one object: gpg keeps all signatures that it meets. The largest text takes 11 MB."""
+
 
 class Gpg:
     """The keys of one keyring directory."""
@@ -295,10 +298,11 @@ def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
 
 
 def _bound(process: int) -> None:
-    """Let the kernel end a process that uses too much CPU time."""
-    _, hard = resource.prlimit(process, resource.RLIMIT_CPU)
-    with suppress(ValueError):  # a lower bound is in force
-        resource.prlimit(process, resource.RLIMIT_CPU, (VERIFY_SECONDS, hard))
+    """Let the kernel end a process that uses too much CPU time, and give it no more memory."""
+    for kind, most in ((resource.RLIMIT_CPU, VERIFY_SECONDS), (resource.RLIMIT_AS, VERIFY_BYTES)):
+        _, hard = resource.prlimit(process, kind)
+        with suppress(ValueError):  # a lower bound is in force
+            resource.prlimit(process, kind, (most, hard))
 
 
 def _understand(gpg: Any, said: bytes) -> Any:

@@ -5,6 +5,7 @@ says so. The ring of the victim deliberately holds a key that is not pinned.
 """
 
 import json
+import resource
 import time
 import tracemalloc
 import zlib
@@ -426,3 +427,26 @@ def test_packets_that_gpg_skips_for_ever(victim: Victim, monkeypatch: pytest.Mon
     size = 255 * 2**24
     blob = bomb(size, b"\xfc\xff" + size.to_bytes(4), packets=3)  # of a private kind
     refused(victim, blob, SignatureError, "did not come to an end with the object within 1 s")
+
+
+def test_signatures_that_gpg_keeps_without_end(
+    victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = 64 * 2**20
+    monkeypatch.setattr("reyes.adapters.gpg.VERIFY_BYTES", bound)
+    hidden = b"\xff\0\0\x27\x01d" + bytes(9984)  # a subpacket of a private kind
+    area = len(hidden).to_bytes(2) + hidden
+    text = b"\x04\0\x01\x08" + area + area + b"\0\0\x20\0\x80" + bytes(1023)
+    signature = b"\xc2\xff" + len(text).to_bytes(4) + text
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    many = b"".join(deflate.compress(signature) for _ in range(10_000))
+    blob = b"\xa3\x01" + many + deflate.flush()
+    assert len(blob) < 2**20
+    before = most_memory()
+    refused(victim, blob, SignatureError, "")
+    assert most_memory() <= max(before, bound)
+
+
+def most_memory() -> int:
+    """The most bytes that any child of this process has had."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
