@@ -15,6 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from reyes.config import Config
+from reyes.errors import shown
 from reyes.host import IpsecScope, VpcScope, filtered_networks
 from reyes.matching import GroupMatching
 from reyes.members import JudgedSenders, network_of
@@ -224,7 +225,7 @@ class _RuleFinder:
             yield Finding(
                 severity=severity,
                 kind=kind,
-                where=f"{group.id} ({group.name}) in {self._region.name}, rule {number}",
+                where=f"{group.id} ({shown(group.name)}) in {self._region.name}, rule {number}",
                 message=f"{service_text(ingress.service)}: {message}",
             )
 
@@ -242,7 +243,8 @@ class _RuleFinder:
             if nobody:
                 yield "warning", "reference to nobody", f"{reference.id}: {nobody}"
             elif named and self._world.carried.keys().isdisjoint(matching.alike(region, named)):
-                yield "note", "group without members", f"{reference.id} ({named.name}) is empty"
+                empty = f"{reference.id} ({shown(named.name)}) is empty"
+                yield "note", "group without members", empty
 
     def _open(self, vpc: str, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
         """Find what a rule opens to whole networks, on hosts of a VPC."""

@@ -16,7 +16,7 @@ from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import accepted_version, believed, believed_content, echo_notes
 from reyes.config import Config, FollowerConfig
 from reyes.denied import Denial, Tally, explain_denial
-from reyes.errors import ReyesError
+from reyes.errors import ReyesError, shown
 from reyes.explain import Explanation
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
@@ -160,7 +160,7 @@ def _title(denial: Denial) -> str:
 
 def _lines(denial: Denial, explanation: Explanation) -> Iterator[str]:
     groups = dict.fromkeys(
-        f"{member.group} ({member.group_name})" for member in explanation.source_is
+        f"{member.group} ({shown(member.group_name)})" for member in explanation.source_is
     )
     if groups:
         yield f"  is in    {', '.join(groups)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from reyes.errors import HostUnknownError
+from reyes.errors import HostUnknownError, shown
 from reyes.matching import GroupKey, GroupMatching
 from reyes.net import service_text
 from reyes.ruleset import (
@@ -58,16 +58,16 @@ def _header_lines(genuine: Genuine, now: int) -> Iterator[str]:
     since = f"{span_text(age)} ago" if age >= 0 else f"{span_text(-age)} ahead of this host"
     expiry = genuine.key_expires_at
     lasts = "never expires" if expiry is None else f"expires {moment_text(expiry)}"
-    yield f"ruleset {header.serial} for {_shown(header.environment)}"
+    yield f"ruleset {header.serial} for {shown(header.environment)}"
     yield f"  generated  {moment_text(header.generated_at)} ({since})"
-    yield f"  generator  {_shown(header.generator)}"
+    yield f"  generator  {shown(header.generator)}"
     yield f"  not after  {moment_text(header.not_after)} ({until})"
     yield f"  signed by  {genuine.signer} (key {lasts})"
     yield f"  content    {genuine.ruleset.content_sha256}"
     yield f"  holds      {counts_text(header.counts)}"
     yield f"  matching   {_matching_text(content)}"
     if content.excluded_group_names:
-        yield f"  excluded   {', '.join(map(_shown, content.excluded_group_names))}"
+        yield f"  excluded   {', '.join(map(shown, content.excluded_group_names))}"
 
 
 def counts_text(counts: Counts) -> str:
@@ -85,7 +85,7 @@ def _matching_text(content: Content) -> str:
         case "name":
             return "a group means all groups of its name in all VPCs (`default` only itself)"
         case other:
-            key = _shown(other.removeprefix("tag:"))
+            key = shown(other.removeprefix("tag:"))
             return f"a group means all groups with the same value of the tag {key} in all VPCs"
 
 
@@ -149,15 +149,15 @@ def _sources(matching: GroupMatching, region: Region, rule: Ingress) -> Iterator
         nobody = matching.nobody(region.name, reference)
         likeness = matching.likeness(named) if named else None
         if nobody:
-            yield f"{name} (nobody: {_shown(nobody)})"
+            yield f"{name} (nobody: {nobody})"
         elif likeness:
-            yield f"{name} and all that match {_shown(likeness)}"
+            yield f"{name} and all that match {shown(likeness)}"
         else:
             yield name
 
 
 def _group_name(group: SecurityGroup | None, identifier: str) -> str:
-    return f"group {_shown(group.name)} ({identifier})" if group else f"group {identifier}"
+    return f"group {shown(group.name)} ({identifier})" if group else f"group {identifier}"
 
 
 def _members(region: Region) -> dict[str, list[str]]:
@@ -172,8 +172,3 @@ def _members(region: Region) -> dict[str, list[str]]:
 
 def _list(items: Iterable[str]) -> str:
     return ", ".join(items) or "nobody"
-
-
-def _shown(text: str) -> str:
-    """Quote a name that could do harm to a terminal or hide in a line."""
-    return text if text.isprintable() and text.strip() == text != "" else repr(text)

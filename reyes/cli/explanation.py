@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from reyes.errors import shown
 from reyes.explain import Explanation, Grant, Member
 from reyes.net import PROTOCOL_NUMBERS
 from reyes.netfilter.evaluate import Packet
@@ -50,7 +51,7 @@ def reach_lines(interface: InterfacePolicy, grants: tuple[Grant, ...]) -> Iterat
 
 def use_lines(use: GroupUse) -> Iterator[str]:
     """Put into words where a group is used."""
-    yield f"{use.group} ({use.group_name}) in {use.vpc}, {use.region}"
+    yield f"{use.group} ({shown(use.group_name)}) in {use.vpc}, {use.region}"
     if use.excluded:
         yield "  excluded: its rules allow nothing, and a reference to it matches nobody"
     yield from (f"  same as      {other}" for other in use.alike)
@@ -78,7 +79,7 @@ def packet_text(packet: Packet) -> str:
 
 def member_text(member: Member) -> str:
     """Write who carries an address, and as a member of what."""
-    group = f"{member.group} ({member.group_name})"
+    group = f"{member.group} ({shown(member.group_name)})"
     return f"{member.address} in {group}: {_place(member)}"
 
 
@@ -89,13 +90,13 @@ def _place(member: Member) -> str:
 
 def rule_text(grant: Grant) -> str:
     """Write which rule it is, and what it opens."""
-    return f"{grant.group} ({grant.group_name}) rule {grant.rule}: {grant.service}"
+    return f"{grant.group} ({shown(grant.group_name)}) rule {grant.rule}: {grant.service}"
 
 
 def _use_text(use: Use) -> str:
     place = f"{use.vpc}, {use.region}"
     return (
-        f"{use.group} ({use.group_name}) rule {use.rule}: {use.service}"
+        f"{use.group} ({shown(use.group_name)}) rule {use.rule}: {use.service}"
         f" as {use.reference} in {place}"
     )
 
@@ -103,10 +104,10 @@ def _use_text(use: Use) -> str:
 def source_text(grant: Grant) -> str:
     """Write to whom a rule is open."""
     if grant.source == "cidrs":
-        shown = " ".join(grant.addresses[:SHOWN])
+        listed = " ".join(grant.addresses[:SHOWN])
         more = len(grant.addresses) - SHOWN
-        return f"{shown} and {more} more" if more > 0 else shown
-    label = f" ({grant.source_label})" if grant.source_label != grant.source else ""
+        return f"{listed} and {more} more" if more > 0 else listed
+    label = f" ({shown(grant.source_label)})" if grant.source_label != grant.source else ""
     number = len(grant.addresses)
     return f"{grant.source}{label}, {number} address{'' if number == 1 else 'es'}"
 

@@ -65,6 +65,35 @@ def test_without_a_packet_reach_and_uses_are_listed(desk: Desk) -> None:
     assert "let in by    sg-0000000b (db) rule 2: tcp 5432-5433 as sg-0000000a" in uses.stdout
 
 
+@pytest.mark.parametrize("name", ["x), sg-0000000b (db", "\x1b[2Jx\ny"])
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("--from", WEB, "--port", "5432", "--instance", DB),
+        ("--from", WEB, "--port", "22", "--instance", DB),
+        ("--instance", DB),
+        ("--group", "sg-0000000e"),
+    ],
+)
+def test_a_group_cannot_be_called_as_if_it_were_two(
+    desk: Desk, name: str, question: tuple[str, ...]
+) -> None:
+    """EC2 takes brackets, commas and blanks in the names of groups."""
+    world = small_world()
+    regions = [
+        replace(
+            region,
+            groups=tuple(replace(g, name=name) if g.name == "web" else g for g in region.groups),
+        )
+        for region in world.regions
+    ]
+    content = replace(world, regions=tuple(regions))
+    path = desk.file(desk.signed(document(desk.now, content)))
+    said = desk.run("explain", "--ruleset", path, *question).stdout
+    assert f"({name!r})" in said
+    assert f"({name})" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -102,8 +102,10 @@ def test_excluded_group_allows_nothing() -> None:
     assert "group web (sg-0000000a) in vpc-0a1b2c3d (excluded, allows nothing)" in text
 
 
-@pytest.mark.parametrize("name", ["\x1b[2Jweb", "a\nb", " web", "\u202eweb", ""])
-def test_name_that_could_fool_a_terminal_is_quoted(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["\x1b[2Jweb", "a\nb", " web", "\u202eweb", "", "x), group db (sg-1", "a, b", "'a'"]
+)
+def test_name_that_could_fool_a_terminal_or_a_reader_is_quoted(name: str) -> None:
     text = "\n".join(describe(genuine(with_group(name=name)), NOW))
     assert f"group {name!r} (sg-0000000a)" in text
     assert "\x1b" not in text

@@ -132,6 +132,15 @@ def test_a_tag_stays_on_its_line() -> None:
     assert lines(before, after)[1:] == ["  ~ tag was none, is data <3>forged"]
 
 
+def test_a_name_stays_within_its_brackets() -> None:
+    world = small_world()
+    west = world.regions[1]
+    named = replace(west.groups[0], name="x), sg-0000000b (db\n+ group")
+    said = lines(world, with_west(world, groups=(named, *west.groups[1:])))
+    assert "  + rule tcp 5432-5433 from sg-0000000a ('x), sg-0000000b (db\\n+ group')" in said
+    assert not any("\n" in line for line in said)
+
+
 def test_networks_of_vpcs_are_told() -> None:
     before = small_world()
     (own,) = before.regions[1].vpcs
