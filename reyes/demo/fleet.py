@@ -12,7 +12,7 @@ from reyes.demo.fabric import Fabric
 from reyes.demo.isolation import FILES, reyes_command
 from reyes.demo.namespaces import run_command
 from reyes.demo.simulation import BUCKET, KEY, STORE_REGION, Simulation
-from reyes.demo.world import INSTANCES, OPEN_GROUP, SITES, TUNNEL
+from reyes.demo.world import INSTANCES, OPEN_GROUP, SITES
 from reyes.errors import ReyesError
 
 _KEYS = FILES / "keys"
@@ -60,7 +60,6 @@ class Fleet:
     def _write_follower(self, name: str, instance: str, region: str) -> None:
         follower = {
             "traffic": "vpc",
-            "filtered_cidrs": [TUNNEL],
             "instance_id": instance,
             "region": region,
             "state_directory": str(_config(name).parent / "state"),

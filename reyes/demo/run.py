@@ -16,13 +16,13 @@ from reyes.demo.table import Row, mark, show
 from reyes.demo.world import (
     AFTER_LEAVING,
     GROUPS,
+    LAPTOPS,
     LEAVER,
     LEFT_GROUP,
     OPEN_GROUP,
     PROBES,
     SITES,
     STATIONS,
-    TUNNEL,
     Permission,
     Probe,
     Station,
@@ -78,9 +78,9 @@ class _Play:
         reached = sum(outcome is Outcome.REACHED for outcome in outcomes.values())
         denied = sum(probe.allowed == "no" for probe in PROBES)
         _say(
-            f"{OPEN_GROUP} opens every host to the tunnel's {TUNNEL}, for AWS cannot tell who is "
-            f"behind it. {reached} of {len(PROBES)} probes got through, {denied} of which no "
-            "other group allows."
+            f"{OPEN_GROUP} opens every host to all that is behind the VPN, for AWS cannot tell "
+            f"who is who there. {reached} of {len(PROBES)} probes got through, {denied} of which "
+            "no other group allows."
         )
         return outcomes
 
@@ -186,6 +186,7 @@ def _introduce() -> None:
     )
     for group, permissions in GROUPS.items():
         click.echo(f"  {group:<15} lets in " + "; ".join(map(_permission_text, permissions)))
+    click.echo(f"  {OPEN_GROUP:<15} lets in all from behind the VPN: the other VPC and {LAPTOPS}")
 
 
 def _place(station: Station) -> str:

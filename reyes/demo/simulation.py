@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 import boto3
 from moto.server import ThreadedMotoServer
 
-from reyes.demo.world import GROUPS, INSTANCES, OPEN_GROUP, SITES, Permission, Site, Station
+from reyes.demo.world import (
+    GROUPS,
+    INSTANCES,
+    OPEN_GROUP,
+    SITES,
+    Permission,
+    Site,
+    Station,
+    open_permissions,
+)
 from reyes.net import Everything, Icmp, Ports, Service
 
 if TYPE_CHECKING:
@@ -70,11 +79,12 @@ class Simulation:
         self.vpcs[site] = vpc
         self.names[vpc] = site.name
         subnet = ec2.create_subnet(VpcId=vpc, CidrBlock=site.cidr)["Subnet"]["SubnetId"]
-        for group in GROUPS:
+        all_groups = {**GROUPS, OPEN_GROUP: open_permissions(site)}
+        for group in all_groups:
             made = ec2.create_security_group(GroupName=group, Description=group, VpcId=vpc)
             self._groups[site, group] = made["GroupId"]
             self.names[made["GroupId"]] = group
-        for group, permissions in GROUPS.items():
+        for group, permissions in all_groups.items():
             ec2.authorize_security_group_ingress(
                 GroupId=self._groups[site, group],
                 IpPermissions=[self._permission(site, permission) for permission in permissions],

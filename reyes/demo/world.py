@@ -11,16 +11,17 @@ from msgspec import Struct
 from reyes.net import Everything, Icmp, Ports, Service
 
 ANYWHERE = "0.0.0.0/0"
-TUNNEL = "10.0.0.0/8"
+LAPTOPS = "10.9.0.0/24"
 OPEN_GROUP = "vpn-allow-all"
 
 
 class Site(Struct, frozen=True):
-    """A region with one VPC."""
+    """A region with one VPC; `behind_vpn` are the networks that reach it through the tunnel."""
 
     name: str
     region: str
     cidr: str
+    behind_vpn: tuple[str, ...]
 
 
 class Station(Struct, frozen=True):
@@ -38,6 +39,11 @@ class Permission(Struct, frozen=True):
     service: Service
     cidr: str | None = None
     group: str | None = None
+
+
+def open_permissions(site: Site) -> tuple[Permission, ...]:
+    """Say what OPEN_GROUP lets in: the foreign networks one by one, never the VPC's own."""
+    return tuple(Permission(Everything(), cidr=cidr) for cidr in site.behind_vpn)
 
 
 class Probe(Struct, frozen=True):
@@ -58,8 +64,8 @@ def tcp(first: int, last: int | None = None) -> Ports:
 STATSD = Ports("udp", 8125, 8125)
 ECHO = Icmp("icmp", 8, -1)
 
-US = Site("us", "us-west-2", "10.1.0.0/16")
-EU = Site("eu", "eu-west-1", "10.2.0.0/16")
+US = Site("us", "us-west-2", "10.1.0.0/16", ("10.2.0.0/16", LAPTOPS))
+EU = Site("eu", "eu-west-1", "10.2.0.0/16", ("10.1.0.0/16", LAPTOPS))
 SITES = (US, EU)
 
 STATIONS = (
@@ -74,14 +80,13 @@ STATIONS = (
 )
 INSTANCES = tuple(station for station in STATIONS if station.site)
 
-# Every VPC has all of them, as a template would make them.
+# Every VPC has all of them, as a template would make them, and OPEN_GROUP.
 GROUPS: dict[str, tuple[Permission, ...]] = {
     "web": (Permission(tcp(443), cidr=ANYWHERE),),
     "app": (Permission(tcp(8080, 8089), group="web"), Permission(ECHO, group="bastion")),
     "db": (Permission(tcp(5432), group="app"), Permission(tcp(22), group="bastion")),
     "metrics": (Permission(STATSD, group="app"),),
     "bastion": (Permission(tcp(22), cidr="203.0.113.0/24"),),
-    OPEN_GROUP: (Permission(Everything(), cidr=TUNNEL),),
 }
 
 APP_TO_DB = Probe("us-app", "eu-db", tcp(5432), "yes", "db lets in app, and us-app is in app")
