@@ -32,7 +32,8 @@ def remove(memory: Memory, *places: Iterable[Kernel]) -> bool:
                     kernel.execute(plan)
                     found = found or bool(plan.steps)
     if refused:
-        log.warning("all else of Reyes is removed")
+        if found:
+            log.warning("all else of Reyes is removed")
         raise refused[0]
     _forget(memory)
     return found

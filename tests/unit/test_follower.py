@@ -442,6 +442,20 @@ def test_there_was_something_to_remove_whichever_kernel_held_it() -> None:
     assert remove(machine.notebook, [machine.kernel, MemoryKernel()])
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_refused_removal_claims_no_more_than_was_removed(
+    others: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine, kernels = Machine(), [MemoryKernel()]
+    machine.run()
+    kernels += [machine.kernel] * others
+    kernels[0].tables = machine.kernel.tables
+    kernels[0].refuses = lambda _: True
+    with caplog.at_level(logging.WARNING), pytest.raises(KernelError):
+        remove(machine.notebook, kernels)
+    assert caplog.messages == ["all else of Reyes is removed"] * others
+
+
 def test_exclusive_is_what_the_configuration_says() -> None:
     machine = Machine(filter_table="exclusive")
     machine.kernel.restore(Family.V4, "*filter\n-A INPUT -s 10.9.0.1 -j DROP\nCOMMIT\n")
