@@ -71,7 +71,9 @@ class Omitted(Struct, frozen=True, kw_only=True):
     reason: str
 
     def __str__(self) -> str:
-        """Write it for people."""
+        """Write it for people; rule 0 is the group as a whole."""
+        if self.rule == 0:
+            return f"{self.group}: {self.reason}"
         return f"{self.group} rule {self.rule}: {self.what}: {self.reason}"
 
 

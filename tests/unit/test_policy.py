@@ -309,7 +309,7 @@ def test_excluded_groups_are_not_matched_by_tag_either() -> None:
 def test_a_group_of_the_host_that_is_not_in_the_ruleset_is_told() -> None:
     bare = west(interfaces=(interface("0000000a", "10.1.0.10", f"{APP} sg-0000dead", HOST),))
     (omitted,) = policy(world(bare)).omitted
-    assert (omitted.group, omitted.reason) == ("sg-0000dead", "it is not in the ruleset")
+    assert str(omitted) == "sg-0000dead: it is not in the ruleset"
 
 
 def test_the_same_omission_is_told_once() -> None:
