@@ -64,6 +64,8 @@ def verdict_line(problems: Iterable[Problem], status: Status | None, now: int) -
         said = "; ".join(problem.message for problem in ordered)
         return f"{verdict(ordered).upper()}: {said}"
     parts = [f"{status.run.outcome} {age_text(status.run.at, now)} ago"]
+    if status.run.exit_code and status.last_success is not None:
+        parts.append(f"last success {age_text(status.last_success, now)} ago")
     if status.ruleset:
         parts.append(f"ruleset {status.ruleset.serial}")
     if status.applied:
@@ -134,12 +136,14 @@ def _too_old(what: str, then: int, now: int, limits: Limits) -> Iterator[Problem
 def _failure(status: Status, now: int, limits: Limits) -> Iterator[Problem]:
     run = status.run
     reason = REASONS.get(run.exit_code, "bug")
-    if reason not in _HARMLESS:
+    told = reason not in _HARMLESS
+    if told:
         severity: Severity = "warning" if reason in _ORDINARY else "critical"
         message = f"the last pass failed with exit code {run.exit_code}: {run.message}"
         yield Problem(severity=severity, message=message)
     if status.last_success is None:
-        yield Problem(severity="warning", message=f"no pass has succeeded yet: {run.message}")
+        why = "" if told else f": {run.message}"
+        yield Problem(severity="warning", message=f"no pass has succeeded yet{why}")
     else:
         yield from _too_old("the last success was", status.last_success, now, limits)
 

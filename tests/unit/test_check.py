@@ -48,6 +48,11 @@ def test_a_host_that_is_well_has_no_problem() -> None:
     assert said == f"OK: unchanged 60 seconds ago, ruleset {NOW}000, 12 rules, 0 members"
 
 
+def test_a_failure_that_is_no_problem_yet_tells_of_the_last_success() -> None:
+    said = verdict_line([], failed(75, last_success=NOW - 60), NOW + 30)
+    assert said.startswith("OK: failed 30 seconds ago, last success 90 seconds ago, ruleset ")
+
+
 def test_a_host_without_status_has_no_follower() -> None:
     assert problems(None) == [("critical", "no pass is on record: does a follower run?")]
 
@@ -106,6 +111,8 @@ def test_a_source_that_does_not_answer_is_one_only_when_it_lasts(
 def test_a_host_that_never_succeeded_is_one() -> None:
     found = problems(failed(75, last_success=None))
     assert found == [("warning", "no pass has succeeded yet: because")]
+    _, never = problems(failed(25, last_success=None))
+    assert never == ("warning", "no pass has succeeded yet")
 
 
 @pytest.mark.parametrize(
