@@ -1,6 +1,7 @@
 """Explanations in words, a line at a time."""
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from reyes.errors import shown
 from reyes.explain import Explanation, Grant, Member
@@ -25,11 +26,11 @@ def explanation_lines(explanation: Explanation, packet: Packet) -> Iterator[str]
         yield f"  rule         {rule_text(grant)}"
         yield f"  source       {source_text(grant)}"
         yield from (f"  matched by   {cidr}" for cidr in grant.matched if not grant.members)
-        yield from (f"  matched by   {member_text(member)}" for member in grant.members)
+        yield from (f"  matched by   {_membership_text(member)}" for member in grant.members)
         yield f"  kernel rule  {grant.kernel_rule}"
         if grant.set:
             yield f"  set          {grant.set}"
-    yield from (f"  sender is    {member_text(member)}" for member in explanation.source_is)
+    yield from _sender_lines(explanation.source_is)
     if not explanation.source_is:
         yield f"  sender is    no interface in the ruleset has {packet.source}"
     for miss in explanation.near_misses:
@@ -37,6 +38,16 @@ def explanation_lines(explanation: Explanation, packet: Packet) -> Iterator[str]
     if explanation.decision == "denied" and not explanation.near_misses:
         yield f"  near miss    none: no rule there is about {service}"
     yield from omitted_lines(explanation.omitted)
+
+
+def _sender_lines(source_is: tuple[Member, ...]) -> Iterator[str]:
+    """Say who carries the address, and which groups that interface is in."""
+    for interface, members in groupby(source_is, key=lambda member: member.interface):
+        first, *_ = memberships = list(members)
+        owner = f" of {first.instance}" if first.instance else ""
+        yield f"  sender is    {first.address} at {interface}{owner}"
+        yield f"  sender in    {first.vpc}, {first.region}"
+        yield from (f"  its group    {one.group} ({shown(one.group_name)})" for one in memberships)
 
 
 def reach_lines(interface: InterfacePolicy, grants: tuple[Grant, ...]) -> Iterator[str]:
@@ -77,10 +88,8 @@ def packet_text(packet: Packet) -> str:
     return f"{name} {packet.icmp[0]}/{packet.icmp[1]}" if packet.icmp else name
 
 
-def member_text(member: Member) -> str:
-    """Write who carries an address, and as a member of what."""
-    group = f"{member.group} ({shown(member.group_name)})"
-    return f"{member.address} in {group}: {_place(member)}"
+def _membership_text(member: Member) -> str:
+    return f"{member.address} in {member.group} ({shown(member.group_name)})"
 
 
 def _place(member: Member) -> str:

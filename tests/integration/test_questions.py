@@ -28,7 +28,13 @@ def test_an_accepted_packet_ends_with_0_and_a_denied_one_with_1(desk: Desk) -> N
         f"accepted: tcp 5432 from {WEB} to 10.1.0.11 at eni-0000000b"
     )
     assert "sg-0000000b (db) rule 2: tcp 5432-5433" in accepted.stdout
-    assert f"{WEB} in sg-0000000e (web): i-0000000e" in accepted.stdout
+    assert f"  matched by   {WEB} in sg-0000000e (web)\n" in accepted.stdout
+    sender = f"""\
+  sender is    {WEB} at eni-0000000e of i-0000000e
+  sender in    vpc-0e0e0e0e, eu-west-1
+  its group    sg-0000000e (web)
+"""
+    assert sender in accepted.stdout
 
     denied = explained(desk, "--from", WEB, "--port", "22", "--instance", DB)
     assert denied.exit_code == 1
