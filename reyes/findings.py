@@ -153,7 +153,7 @@ def _matched_findings(content: Content, matching: GroupMatching) -> Iterator[Fin
             alike = matching.alike(region.name, group)
             # Each set of groups once: at its first member.
             if len(alike) > 1 and min(alike) == (region.name, group.id):
-                others = ", ".join(
+                others = "; ".join(
                     f"{g.id} in {g.vpc}, {where}" for (where, _), g in alike.items()
                 )
                 yield Finding(
@@ -265,7 +265,7 @@ class _RuleFinder:
                 yield (
                     "critical",
                     "open to whole networks",
-                    f"{cidr} holds {', '.join(swallowed)}; {_EXCLUDE}",
+                    f"{cidr} lets in all of {', '.join(swallowed)}; {_EXCLUDE}",
                 )
             elif filtered is None or _inside(cidr, filtered):
                 judged += without(cidr, vpcs.get((self._region.name, vpc), ()))

@@ -1,6 +1,7 @@
 """`reyes check-ruleset`: what is doubtful about a ruleset."""
 
 from pathlib import Path
+from textwrap import TextWrapper
 
 import click
 
@@ -10,6 +11,14 @@ from reyes.findings import find_for
 
 DOUBTFUL = 1
 """The exit code if there is anything above a note."""
+
+_BELOW = TextWrapper(
+    80,
+    initial_indent=" " * 10,
+    subsequent_indent=" " * 10,
+    break_long_words=False,
+    break_on_hyphens=False,
+)
 
 
 @click.command("check-ruleset")
@@ -41,7 +50,8 @@ def command(
         echo_json(findings)
     else:
         for one in findings:
-            click.echo(f"{one.severity:8}  {one.kind}: {one.where}: {one.message}")
+            click.echo(f"{one.severity:8}  {one.kind}: {one.where}")
+            click.echo(_BELOW.fill(one.message))
         click.echo(f"{len(findings)} findings")
     if any(one.severity != "note" for one in findings):
         context.exit(DOUBTFUL)

@@ -73,8 +73,8 @@ def test_a_doubtful_rule_is_found(rule: object, finding: str) -> None:
 @pytest.mark.parametrize(
     ("networks", "found"),
     [
-        (("10.2.0.0/17", "10.2.128.0/17"), "10.2.0.0/16 holds 10.2.0.0/16; "),
-        (("10.2.0.0/18", "pl-00000001"), "10.2.0.0/16 holds 10.2.0.0/16; "),
+        (("10.2.0.0/17", "10.2.128.0/17"), "10.2.0.0/16 lets in all of 10.2.0.0/16; "),
+        (("10.2.0.0/18", "pl-00000001"), "10.2.0.0/16 lets in all of 10.2.0.0/16; "),
         (("10.50.0.0/16",), "65536 addresses of IPv4 together; "),
         (("10.50.0.0/17", "10.60.0.0/17"), "65536 addresses of IPv4 together; "),
     ],
