@@ -34,11 +34,15 @@ def command(directory: Path, name: str, expire: str) -> None:
         f"""\
 made the key {fingerprint}
 
-{directory}/leader    secret and public key: goes to every leader as signing.keyring_directory
-{directory}/follower  public key only: goes to every follower as signing.keyring_directory
+{directory}/leader/openpgp-revocs.d
+  revokes the key: move it away now, and keep it offline
+{directory}/leader
+  secret and public key: goes to every leader as signing.keyring_directory
+{directory}/follower
+  public key only: goes to every follower as signing.keyring_directory
 
-Whoever reads the leader directory can sign rulesets: keep it at mode 0700, and move it over
-channels that you would trust with a root password.
+Whoever reads the leader directory can sign rulesets: keep it at mode 0700,
+and move it over channels that you would trust with a root password.
 
 config.yaml, on both sides:
 

@@ -99,8 +99,9 @@ def test_printed_lines_are_configuration(directory: Path) -> None:
     section = yaml.safe_load(result.output[result.output.index("\nsigning:") :])
     config = msgspec.convert(section["signing"], SigningConfig)
     assert config.pins == {fingerprint}
-    assert f"{directory}/leader " in result.output
-    assert f"{directory}/follower " in result.output
+    for part in ("leader/openpgp-revocs.d", "leader", "follower"):
+        assert f"\n{directory / part}\n" in result.output
+        assert (directory / part).is_dir()
 
 
 def test_name_and_expiry_are_the_keys(directory: Path) -> None:
