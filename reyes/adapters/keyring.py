@@ -62,12 +62,16 @@ def _fill(staging: Path, name: str, expire: str) -> str:
 
 def _generate(home: Path, name: str, expire: str) -> str:
     made = "[GNUPG:] KEY_CREATED P "
-    status = _run(
-        "gpg",
-        home,
-        *("--no-options", "--batch", "--status-fd", "1", "--passphrase", ""),
-        *("--quick-generate-key", "--", name, "ed25519", "sign", expire),
-    )
+    try:
+        status = _run(
+            "gpg",
+            home,
+            *("--no-options", "--batch", "--status-fd", "1", "--passphrase", ""),
+            *("--quick-generate-key", "--", name, "ed25519", "sign", expire),
+        )
+    except ConfigError as error:
+        error.hint = f"gpg was given --name {name!r} and --expire {expire!r}"
+        raise
     return next(
         line.removeprefix(made) for line in status.decode().splitlines() if line.startswith(made)
     )

@@ -137,7 +137,7 @@ def test_second_key_beside_the_first_is_refused(directory: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("--expire", "whenever"), "cannot make the key"), (("--name", ""), "cannot make the key")],
+    [(("--expire", "whenever"), "--expire 'whenever'"), (("--name", ""), "--name '' and")],
 )
 def test_nothing_is_left_when_gpg_refuses(
     directory: Path, options: tuple[str, ...], message: str
