@@ -11,7 +11,7 @@ import click
 from reyes.adapters.clock import now
 from reyes.adapters.state import LAST_GOOD, StateDirectory
 from reyes.adapters.threads import side_by_side
-from reyes.check import AUDIT_MODE
+from reyes.check import AUDIT_MODE, jump_problems
 from reyes.cli.options import is_disabled
 from reyes.config import Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
@@ -22,6 +22,7 @@ from reyes.errors import (
     SourceError,
     UnreachableError,
 )
+from reyes.netfilter.live import LiveKernel
 from reyes.ruleset import Content, DocumentError, decode
 from reyes.trust import Expectation, Genuine, admit, authenticate
 from reyes.world import Source
@@ -164,8 +165,8 @@ def _doubts(config: Config) -> Iterator[str]:
         yield f"the rules in force may be older, as the last pass failed: {status.run.message}"
     if not held and not (applied.enforced if applied else follower.enforce):
         yield AUDIT_MODE.message
-    if status and os.geteuid() == 0 and not kernel_judges():
-        yield "no rules of Reyes are in force on this host: it judges no packet"
+    if status and os.geteuid() == 0:
+        yield from _kernel_doubts()
     if is_disabled(follower):
         rules = "the rules stay as they are" if applied or held else "no rules are known in force"
         yield f"disabled by {follower.disable_file}: {rules}"
@@ -173,12 +174,26 @@ def _doubts(config: Config) -> Iterator[str]:
 
 def kernel_judges() -> bool:
     """Tell whether this host's kernel leads any packet to our rules; True if it cannot be read."""
+    live = _live()
+    return live is None or live.judges
+
+
+def _kernel_doubts() -> Iterator[str]:
+    """Say why this host's kernel may ask others first, or nobody."""
+    live = _live()
+    if live and live.judges:
+        yield from (problem.message for problem in jump_problems(live))
+    elif live:
+        yield "no rules of Reyes are in force on this host: it judges no packet"
+
+
+def _live() -> LiveKernel | None:
     from reyes.adapters.kernel import Kernel
 
     try:
-        return Kernel().read(strict=False).judges
+        return Kernel().read(strict=False)
     except ReyesError:
-        return True
+        return None
 
 
 def _source(config: Config, file: Path | None) -> tuple[Source, str]:

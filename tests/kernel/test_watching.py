@@ -177,10 +177,10 @@ def test_members_that_were_swapped_for_others_are_drift(host: FollowerHost) -> N
 def test_a_rule_before_the_jump_is_critical(host: FollowerHost, version: int) -> None:
     host.apply(0)
     host.iptables("-I", "INPUT", "-j", "ACCEPT", version=version)
-    assert check(host) == (
-        2,
-        f"CRITICAL: the jump to reyes-input is not the first rule of INPUT (IPv{version})\n",
-    )
+    problem = f"the jump to reyes-input is not the first rule of INPUT (IPv{version})\n"
+    assert check(host) == (2, f"CRITICAL: {problem}")
+    question = ("--from", "10.2.0.99", "--port", "1000")
+    assert f"note: {problem}" in ask(host, "explain", *question).stdout
 
 
 def test_a_host_that_the_ruleset_has_lost_is_critical_only_if_its_jump_is_gone(
