@@ -178,9 +178,9 @@ def _introduce() -> None:
     click.echo()
     for site in SITES:
         hosts = ", ".join(_place(host) for host in STATIONS if host.site == site)
-        click.echo(f"  {f'{site.region}  {site.cidr}':<26}{hosts}")
+        click.echo(f"  {f'{site.region} {site.cidr}':<22}{hosts}")
     strangers = ", ".join(_place(host) for host in STATIONS if not host.site)
-    click.echo(f"  {'elsewhere':<26}{strangers}")
+    click.echo(f"  {'elsewhere':<22}{strangers}")
     click.echo(
         "\n  Both VPCs have the same groups, and a group's name means its members in both:\n"
     )
@@ -206,10 +206,10 @@ def _act(title: str) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="  "))
+    click.echo(textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="  "))
 
 
 def _detail(text: str) -> None:
     click.secho(
-        textwrap.fill(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 8), dim=True
+        textwrap.fill(text, 80, initial_indent=" " * 6, subsequent_indent=" " * 8), dim=True
     )

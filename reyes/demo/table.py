@@ -29,16 +29,18 @@ class Row(Struct, frozen=True, kw_only=True):
 def show(rows: Sequence[Row], before: str) -> None:
     """Print rows under a heading; `before` names the column of the earlier outcome."""
     cells = [_cells(row) for row in rows]
-    heading = ("from", "to", "service", before, "with Reyes", "what the groups say")
+    heading = ("from", "to", "service", before, "with Reyes", "groups say")
     widths = [max(len(line[i]) for line in (heading, *cells)) for i in range(len(heading))]
     margin = " " * 6
+    reason = sum(widths[:3]) + 6
     click.echo(click.style(margin + _line(heading, widths), dim=True))
+    click.echo(click.style(f"{margin}{'because':{reason}}rule that decided", dim=True))
     for row, line in zip(rows, cells, strict=True):
         padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         padded[3] = click.style(padded[3], fg=_COLOURS[row.before])
         padded[4] = click.style(padded[4], fg=_COLOURS[row.outcome])
         click.echo(f"  {mark(good=row.as_expected)}" + "  ".join(padded).rstrip())
-        decided = " " * (widths[0] + widths[1] + widths[2] + 6) + f"rule: {row.decided_by}"
+        decided = f"{row.probe.why:{reason}}{row.decided_by}"
         click.echo(click.style(margin + decided, dim=True))
 
 
@@ -49,7 +51,6 @@ def mark(*, good: bool) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     probe = row.probe
-    says = f"{probe.allowed}: {probe.why}"
     service = service_text(probe.service)
     return (
         probe.source,
@@ -57,7 +58,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         service,
         row.before.value,
         row.outcome.value,
-        says,
+        probe.allowed,
     )
 
 

@@ -89,7 +89,7 @@ GROUPS: dict[str, tuple[Permission, ...]] = {
     "bastion": (Permission(tcp(22), cidr="203.0.113.0/24"),),
 }
 
-APP_TO_DB = Probe("us-app", "eu-db", tcp(5432), "yes", "db lets in app, and us-app is in app")
+APP_TO_DB = Probe("us-app", "eu-db", tcp(5432), "yes", "db lets in app, us-app is in it")
 APP_TO_METRICS = Probe("us-app", "eu-metrics", STATSD, "yes", "metrics lets in app by UDP")
 BASTION_TO_DB = Probe("us-bastion", "eu-db", tcp(22), "yes", "db lets in bastion for SSH")
 WEB_TO_APP = Probe("us-web", "eu-app", tcp(8080), "yes", "app lets in web on 8080-8089")
@@ -100,17 +100,17 @@ PROBES = (
     BASTION_TO_DB,
     Probe("us-app", "eu-db", tcp(22), "no", "SSH to db is for bastion only"),
     WEB_TO_APP,
-    Probe("us-web", "eu-app", tcp(8090), "no", "one port beyond the range 8080-8089"),
-    Probe("us-bastion", "eu-app", ECHO, "yes", "app answers pings of bastion"),
-    Probe("us-web", "eu-app", ECHO, "no", "app answers pings of bastion only"),
+    Probe("us-web", "eu-app", tcp(8090), "no", "one port beyond 8080-8089"),
+    Probe("us-bastion", "eu-app", ECHO, "yes", "bastion may ping app"),
+    Probe("us-web", "eu-app", ECHO, "no", "only bastion may ping app"),
     APP_TO_METRICS,
-    Probe("us-web", "eu-metrics", STATSD, "no", "metrics lets in app only, not web"),
-    Probe("eu-db", "us-web", tcp(443), "yes", "web is open to all, also this way round"),
-    Probe("eu-metrics", "us-app", tcp(8080), "no", "app lets in web only, not metrics"),
-    Probe("laptop", "us-web", tcp(443), "yes", "web is open to all, VPN users included"),
+    Probe("us-web", "eu-metrics", STATSD, "no", "metrics lets in app, not web"),
+    Probe("eu-db", "us-web", tcp(443), "yes", "web is open to all, EU to US too"),
+    Probe("eu-metrics", "us-app", tcp(8080), "no", "app lets in web, not metrics"),
+    Probe("laptop", "us-web", tcp(443), "yes", "web is open to all, also by VPN"),
     Probe("laptop", "eu-db", tcp(5432), "no", "the laptop is in no group"),
-    Probe("eu-app", "eu-db", tcp(5432), "yes", "db lets in app; inside a VPC AWS sees to it"),
-    Probe("office", "us-bastion", tcp(22), "yes", "bastion lets in the office; AWS sees to it"),
+    Probe("eu-app", "eu-db", tcp(5432), "yes", "inside a VPC AWS sees to it"),
+    Probe("office", "us-bastion", tcp(22), "yes", "no VPN between: AWS sees to it"),
 )
 
 LEAVER, LEFT_GROUP = "us-app", "app"
