@@ -236,8 +236,8 @@ def test_units_that_are_named_exist() -> None:
     assert {path.name for path in ROOT.glob("packaging/systemd/reyes-*")} == named
 
 
-def test_sets_that_the_readme_shows_are_named_after_their_members() -> None:
-    shown = "".join(fences(README, "console", "text"))
+def test_sets_that_are_shown_are_named_after_their_members() -> None:
+    shown = "".join(text for path in PROSE for text in fences(path, "console", "text"))
     lists = re.findall(r"^# ipset list (\S+)\nMembers:\n((?:\d.*\n)+)", shown, re.MULTILINE)
     assert lists
     for name, members in lists:
