@@ -19,6 +19,15 @@ _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """Characters that no path, name or tag has, and that paths or JSON could not even hold."""
 
 
+_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a text",
+}
+"""What msgspec's names of types are to people who write YAML."""
+
 _NAMELESS = 'in "<unicode string>", '
 """What PyYAML calls a text; whoever reports the error names the file."""
 
@@ -144,7 +153,9 @@ def _leaf(expected: Any, raw: Any, path: str, problems: list[str]) -> Any:
         if get_origin(expected) is Literal:
             wanted = "one of " + ", ".join(get_args(expected))
         elif wanted is None:
-            wanted = str(error).removeprefix("Expected ").replace("`", "").partition(", got")[0]
+            said = str(error).removeprefix("Expected ").replace("`", "").partition(", got")[0]
+            kind, *limits = said.split(" ", 1)
+            wanted = " ".join([_WORDS.get(kind, kind), *limits])
         problems.append(f"{path}: expected {wanted}, got {_shown(raw)}")
         return None
     if isinstance(value, str) and _UNUSABLE.search(value):
