@@ -63,7 +63,7 @@ def roll_back(
     if before is None or state.accepted is None:
         raise ConfigError(
             "no earlier rules are remembered on this host",
-            "they are at each commit that changes rules",
+            "each commit that changes rules remembers those before it",
         )
     if not before.kernel.judges and before is not held and not force:
         raise ConfigError(
