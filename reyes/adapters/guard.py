@@ -67,9 +67,9 @@ def _ask(seconds: int) -> str | None:
     sys.stderr.flush()
     try:
         ready, _, _ = select.select([sys.stdin], [], [], seconds)
-        answer = os.read(sys.stdin.fileno(), 80).decode(errors="replace") if ready else ""
+        if not ready:
+            return f"nobody confirmed it within {seconds} s"
+        answer = os.read(sys.stdin.fileno(), 80).decode(errors="replace")
     except (OSError, TypeError, AttributeError):  # standard input is closed: it is None then
         answer = ""
-    if answer.strip().lower() in ("y", "yes"):
-        return None
-    return "it was not confirmed" if answer.strip() else f"nobody confirmed it within {seconds} s"
+    return None if answer.strip().lower() in ("y", "yes") else "it was not confirmed"
