@@ -1,6 +1,8 @@
 """Options of the whole suite."""
 
 import logging
+import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -8,6 +10,9 @@ import pytest
 from hypothesis import Phase, settings
 
 settings.register_profile("unshrunk", phases=[Phase.generate])
+
+FOREIGN = re.compile(r"(AWS_|GNUPGHOME$|NOTIFY_SOCKET$|WATCHDOG_)|\w+_proxy$", re.IGNORECASE)
+"""Variables of whoever runs the tests that would change what is tested."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +28,8 @@ def pytest_configure() -> None:
     # start would inherit that.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in filter(FOREIGN.match, list(os.environ)):
+        del os.environ[name]
 
 
 @pytest.fixture(autouse=True)
