@@ -391,7 +391,7 @@ def test_no_gpg_outlives_a_deadline(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number, end = tmp_path / "number", tmp_path / "end"
-    fake_gpg(tmp_path, monkeypatch, f"echo $$ > {number}; sleep 3; echo > {end}")
+    fake_gpg(tmp_path, monkeypatch, f"echo $$ >'{number}'; sleep 3; echo >'{end}'")
     with pytest.raises(UnreachableError), deadline(0.5):
         workshop.inspect(b"\x90")
     assert not Path("/proc", number.read_text().strip()).exists()

@@ -21,7 +21,7 @@ subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[3]], check=True)
 LOOK = """
 import os, sys
 found = [os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)]
-open(sys.argv[1], "w").write(" ".join(found))
+open(sys.argv[1], "w").write("\\n".join(found))
 """
 
 
@@ -42,7 +42,7 @@ def test_closed_streams_lead_nowhere_for_us_and_for_children(tmp_path: Path, clo
             timeout=60,
         )
     assert done.returncode == 0, elsewhere.read_text()
-    assert seen.read_text().split() == [
+    assert seen.read_text().split("\n") == [
         os.devnull if redirection in closed.split() else str(elsewhere)
         for redirection in ("<&-", ">&-", "2>&-")
     ]
