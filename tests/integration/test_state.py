@@ -50,7 +50,8 @@ def test_what_is_kept_already_is_not_written_again(memory: StateDirectory, tmp_p
     for _ in range(2):
         memory.remember_identity(identity)
         memory.keep_settled(calm)
-        files.append([(tmp_path / name).stat() for name in ("state.json", "settled.json")])
+        found = [(tmp_path / name).stat() for name in ("state.json", "settled.json")]
+        files.append([(each.st_ino, each.st_mtime_ns) for each in found])
     assert files[0] == files[1]
     assert (memory.load().identity, memory.settled()) == (identity, calm)
 
