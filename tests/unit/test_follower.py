@@ -227,13 +227,18 @@ def test_a_last_good_ruleset_that_is_damaged_is_fetched_anew_and_mended(
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_who_lost_his_state_accepts_nothing_older_than_what_he_kept(*, kept: bool) -> None:
+@pytest.mark.parametrize("remembered", [True, False])
+def test_nothing_older_is_accepted_than_what_is_remembered_or_kept(
+    *, remembered: bool, kept: bool
+) -> None:
     machine = Machine()
     machine.run()
-    machine.notebook.state = State()
-    machine.notebook.blob = machine.notebook.blob if kept else DAMAGES["cut short"]
+    if not remembered:
+        machine.notebook.state = State()
+    if not kept:
+        machine.notebook.blob = DAMAGES["cut short"]
     machine.publish(NOW - 60)
-    with pytest.raises(ReplayError) if kept else nullcontext():
+    with pytest.raises(ReplayError) if remembered or kept else nullcontext():
         machine.run()
 
 
