@@ -50,7 +50,9 @@ def test_a_vpc_is_judged_as_a_whole_or_address_by_address() -> None:
         vpc([parse_network("10.2.0.0/16"), parse_network("100.64.0.0/16")])
     )
     assert not judged.judges_all(vpc([]))
-    assert JudgedSenders([], IpsecScope()).judges_all(vpc([]))
+    out_of_ipsec = JudgedSenders([], IpsecScope())
+    assert out_of_ipsec.judges_all(vpc([]))
+    assert out_of_ipsec.judges(span("192.0.2.1"))  # of a VPC that the ruleset does not hold
 
 
 ADDRESSES = st.sampled_from(["10.0.0.1", "10.0.0.0/8", "fd00::1", "10.1", "10.0.0.1 x", "web", ""])
