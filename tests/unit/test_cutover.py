@@ -12,13 +12,14 @@ from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
-from reyes.netfilter.plan import RestoreTable
+from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.plan import FilterTable, RestoreTable
 from reyes.removal import remove
 from reyes.rollback import is_held
 from reyes.ruleset import Content, PrefixList, decode
 from reyes.settling import MEMBERS_CHECK_SECONDS
 from reyes.state import Hold, Kept, State
-from tests.commits import rule_of, spoil, state
+from tests.commits import MODES, rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import NOW, Machine
 from tests.worlds import document, small_world
@@ -566,15 +567,24 @@ def test_what_is_held_comes_back_after_a_removal_too() -> None:
     assert state(machine.kernel)[0] == first
 
 
+@pytest.mark.parametrize("mode", MODES)
 def test_a_rollback_to_before_the_first_rules_needs_no_ipset(
-    monkeypatch: pytest.MonkeyPatch,
+    mode: FilterTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine()
+    machine = Machine(filter_table=mode)
     before = state(machine.kernel)[0]
     machine.run()
     read = machine.kernel.read
+
+    def read_without_ipset(*, strict: bool = True) -> LiveKernel:
+        if strict:
+            cannot()
+        return replace(read(), sets={})
+
+    # As where rules of others name a set: then ours go back without them.
+    machine.kernel.refuses = lambda step: isinstance(step, RestoreTable) and step.flush
     with monkeypatch.context() as patch:
-        patch.setattr(machine.kernel, "read", lambda **_: replace(read(), sets={}))
+        patch.setattr(machine.kernel, "read", read_without_ipset)
         patch.setattr(machine.kernel, "read_members", cannot)
         machine.roll_back(force=True)
     assert state(machine.kernel)[0] == before
