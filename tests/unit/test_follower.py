@@ -552,8 +552,10 @@ def test_whatever_is_new_unsettles_a_host(monkeypatch: pytest.MonkeyPatch) -> No
 
     machine.config = replace(machine.config, follower=FollowerConfig(denied="reject"))
     assert not settled(machine)
+    assert machine.follower.settling.is_configured_anew(machine.host())
     machine.run()
     assert settled(machine)
+    assert not machine.follower.settling.is_configured_anew(machine.host())
 
     machine.publish(NOW + 1)
     assert not settled(machine)
@@ -758,3 +760,8 @@ def test_a_host_that_remembers_nothing_is_not_as_it_was_left() -> None:
     assert not settled(machine)
     machine.run()
     assert settled(machine)
+    machine.notebook.calm = None
+    assert not says_nothing_new(machine)
+    assert not settled(machine)
+    assert not machine.follower.settling.keeps_what_is_in_force()
+    assert not machine.follower.settling.is_configured_anew(machine.host())
