@@ -350,6 +350,13 @@ def test_other_rules_are_tried_after_unhealthy_ones() -> None:
     machine.guard.finds = None
     machine.publish(int(machine.clock.time) + 1, altered("web"))
     assert machine.run() == "applied"
+    rules = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.guard.finds = "trouble"
+    for _ in range(2):
+        with pytest.raises(UnhealthyError):
+            machine.run()
+        assert state(machine.kernel)[0] == rules
 
 
 def test_a_rollback_brings_the_generation_before_back_and_holds_it() -> None:
