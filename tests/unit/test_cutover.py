@@ -728,6 +728,12 @@ def test_without_a_new_ruleset_what_is_in_force_is_repaired() -> None:
     assert uphold(machine) == "repaired"
     assert state(machine.kernel) == right
     assert machine.guard.asked == []
+    for one in machine.kernel.sets.values():
+        one.members = {f"192.0.2.{number}": "" for number in range(len(one.members))}
+    assert uphold(machine) == "unchanged"
+    machine.clock.time += MEMBERS_CHECK_SECONDS
+    assert uphold(machine) == "repaired"
+    assert state(machine.kernel) == right
 
 
 def test_without_a_new_ruleset_what_is_held_is_repaired() -> None:
