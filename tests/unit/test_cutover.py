@@ -965,7 +965,7 @@ def test_a_set_that_is_gone_and_forgotten_costs_only_its_group_the_way_in() -> N
     assert machine.kernel.read_members()[lost] == ()
 
 
-def test_members_of_what_is_held_are_repaired() -> None:
+def test_members_of_what_is_held_are_repaired(caplog: pytest.LogCaptureFixture) -> None:
     machine, _ = two_generations()
     machine.roll_back()
     right = state(machine.kernel)
@@ -973,6 +973,7 @@ def test_members_of_what_is_held_are_repaired() -> None:
         one.members.clear()
     assert machine.run() == "held"
     assert state(machine.kernel) == right
+    assert "nobody remembers" not in caplog.text
 
 
 def test_members_of_what_a_rollback_brought_back_are_compared_at_once() -> None:
