@@ -255,7 +255,8 @@ def test_a_group_is_found_by_name_in_all_vpcs_with_its_uses() -> None:
 
 
 def test_rules_that_let_nobody_in_are_no_use() -> None:
-    content = two_vpcs(allow(Protocol(number=0), "sg-00000002"))
+    stale = GroupReference(id="sg-00000002", peering="deleted")
+    content = two_vpcs(allow(Protocol(number=0), "sg-00000002"), allow(tcp(22), stale))
     _, west = group_uses(content, "app")
     assert [use.rule for use in west.let_in_by] == [1]
     _, excluded = group_uses(replace(content, excluded_group_names=("web",)), "app")
