@@ -299,7 +299,7 @@ def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
 
 def _bound(process: int) -> None:
     """Let the kernel end a process that uses too much CPU time, and give it no more memory."""
-    for kind, most in ((resource.RLIMIT_CPU, VERIFY_SECONDS), (resource.RLIMIT_AS, VERIFY_BYTES)):
+    for kind, most in ((resource.RLIMIT_CPU, VERIFY_SECONDS), (resource.RLIMIT_DATA, VERIFY_BYTES)):
         _, hard = resource.prlimit(process, kind)
         with suppress(ValueError):  # a lower bound is in force
             resource.prlimit(process, kind, (most, hard))
