@@ -51,6 +51,9 @@ VERIFY_OPTIONS = (
 _STATUS = b"[GNUPG:] "
 """What a status line begins with."""
 
+_SECRET_KEY = 5
+"""The tag of the packet that each exported secret key begins with."""
+
 _FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 """What no object makes gpg end by below the hard limits of this process: somebody does, or the
 kernel for want of memory."""
@@ -179,6 +182,8 @@ class Gpg:
             raise ConfigError(f"cannot read the keyring {keyring}: {error.strerror}") from error
         if not _is_binary(first):
             raise ConfigError(f"the keyring {keyring} is not in gpg's binary form", make)
+        if _is_secret_key(first):
+            raise ConfigError(f"the keyring {keyring} holds a secret key, not a public one", make)
         return keyring
 
     def _check_readable(self) -> None:
@@ -269,6 +274,12 @@ def _is_binary(first: bytes) -> bool:
     return bool(first) and bool(first[0] & 0x80)
 
 
+def _is_secret_key(first: bytes) -> bool:
+    """Tell whether a packet with this first byte is a secret key (RFC 4880, 4.2 and 4.3)."""
+    is_new = first[0] & 0x40
+    return (first[0] & 0x3F if is_new else first[0] >> 2 & 0x0F) == _SECRET_KEY
+
+
 def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
     """Run gpg on a blob; python-gnupg would leave it behind when a deadline passes."""
     options = ("--max-output", str(MAX_PAYLOAD_BYTES), "--output", "-", "--verify")
@@ -299,7 +310,8 @@ def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
 
 def _bound(process: int) -> None:
     """Let the kernel end a process that uses too much CPU time, and give it no more memory."""
-    for kind, most in ((resource.RLIMIT_CPU, VERIFY_SECONDS), (resource.RLIMIT_DATA, VERIFY_BYTES)):
+    most_of = {resource.RLIMIT_CPU: VERIFY_SECONDS, resource.RLIMIT_DATA: VERIFY_BYTES}
+    for kind, most in most_of.items():
         _, hard = resource.prlimit(process, kind)
         with suppress(ValueError):  # a lower bound is in force
             resource.prlimit(process, kind, (most, hard))

@@ -476,6 +476,18 @@ def test_armored_keyring_is_said(workshop: Workshop, tmp_path: Path) -> None:
     assert "not in gpg's binary form" in refused_keyring(directory, workshop).message
 
 
+def test_a_secret_key_in_the_place_of_the_public_one_is_said(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    directory = follower_directory(workshop, tmp_path)
+    secret = workshop.home.run("--export-secret-keys", workshop.leader)
+    (directory / KEYRING_FILE).write_bytes(secret)
+    error = refused_keyring(directory, workshop)
+    assert "holds a secret key" in error.message
+    assert error.hint
+    assert "gpg --export " in error.hint
+
+
 def test_empty_keyring_is_said(workshop: Workshop, tmp_path: Path) -> None:
     directory = follower_directory(workshop, tmp_path)
     (directory / KEYRING_FILE).write_bytes(b"")
