@@ -419,7 +419,7 @@ def test_decompression_bomb_unsigned(victim: Victim) -> None:
 def test_decompression_bomb_signed(attacker: Attacker, victim: Victim) -> None:
     blob = attacker.sign(bytes(MAX_PAYLOAD_BYTES + 1), "-z", "1")
     assert len(blob) < MAX_ENVELOPE_BYTES
-    refused(victim, blob, SignatureError, "")
+    refused(victim, blob, SignatureError, "signature refused")
 
 
 def test_packets_that_gpg_skips_for_ever(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
