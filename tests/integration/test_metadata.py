@@ -173,7 +173,7 @@ def test_silence_ends_by_itself(service: MetadataService) -> None:
 
 @pytest.mark.parametrize("request_", ["token", "document"])
 def test_a_drip_ends_with_the_run(service: MetadataService, request_: str) -> None:
-    setattr(service, request_, endless(b" ", pause=0.1))
+    setattr(service, request_, endless(b" ", pause=0.01))
     with pytest.raises(SourceError, match="within"), deadline(0.5):
         instance_and_region()
     assert service.sent > 1
