@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+import reyes
 from reyes.adapters.keyring import make_keyrings
 from reyes.cli import main
 from reyes.envelope import Envelope
@@ -125,11 +125,7 @@ def leader(
     }.items():
         monkeypatch.setenv(name, value)
     s3.create_bucket(Bucket=BUCKET)
-    logger = logging.getLogger("reyes")
-    before = logger.handlers, logger.propagate, logger.level
     yield Leader(tmp_path, keyrings, s3)
-    logger.handlers, logger.propagate, level = before
-    logger.setLevel(level)
     for item in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
         s3.delete_object(Bucket=BUCKET, Key=item["Key"])
 
@@ -176,7 +172,7 @@ def test_what_is_published_is_what_followers_accept(leader: Leader, ec2: Ec2Serv
     ruleset = leader.read_as_follower(blob)
     header = ruleset.header
     assert header.environment == "production"
-    assert header.generator == f"{os.uname().nodename} reyes/2.0.0"
+    assert header.generator == f"{os.uname().nodename} reyes/{reyes.__version__}"
     assert (header.counts.sources, header.counts.instances) == (2, 3)
     assert [region.name for region in ruleset.content.regions] == ["eu-west-1", "us-west-2"]
     title, *lines = result.stdout.splitlines()
