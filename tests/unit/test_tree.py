@@ -255,6 +255,8 @@ def test_groups_before_everybody_keep_nobody_out(groups: int) -> None:
             (None, ("0.0.0.0/0",)),
         )
     ]
+    within = replace(ANYBODY, service=tcp(1500, 1600))
+    sources += [Source(group, ("10.0.0.1",), "", within) for group in named]
     denied = Rule((), Goto(names.DROP), "denied")
     chains = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "").chains("first")
     accepting = [r for c in chains for r in c.rules if r.target == Goto(names.ACCEPT)]
