@@ -145,7 +145,7 @@ class _FamilyCompiler:
     def _input_rules(self) -> Iterator[Rule]:
         yield Rule((InInterface("lo"),), Verdict.RETURN, "not judged: loopback")
         for entry in self._policy.host.failsafe:
-            if self._has(entry.network) and self._family in service_families(entry.service):
+            if self._has(entry.network):
                 yield _failsafe_rule(entry)
         yield from self._scope_rules()
 
