@@ -23,8 +23,11 @@ def deadline(seconds: float) -> Iterator[None]:
         nonlocal running
         if not running:
             return  # the block has ended meanwhile
-        if frame is not None and frame.f_globals is vars(contextlib):
-            # On the way into the block or out of it, where nobody would catch what is raised.
+        if frame is not None and (
+            frame.f_globals is vars(contextlib) or frame.f_code is interrupt.__code__
+        ):
+            # On the way into the block or out of it, where nobody would catch what is raised, or
+            # here already for one that came there.
             signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
             return
         running = False

@@ -1,5 +1,6 @@
 """An alarm may come at any moment, also when the block has just ended."""
 
+import contextlib
 import signal
 import sys
 import time
@@ -97,6 +98,28 @@ def test_an_alarm_at_the_end_is_told_as_a_deadline_or_not_at_all(
     # One that is put off must not come in the bell, which a slow machine may still be in.
     monkeypatch.setattr(f"{deadline.__module__}._SOON_SECONDS", FAR)
     assert outcomes(block) == {own, "UnreachableError"}
+
+
+def test_an_alarm_that_comes_again_at_once_is_put_off_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(f"{deadline.__module__}._SOON_SECONDS", FAR)
+
+    def ring_again(frame: FrameType, event: str, _value: Any) -> Any:
+        if frame.f_code.co_name == "interrupt" and event == "return":
+            sys.settrace(None)
+            ring(frame)
+        return ring_again
+
+    on_the_way = eval("look()", vars(contextlib), {"look": sys._getframe})
+    tracing = sys.gettrace()
+    try:
+        with deadline(FAR):
+            sys.settrace(ring_again)
+            ring(on_the_way)
+            assert sys.gettrace() is None
+    finally:
+        sys.settrace(tracing)
 
 
 def test_an_alarm_before_the_block_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
