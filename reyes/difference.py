@@ -10,7 +10,7 @@ from reyes.errors import one_line, shown
 from reyes.net import service_text
 from reyes.ruleset import Content, Counts, SecurityGroup
 
-GUARDED = ("sources", "instances", "members")
+GUARDED = ("sources", "groups", "instances", "members")
 """The counts that fall when a region, an account or a page of a reply is missing."""
 
 Change = Literal["added", "removed", "changed"]

@@ -88,7 +88,7 @@ class HostUnknownError(ReyesError):
 
 
 class ImplausibleError(ReyesError):
-    """The ruleset lost more of the world than is credible."""
+    """The ruleset lost more of the world, or opens more of it, than anybody can have meant."""
 
     exit_code = 24
 

@@ -22,15 +22,16 @@ from msgspec import Struct
 
 from reyes import trust
 from reyes.config import Config, LeaderConfig
-from reyes.difference import Difference, compare, shrinkage
+from reyes.difference import Difference, compare
 from reyes.envelope import (
     MAX_ENVELOPE_BYTES,
     MAX_PAYLOAD_BYTES,
     Envelope,
     SignatureReport,
 )
-from reyes.errors import ConfigError, ImplausibleError, ReyesError, SignatureError, SourceError
+from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
 from reyes.inventory import View, merge
+from reyes.plausible import refuse_losses, refuse_openings
 from reyes.ruleset import Counts, Header, Ruleset, count, encode
 
 MAX_TRIES = 3
@@ -109,7 +110,8 @@ def publish_pass(
         ConfigError: there is no leader's configuration, two fleets share one key, or the world is
             larger than a ruleset may be.
         SourceError: EC2 or S3 finally failed.
-        ImplausibleError: too much vanished since the last publication.
+        ImplausibleError: too much vanished since the last publication, or the excluded groups
+            leave whole networks open.
         SignatureError: what was signed is not what followers would accept.
     """
     leader, now = leader_config(config), request.now()
@@ -118,8 +120,10 @@ def publish_pass(
         before = _examine(config, published, signer, force=request.force)
         content = merge(views(), leader.group_matching, leader.excluded_group_names)
     counts = count(content, len(leader.sources))
-    if before.ruleset and not request.force:
-        _guard(before.ruleset.header.counts, counts, leader.max_shrink)
+    if not request.force:
+        refuse_openings(config, before.ruleset.content if before.ruleset else None, content)
+        if before.ruleset:
+            refuse_losses(before.ruleset.header.counts, counts, leader.max_shrink)
     accepted = _accepted(before.genuine, now)
     header = _header(config, request, now, counts, accepted)
     envelope = _sign(signer, encode(header, content))
@@ -193,15 +197,6 @@ def _examine(
             " --force replaces what somebody has put there by mistake",
         )
     return _Published(envelope.etag, genuine)
-
-
-def _guard(before: Counts, after: Counts, max_shrink: float) -> None:
-    messages = shrinkage(before, after, max_shrink)
-    if messages:
-        raise ImplausibleError(
-            "; ".join(messages),
-            "`reyes leader --dry-run --force` shows what vanished; --force publishes it",
-        )
 
 
 def _accepted(genuine: trust.Genuine | None, now: float) -> trust.Accepted | None:

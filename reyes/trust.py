@@ -280,6 +280,7 @@ def _check_plausible(counts: Counts, accepted: Accepted | None) -> None:
     if accepted is None:
         return
     for what, before, left in (
+        ("security groups", accepted.counts.groups, counts.groups),
         ("instances", accepted.counts.instances, counts.instances),
         ("group members", accepted.counts.members, counts.members),
     ):

@@ -53,14 +53,16 @@ def configuration(**leader: Any) -> Config:
     )
 
 
-def fleet(instances: int) -> list[Inventory]:
-    """So many instances of one group."""
+def fleet(
+    instances: int, name: str = "web", cidrs: Sequence[str] = ("10.8.0.0/24",)
+) -> list[Inventory]:
+    """So many instances of one group, which is open to these networks."""
     group: Any = {
         "GroupId": "sg-0000000a",
-        "GroupName": "web",
+        "GroupName": name,
         "VpcId": "vpc-0a1b2c3d",
         "OwnerId": "123456789012",
-        "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}],
+        "IpPermissions": [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": cidr} for cidr in cidrs]}],
     }
     interfaces: list[Any] = [
         {

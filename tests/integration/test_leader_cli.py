@@ -458,21 +458,27 @@ def test_what_is_doubtful_is_counted_in_the_log(leader: Leader, ec2: Ec2Server) 
     fill(ec2, 1)
     open_wide(ec2)
 
-    result = leader.run()
+    result = leader.run("--force")
 
     assert result.stderr.splitlines()[-1] == (
         "INFO findings: 1 critical, 1 warning; see reyes check-ruleset"
     )
 
 
-def test_a_typo_in_the_excluded_names_is_an_error_that_names_the_group(
+def test_a_typo_in_the_excluded_names_is_not_published_unless_forced(
     leader: Leader, ec2: Ec2Server
 ) -> None:
     fill(ec2, 1)
     open_wide(ec2)
     leader.configure(excluded_group_names=["wed"])
 
-    result = leader.run()
+    refused = leader.run()
+
+    assert (refused.exit_code, leader.published()) == (24, None)
+    assert "open to whole networks, and there is no ruleset to compare with" in refused.stderr
+    assert ": sg-0000000a (web) in us-west-2, rule 1\n" in refused.stderr
+
+    result = leader.run("--force")
 
     (error,) = (line for line in result.stderr.splitlines() if line.startswith("ERROR "))
     assert "open to whole networks: sg-0000000a (web) in us-west-2, rule 1: " in error
@@ -489,7 +495,9 @@ def test_of_many_critical_findings_the_first_three_are_named(
     fill(ec2, 1)
     open_wide(ec2, groups=5)
 
-    lines = leader.run("--dry-run").stderr.splitlines()
+    assert " sg-0000000c (web) in us-west-2, rule 1 and 2 more\n" in leader.run().stderr
+
+    lines = leader.run("--dry-run", "--force").stderr.splitlines()
 
     named = [line.partition(" (")[0] for line in lines if line.startswith("ERROR ")]
     assert [line.rpartition(" ")[2] for line in named] == [f"sg-0000000{n}" for n in "abc"]
@@ -502,9 +510,9 @@ def test_metrics_tell_of_each_pass(leader: Leader, ec2: Ec2Server, tmp_path: Pat
     metrics = tmp_path / "reyes.prom"
     leader.configure(metrics_file=str(metrics))
 
-    leader.run("--dry-run")
+    leader.run("--dry-run", "--force")
     assert not metrics.exists()
-    leader.run()
+    leader.run("--force")
 
     text = metrics.read_text()
     assert "reyes_leader_last_exit_code 0.0" in text

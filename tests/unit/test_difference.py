@@ -218,7 +218,8 @@ def counts(**changes: int) -> Counts:
         ({"instances": 6}, ["instances fell from 10 to 6 (40%, max_shrink is 30%)"]),
         ({"members": 0}, ["members fell from 10 to 0 (100%, max_shrink is 30%)"]),
         ({"sources": 1}, ["sources fell from 10 to 1 (90%, max_shrink is 30%)"]),
-        ({"vpcs": 0, "groups": 0, "rules": 0, "interfaces": 0}, []),
+        ({"groups": 6}, ["groups fell from 10 to 6 (40%, max_shrink is 30%)"]),
+        ({"vpcs": 0, "rules": 0, "interfaces": 0}, []),
         (
             {"sources": 5, "instances": 5},
             [
@@ -235,7 +236,7 @@ def test_what_falls_by_more_than_max_shrink_is_named(
 
 
 def test_an_empty_world_can_only_grow() -> None:
-    empty = counts(sources=0, instances=0, members=0)
+    empty = counts(sources=0, groups=0, instances=0, members=0)
 
     assert shrinkage(empty, empty, 0) == []
     assert shrinkage(empty, counts(), 0) == []

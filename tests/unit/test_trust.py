@@ -226,7 +226,12 @@ def larger(**changes: int) -> Counts:
 
 
 @pytest.mark.parametrize(
-    ("before", "what"), [({"instances": 31}, "instances"), ({"members": 81}, "group members")]
+    ("before", "what"),
+    [
+        ({"groups": 31}, "security groups"),
+        ({"instances": 31}, "instances"),
+        ({"members": 81}, "group members"),
+    ],
 )
 def test_world_that_fell_below_a_tenth_is_implausible(before: dict[str, int], what: str) -> None:
     was = accepted(genuine(now=NOW - 60), counts=larger(**before))
@@ -236,7 +241,9 @@ def test_world_that_fell_below_a_tenth_is_implausible(before: dict[str, int], wh
 
 def test_world_of_exactly_a_tenth_is_plausible() -> None:
     counts = count(small_world(), sources=2)
-    was = larger(instances=10 * counts.instances, members=10 * counts.members)
+    was = larger(
+        groups=10 * counts.groups, instances=10 * counts.instances, members=10 * counts.members
+    )
     assert is_admitted(
         genuine(), expectation(accepted=accepted(genuine(now=NOW - 60), counts=was))
     )

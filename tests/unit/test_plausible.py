@@ -1,0 +1,56 @@
+"""What a leader publishes only if a person says so."""
+
+from collections.abc import Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from reyes.errors import ImplausibleError
+from reyes.inventory import merge, view
+from reyes.plausible import refuse_openings
+from reyes.ruleset import Content, Vpc
+from tests.leaders import configuration, fleet
+
+WHOLE, NARROW = "10.0.0.0/8", "10.8.0.0/24"
+
+
+def content(*excluded: str, name: str = "vpn", cidrs: Sequence[str] = (WHOLE,)) -> Content:
+    (inventory,) = fleet(1, name, cidrs)
+    return merge([view(inventory, "name", frozenset(excluded))], "name", excluded)
+
+
+def test_a_first_ruleset_that_opens_whole_networks_is_refused() -> None:
+    with pytest.raises(ImplausibleError) as caught:
+        refuse_openings(configuration(), None, content())
+    assert caught.value.message == (
+        "open to whole networks, and there is no ruleset to compare with:"
+        " sg-0000000a (vpn) in us-west-2, rule 1"
+    )
+
+
+@pytest.mark.parametrize("first", [content("vpn"), content(cidrs=[NARROW])])
+def test_a_first_ruleset_that_opens_none_is_not(first: Content) -> None:
+    refuse_openings(configuration(), None, first)
+
+
+@pytest.mark.parametrize("excluded", [(), ("vpm",), ("web",)])
+def test_a_group_that_is_not_excluded_any_more_is_refused(excluded: tuple[str, ...]) -> None:
+    with pytest.raises(ImplausibleError, match="and excluded_group_names changed: sg-0000000a"):
+        refuse_openings(configuration(), content("vpn"), content(*excluded))
+
+
+def test_nobody_stops_a_leader_by_rules_in_ec2() -> None:
+    refuse_openings(configuration(), content(cidrs=[NARROW]), content())
+
+
+def test_what_was_open_before_does_not_stop_a_change_of_names() -> None:
+    refuse_openings(configuration(), content(), content("web"))
+
+
+def test_a_rule_that_opens_several_networks_is_named_once() -> None:
+    networks = ("10.1.0.0/16", "10.3.0.0/16")
+    opened = content(cidrs=networks)
+    vpc = Vpc(id="vpc-0000000b", account="123456789012", cidrs=networks)
+    region = replace(opened.regions[0], vpcs=(vpc,))
+    with pytest.raises(ImplausibleError, match=r"with: sg-0000000a \(vpn\) in us-west-2, rule 1$"):
+        refuse_openings(configuration(), None, replace(opened, regions=(region,)))
