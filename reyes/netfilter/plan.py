@@ -262,9 +262,7 @@ def is_right(
 def differing(table: Table, live: LiveTable) -> tuple[str, ...]:
     """Return the names of a table's chains that a live table does not show as they should be."""
     return tuple(
-        chain
-        for chain in table.rendered
-        if chain not in live.policies or live.identities(chain) != table.identities[chain]
+        chain for chain in table.rendered if live.identities(chain) != table.identities[chain]
     )
 
 
