@@ -278,6 +278,8 @@ def test_what_iptables_tells_in_one_family_only_is_told() -> None:
     assert peers(found) == [("10.2.0.0/16",), ("10.20.0.0/16", "192.0.2.7", "fd00:20::/64")]
     (omitted,) = found.omitted
     assert omitted.what == "protocol 51 from pl-0000000a over IPv6"
+    # ICMP has its own protocol there, so nothing is missed.
+    assert policy(content(allow(icmp(8), "pl-0000000a"))).omitted == ()
 
 
 def test_one_bad_peer_does_not_spoil_the_others_of_its_rule() -> None:
