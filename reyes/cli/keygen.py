@@ -1,5 +1,6 @@
 """`reyes keygen`: the signing key, and a keyring directory for each side."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -28,6 +29,8 @@ def command(directory: Path, name: str, expire: str) -> None:
         raise click.UsageError("--expire: expected 0, 2y or a date, got nothing")
     from reyes.adapters.keyring import make_keyrings
 
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)  # no half of a secret key is left behind
     fingerprint = make_keyrings(directory, name, expire)
     directory = directory.absolute()
     click.echo(

@@ -2,8 +2,11 @@
 
 import os
 import re
+import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,6 +165,24 @@ def test_nothing_is_left_when_the_second_move_fails(
     monkeypatch.setattr(Path, "rename", fail_at_last)
     expected = 78 if isinstance(failure, OSError) else 1
     assert keygen(directory).exit_code == expected
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_nothing_is_left_when_it_is_ended(
+    directory: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    gpg = tmp_path / "gpg"
+    gpg.write_text(f"#!/bin/sh\n: >'{tmp_path}/begun'\nexec sleep 60\n")
+    gpg.chmod(0o755)
+    argv = [sys.executable, "-m", "reyes", "keygen", "--directory", str(directory)]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(argv, env=environment) as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(ending)
+        assert process.wait(60) != 0
     assert not directory.exists()
 
 
