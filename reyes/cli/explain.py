@@ -58,18 +58,19 @@ def command(context: click.Context, /, config_path: Path, **options: object) -> 
         raise click.UsageError("--to, --proto, --port and --icmp need --from ADDRESS")
     if asked.unverified and asked.ruleset is None:
         raise click.UsageError("--unverified needs the file: --ruleset FILE")
+    packet_to = asked_packet(asked) if asked.source is not None else None
     content = believed_content(config, asked.ruleset, unverified=asked.unverified)
-    if asked.group is not None and asked.source is None:
+    if asked.group is not None and packet_to is None:
         uses = tuple(group_uses(content, asked.group))
         if not uses:
             raise click.UsageError(f"--group: the ruleset holds no group {asked.group!r}")
         _print(asked, uses, (line for use in uses for line in use_lines(use)))
         return
     policy = suppose(content, this_host(config, asked.instance))
-    if asked.source is None:
+    if packet_to is None:
         _print_reach(asked, policy)
         return
-    packet = asked_packet(asked, policy)
+    packet = packet_to(policy)
     explanation = explain(policy, compile_policy(policy), content, packet)
     _print(asked, explanation, explanation_lines(explanation, packet))
     if explanation.decision == "denied":

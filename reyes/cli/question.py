@@ -1,5 +1,6 @@
 """The packet that a command line asks about."""
 
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -31,28 +32,32 @@ class Question(Struct, frozen=True, kw_only=True):
     as_json: bool
 
 
-def asked_packet(asked: Question, policy: HostPolicy) -> Packet:
-    """Build the packet, what was not said from the host it goes to; UsageError if it is none."""
+PacketTo = Callable[[HostPolicy], Packet]
+"""Makes the packet, with what was not said from the host that it goes to."""
+
+
+def asked_packet(asked: Question) -> PacketTo:
+    """Read what is said of the packet, before anybody is asked; UsageError if it is none."""
     source = _address("--from", asked.source or "")
-    destination = (
-        _address("--to", asked.destination)
-        if asked.destination
-        else _own_address(policy, family_of(source))
-    )
-    if family_of(source) is not family_of(destination):
-        raise click.UsageError(f"--from {source} and --to {destination} are not of one family")
+    said = _address("--to", asked.destination) if asked.destination else None
+    if said and family_of(source) is not family_of(said):
+        raise click.UsageError(f"--from {source} and --to {said} are not of one family")
     protocol = _protocol(asked, family_of(source))
-    return Packet(
-        source=source,
-        destination=destination,
-        protocol=protocol,
-        port=_port(asked, protocol),
-        icmp=_icmp(asked, protocol),
-        interface=asked.interface or _interface(policy.host),
-        from_ipsec=isinstance(policy.host.scope, IpsecScope)
-        if asked.ipsec is None
-        else asked.ipsec,
-    )
+    port, icmp = _port(asked, protocol), _icmp(asked, protocol)
+
+    def to(policy: HostPolicy) -> Packet:
+        by_ipsec = isinstance(policy.host.scope, IpsecScope)
+        return Packet(
+            source=source,
+            destination=said or _own_address(policy, family_of(source)),
+            protocol=protocol,
+            port=port,
+            icmp=icmp,
+            interface=asked.interface or _interface(policy.host),
+            from_ipsec=by_ipsec if asked.ipsec is None else asked.ipsec,
+        )
+
+    return to
 
 
 def _address(option: str, text: str) -> Address:

@@ -133,6 +133,12 @@ def test_bad_questions_are_told_so(
     assert (result.exit_code, said in result.output) == (code, True), result.output
 
 
+def test_what_is_no_packet_is_told_before_a_ruleset_is_read(desk: Desk) -> None:
+    junk = desk.file(b"{}")
+    result = desk.run("explain", "--ruleset", junk, "--from", "10.2.0.300", "--port", "22")
+    assert (result.exit_code, "--from: " in result.output) == (2, True)
+
+
 def test_an_unverified_file_is_believed_only_when_told_so(desk: Desk) -> None:
     forged = desk.file(desk.signed(document(desk.now), genuine=False))
     refused = desk.run("explain", "--ruleset", forged, "--group", "web")
