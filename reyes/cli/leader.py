@@ -184,7 +184,7 @@ def _lines(report: _Report) -> Iterator[str]:
         f"{name:>12} {number}" for name, number in msgspec.structs.asdict(report.counts).items()
     )
     if report.previous_serial is None:
-        yield "no genuine ruleset was published before:"
+        yield "there is no ruleset to compare with:"
     elif report.difference:
         yield f"changes since ruleset {report.previous_serial}:"
     else:

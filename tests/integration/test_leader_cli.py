@@ -181,7 +181,7 @@ def test_what_is_published_is_what_followers_accept(leader: Leader, ec2: Ec2Serv
     )
     assert "   instances 3" in lines
     assert lines[-2:] == [
-        "no genuine ruleset was published before:",
+        "there is no ruleset to compare with:",
         "+ group web (sg-0000000a) in us-west-2 vpc-0a1b2c3d: rules 1, members 3",
     ]
 
