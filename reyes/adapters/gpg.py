@@ -51,6 +51,12 @@ VERIFY_OPTIONS = (
 _STATUS = b"[GNUPG:] "
 """What a status line begins with."""
 
+_SIGNING_HINTS = {
+    "pinentry": "the key must have no passphrase",
+    "time conflict": "is the clock right? The key was made later than now",
+}
+"""By what gpg says. From 2.4 on it takes a key from the future for one that can sign."""
+
 _SECRET_KEY = 5
 """The tag of the packet that each exported secret key begins with."""
 
@@ -98,9 +104,9 @@ class Gpg:
         )
         if not result or result.returncode != 0:
             reason = _last_message(result)
+            hints = (hint for said, hint in _SIGNING_HINTS.items() if said in reason)
             raise ConfigError(
-                f"gpg cannot sign with {self._signing_key}: {reason}",
-                "the key must have no passphrase" if "pinentry" in reason else None,
+                f"gpg cannot sign with {self._signing_key}: {reason}", next(hints, None)
             )
         if result.fingerprint not in usable:
             raise SignatureError(
