@@ -21,6 +21,7 @@ def test_the_way_out_needs_nothing_but_the_kernel(host: FollowerHost, broken: st
     host.apply(0)
     if broken == "configuration":
         host.configure(filtered_cidrs="ten")
+        host.mount("-t", "tmpfs", "none", "/var/lib")  # the default, as nothing else can be read
     else:
         host.mount("-o", "remount,ro", str(host.state))
     done = host.run("--remove", file=False)
