@@ -31,7 +31,7 @@ CALL = re.compile(r"(?<![\w/.-])(?:/opt/reyes/bin/)?reyes(?: -v)? ([a-z][a-z-]*)
 FILE = re.compile(
     r"(?<![\w/.-])(?:(?:docs|examples|packaging|scripts|tests)/|reyes/\S*\.py)[\w./-]*"
 )
-LINK = re.compile(r"\]\(([^)#\s]+)\)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 KEY = re.compile(r"^(?:s3|signing|leader|follower)(?:\.(?!py$)[a-z_]+)+$")
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 
@@ -43,6 +43,12 @@ def name_of(path: Path) -> str:
 def fences(path: Path, *languages: str) -> list[str]:
     found = FENCE.findall(path.read_text(encoding="utf-8"))
     return [text for language, text in found if not languages or language in languages]
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the names that a forge gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def code_in(path: Path) -> str:
@@ -207,7 +213,13 @@ def test_the_bucket_policy_is_about_the_configured_object() -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     links = LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8")))
     inside = [link for link in links if "://" not in link]
-    assert [link for link in inside if not (path.parent / link).exists()] == []
+    assert [link for link in inside if not leads_somewhere(path, link)] == []
+
+
+def leads_somewhere(path: Path, link: str) -> bool:
+    page, _, anchor = link.partition("#")
+    there = path.parent / page if page else path
+    return there.exists() and (not anchor or anchor in anchors(there))
 
 
 def test_files_that_are_named_exist() -> None:

@@ -14,10 +14,12 @@ from reyes.netfilter.counters import Packets
 from reyes.status import REASONS, Run, Status
 from tests.machine import NOW
 from tests.statuses import GOOD
+from tests.unit.test_documents import anchors
 from tests.worlds import header_for, small_world
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+OPERATIONS = ROOT / "docs/operations.md"
+PAGE = OPERATIONS.read_text(encoding="utf-8")
 ALERTS = yaml.safe_load((ROOT / "packaging/prometheus/reyes-alerts.yaml").read_text("utf-8"))
 RULES: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 
@@ -46,16 +48,6 @@ def test_every_exit_code_has_its_part_of_the_runbook() -> None:
     assert [(int(code), reason) for code, reason in headings] == list(REASONS.items())
 
 
-def anchors() -> set[str]:
-    """The names that a forge gives to headings."""
-    headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_links_within_the_page_lead_somewhere() -> None:
-    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= anchors()
-
-
 def test_alerts_have_names_of_their_own() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(names) == len(set(names)) > 10
@@ -68,7 +60,7 @@ def test_an_alert_is_whole(rule: dict[str, Any]) -> None:
     assert re.fullmatch(r"\d+[mhd]", rule.get("for", "0m"))
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     assert page == "docs/operations.md"
-    assert anchor in anchors()
+    assert anchor in anchors(OPERATIONS)
     assert "$labels.instance" in rule["annotations"]["summary"]
 
 
