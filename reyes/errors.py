@@ -7,7 +7,7 @@
         SignatureError      21  find out who wrote that object: signature or content is refused
         ReplayError         22  find out who serves old, foreign or future rulesets
         HostUnknownError    23  wait for the next ruleset, or mend the leader's sources
-        ImplausibleError    24  look at what vanished; `--force` if it is right
+        ImplausibleError    24  look at what vanished or is open; `--force` if it is right
         KernelError         25  read what the kernel refused
 
 In all of them the rules in force stay in force.
