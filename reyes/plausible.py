@@ -37,5 +37,6 @@ def refuse_openings(config: Config, before: Content | None, after: Content) -> N
         raise ImplausibleError(
             f"open to whole networks, and {since}: {'; '.join(places[:_NAMED])}{more}",
             "name the group that opens hosts to the VPN in leader.excluded_group_names, and narrow"
-            " other rules; `reyes leader --dry-run --force` shows all; --force publishes it",
+            " other rules; `reyes leader --dry-run --force --output FILE` and `reyes check-ruleset"
+            " FILE` show all; --force publishes it",
         )

@@ -484,24 +484,28 @@ def test_a_typo_in_the_excluded_names_is_not_published_unless_forced(
     assert "open to whole networks: sg-0000000a (web) in us-west-2, rule 1: " in error
     assert "name it in excluded_group_names" in error
     assert (result.exit_code, leader.published() is None) == (0, False)
+    assert leader.run().exit_code == 0
 
     leader.configure(excluded_group_names=["web"])
     assert "ERROR" not in leader.run("--dry-run").stderr
 
 
 def test_of_many_critical_findings_the_first_three_are_named(
-    leader: Leader, ec2: Ec2Server
+    leader: Leader, ec2: Ec2Server, tmp_path: Path
 ) -> None:
     fill(ec2, 1)
     open_wide(ec2, groups=5)
 
     assert " sg-0000000c (web) in us-west-2, rule 1 and 2 more\n" in leader.run().stderr
 
-    lines = leader.run("--dry-run", "--force").stderr.splitlines()
+    output = str(tmp_path / "ruleset.gpg")
+    lines = leader.run("--dry-run", "--force", "--output", output).stderr.splitlines()
 
     named = [line.partition(" (")[0] for line in lines if line.startswith("ERROR ")]
     assert [line.rpartition(" ")[2] for line in named] == [f"sg-0000000{n}" for n in "abc"]
     assert lines[-1].startswith("INFO findings: 5 critical, ")
+    command = ["check-ruleset", "--config", str(leader.config), output]
+    assert CliRunner().invoke(main, command).output.count("critical  open to whole") == 5
 
 
 def test_metrics_tell_of_each_pass(leader: Leader, ec2: Ec2Server, tmp_path: Path) -> None:
