@@ -15,7 +15,8 @@ from reyes.netfilter import names
 from reyes.netfilter.evaluate import Packet
 
 _START = re.compile(
-    r"(?:\d+\.\d+ )?(?:(?:(?!kernel:|\[)\S+\s+){0,4}kernel:\s+)?(?:\[[^\]]*\]\s+)?"
+    r"(?:\d+\.\d+ )?(?:(?:(?:(?!kernel:|\[)\S+\s+){0,5}|\[[\d. ]*\] [\w.-]+ )kernel:\s+)?"
+    r"(?:\[[^\]]*\]\s+)?"
     rf"({names.DROP_LOG}|{names.AUDIT_LOG}) (?=IN=)"
 )
 _MOMENT = re.compile(r"^\d{1,11}\.\d{1,9}(?= )")

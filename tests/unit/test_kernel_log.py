@@ -119,6 +119,8 @@ def test_a_time_and_what_a_journal_adds_may_stand_before() -> None:
         "[Wed Nov 18 12:06:40 2026] ",
         "Nov  8 12:06:40 db-1 kernel: ",
         "Nov 18 12:06:40 db-1 kernel: [ 2211.307336] ",
+        "Wed 2026-11-18 12:06:40 UTC db-1 kernel: ",
+        "[ 2211.307336] db-1 kernel: ",
         "2026-11-18T12:06:40.123456+00:00 db-1 kernel: [ 2211.307336] ",
     ],
 )
