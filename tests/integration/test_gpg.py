@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -389,6 +390,23 @@ def test_gpg_that_cannot_be_bounded_is_no_fault_of_the_object(
         workshop.inspect(b"\x90")
 
 
+def test_a_lower_bound_of_one_kind_leaves_the_other(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounded = []
+
+    def limit(_process: int, kind: int, limits: tuple[int, int] | None = None) -> tuple[int, int]:
+        if limits:
+            if kind == resource.RLIMIT_CPU:
+                raise ValueError
+            bounded.append(kind)
+        return 0, 0
+
+    monkeypatch.setattr("resource.prlimit", limit)
+    workshop.refuse(b"\x90")
+    assert bounded == [resource.RLIMIT_DATA]
+
+
 def test_no_gpg_outlives_a_deadline(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -478,12 +496,13 @@ def test_armored_keyring_is_said(workshop: Workshop, tmp_path: Path) -> None:
     assert "not in gpg's binary form" in refused_keyring(directory, workshop).message
 
 
+@pytest.mark.parametrize("tag", [b"\x94", b"\x95", b"\xc5"])
 def test_a_secret_key_in_the_place_of_the_public_one_is_said(
-    workshop: Workshop, tmp_path: Path
+    workshop: Workshop, tmp_path: Path, tag: bytes
 ) -> None:
     directory = follower_directory(workshop, tmp_path)
     secret = workshop.home.run("--export-secret-keys", workshop.leader)
-    (directory / KEYRING_FILE).write_bytes(secret)
+    (directory / KEYRING_FILE).write_bytes(tag + secret[1:])
     error = refused_keyring(directory, workshop)
     assert "holds a secret key" in error.message
     assert error.hint
