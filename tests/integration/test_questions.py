@@ -89,15 +89,15 @@ def test_a_group_cannot_be_called_as_if_it_were_two(
     regions = [
         replace(
             region,
-            groups=tuple(replace(g, name=name) if g.name == "web" else g for g in region.groups),
+            groups=tuple(replace(g, name=f"{name}{g.name}") for g in region.groups),
         )
         for region in world.regions
     ]
     content = replace(world, regions=tuple(regions))
     path = desk.file(desk.signed(document(desk.now, content)))
     said = desk.run("explain", "--ruleset", path, *question).stdout
-    assert f"({name!r})" in said
-    assert f"({name})" not in said
+    assert f"({name!r}".removesuffix("'") in said
+    assert f"({name}" not in said
 
 
 @pytest.mark.parametrize(

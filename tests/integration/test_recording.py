@@ -76,6 +76,7 @@ def test_a_pass_that_succeeds_tells_what_it_knew(memory: StateDirectory, tmp_pat
     assert status.ruleset.serial == prepared.verified.ruleset.header.serial
     assert status.applied is not None
     assert status.applied.members == 3
+    assert status.applied.seconds <= status.run.seconds
     assert status.omitted == prepared.policy.omitted
 
 
