@@ -116,6 +116,12 @@ def test_an_unchanged_pass_after_one_that_could_not_write_its_status_tells_what_
     assert status.applied == other
 
 
+def test_a_configuration_that_came_in_force_before_a_pass_failed_is_described() -> None:
+    other = replace(APPLIED, at=NOW + 60, enforced=False)
+    failed = a_full_pass("failed", NOW + 60, exit_code=75, configured=other)
+    assert after(a_full_pass("applied"), failed).applied == other
+
+
 @pytest.mark.parametrize("outcome", ["held", "removed", "rolled back"])
 def test_rules_of_no_ruleset_are_not_described(outcome: str) -> None:
     assert after(a_full_pass("applied"), a_full_pass(outcome)).applied is None
