@@ -120,10 +120,11 @@ def publish_pass(
         before = _examine(config, published, signer, force=request.force)
         content = merge(views(), leader.group_matching, leader.excluded_group_names)
     counts = count(content, len(leader.sources))
-    if not request.force:
-        refuse_openings(config, before.ruleset.content if before.ruleset else None, content)
-        if before.ruleset:
-            refuse_losses(before.ruleset.header.counts, counts, leader.max_shrink)
+    if published is None and not request.force:
+        refuse_openings(config, None, content)
+    if before.ruleset and not request.force:
+        refuse_openings(config, before.ruleset.content, content)
+        refuse_losses(before.ruleset.header.counts, counts, leader.max_shrink)
     accepted = _accepted(before.genuine, now)
     header = _header(config, request, now, counts, accepted)
     envelope = _sign(signer, encode(header, content))

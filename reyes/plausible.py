@@ -21,9 +21,9 @@ def refuse_losses(before: Counts, after: Counts, max_shrink: float) -> None:
 
 
 def refuse_openings(config: Config, before: Content | None, after: Content) -> None:
-    """Refuse rules that the leader's own settings open to whole networks (ImplausibleError).
+    """Refuse rules that may be open to whole networks for want of an exclusion (ImplausibleError).
 
-    Those are looked at only where `excluded_group_names` are not what was published: whoever may
+    They are looked at only where `excluded_group_names` are not what was published: whoever may
     write rules in EC2, and is told of by findings, must not be able to stop a leader.
     """
     if before and before.excluded_group_names == after.excluded_group_names:
@@ -33,7 +33,7 @@ def refuse_openings(config: Config, before: Content | None, after: Content) -> N
     places = list(dict.fromkeys(one.where for one in opened if one not in known))
     if places:
         more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-        since = "excluded_group_names changed" if before else "there is no ruleset to compare with"
+        since = "excluded_group_names changed" if before else "nothing is published yet"
         raise ImplausibleError(
             f"open to whole networks, and {since}: {'; '.join(places[:_NAMED])}{more}",
             "name the group that opens hosts to the VPN in leader.excluded_group_names, and narrow"

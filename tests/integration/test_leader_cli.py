@@ -475,7 +475,7 @@ def test_a_typo_in_the_excluded_names_is_not_published_unless_forced(
     refused = leader.run()
 
     assert (refused.exit_code, leader.published()) == (24, None)
-    assert "open to whole networks, and there is no ruleset to compare with" in refused.stderr
+    assert "open to whole networks, and nothing is published yet" in refused.stderr
     assert ": sg-0000000a (web) in us-west-2, rule 1\n" in refused.stderr
 
     result = leader.run("--force")

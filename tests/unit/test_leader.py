@@ -83,10 +83,11 @@ def run(
     config: Config | None = None,
     dry_run: bool = False,
     force: bool = False,
+    cidrs: Sequence[str] = ("10.8.0.0/24",),
 ) -> Outcome:
     def read() -> Sequence[Inventory]:
         store.calls.append("read EC2")
-        return fleet(instances)
+        return fleet(instances, cidrs=cidrs)
 
     return publish_pass(
         config or configuration(),
@@ -185,6 +186,15 @@ def test_an_object_that_is_not_genuine_is_replaced_and_told(
     assert published(store) == outcome.ruleset
     assert [record.levelname for record in log.records] == ["ERROR"]
     assert "is not genuine and will be replaced" in log.text
+
+
+def test_what_is_open_keeps_nobody_from_replacing_what_is_not_genuine() -> None:
+    store = MemoryStore()
+    with pytest.raises(ImplausibleError, match="open to whole networks, and nothing is published"):
+        run(store, cidrs=["10.0.0.0/8"])
+    assert store.there is None
+    store.put(b"garbage")
+    assert run(store, cidrs=["10.0.0.0/8"]).status == "published"
 
 
 def test_two_fleets_on_one_key_are_refused() -> None:

@@ -23,7 +23,7 @@ def test_a_first_ruleset_that_opens_whole_networks_is_refused() -> None:
     with pytest.raises(ImplausibleError) as caught:
         refuse_openings(configuration(), None, content())
     assert caught.value.message == (
-        "open to whole networks, and there is no ruleset to compare with:"
+        "open to whole networks, and nothing is published yet:"
         " sg-0000000a (vpn) in us-west-2, rule 1"
     )
 
@@ -52,5 +52,5 @@ def test_a_rule_that_opens_several_networks_is_named_once() -> None:
     opened = content(cidrs=networks)
     vpc = Vpc(id="vpc-0000000b", account="123456789012", cidrs=networks)
     region = replace(opened.regions[0], vpcs=(vpc,))
-    with pytest.raises(ImplausibleError, match=r"with: sg-0000000a \(vpn\) in us-west-2, rule 1$"):
+    with pytest.raises(ImplausibleError, match=r"yet: sg-0000000a \(vpn\) in us-west-2, rule 1$"):
         refuse_openings(configuration(), None, replace(opened, regions=(region,)))
