@@ -6,8 +6,8 @@ from reyes.errors import ImplausibleError
 from reyes.findings import find_for
 from reyes.ruleset import Content, Counts
 
-_NAMED = 3
-"""So many rules are named in a message."""
+NAMED = 3
+"""So many open rules are named: a name that is missing in the configuration makes one per VPC."""
 
 
 def refuse_losses(before: Counts, after: Counts, max_shrink: float) -> None:
@@ -28,15 +28,19 @@ def refuse_openings(config: Config, before: Content | None, after: Content) -> N
     """
     if before and before.excluded_group_names == after.excluded_group_names:
         return
-    known = set(find_for(config, before)) if before else set()
-    opened = [one for one in find_for(config, after) if one.severity == "critical"]
-    places = list(dict.fromkeys(one.where for one in opened if one not in known))
+    known = _open_places(config, before) if before else {}
+    places = [where for where in _open_places(config, after) if where not in known]
     if places:
-        more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+        more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
         since = "excluded_group_names changed" if before else "nothing is published yet"
         raise ImplausibleError(
-            f"open to whole networks, and {since}: {'; '.join(places[:_NAMED])}{more}",
+            f"open to whole networks, and {since}: {'; '.join(places[:NAMED])}{more}",
             "name the group that opens hosts to the VPN in leader.excluded_group_names, and narrow"
             " other rules; `reyes leader --dry-run --force --output FILE` and `reyes check-ruleset"
             " FILE` show all; --force publishes it",
         )
+
+
+def _open_places(config: Config, content: Content) -> dict[str, None]:
+    """Return the rules that are open to whole networks, each once, in their order."""
+    return dict.fromkeys(f.where for f in find_for(config, content) if f.severity == "critical")

@@ -15,14 +15,12 @@ from reyes.adapters import clock
 from reyes.config import Config
 from reyes.errors import ReyesError, exit_code_of
 from reyes.findings import Finding, find_for
+from reyes.plausible import NAMED
 from reyes.ruleset import Header
 from reyes.status import Run
 
 if TYPE_CHECKING:
     from reyes.leader import Outcome
-
-NAMED = 3
-"""Critical findings that the log names: a missing name in the configuration makes one per VPC."""
 
 log = logging.getLogger(__name__)
 

@@ -47,10 +47,16 @@ def test_what_was_open_before_does_not_stop_a_change_of_names() -> None:
     refuse_openings(configuration(), content(), content("web"))
 
 
+def with_vpc(opened: Content, *networks: str) -> Content:
+    vpc = Vpc(id="vpc-0000000b", account="123456789012", cidrs=networks)
+    return replace(opened, regions=(replace(opened.regions[0], vpcs=(vpc,)),))
+
+
 def test_a_rule_that_opens_several_networks_is_named_once() -> None:
     networks = ("10.1.0.0/16", "10.3.0.0/16")
-    opened = content(cidrs=networks)
-    vpc = Vpc(id="vpc-0000000b", account="123456789012", cidrs=networks)
-    region = replace(opened.regions[0], vpcs=(vpc,))
     with pytest.raises(ImplausibleError, match=r"yet: sg-0000000a \(vpn\) in us-west-2, rule 1$"):
-        refuse_openings(configuration(), None, replace(opened, regions=(region,)))
+        refuse_openings(configuration(), None, with_vpc(content(cidrs=networks), *networks))
+
+
+def test_a_rule_that_was_open_before_opens_nothing_by_a_new_vpc() -> None:
+    refuse_openings(configuration(), content(), with_vpc(content("web"), "10.1.0.0/16"))
