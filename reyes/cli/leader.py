@@ -38,7 +38,8 @@ WORK_SECONDS = 60
 @click.option(
     "--force",
     is_flag=True,
-    help="Publish no matter how much vanished, and in the place of another fleet's ruleset.",
+    help="Publish no matter how much vanished or is open to whole networks, and in the place of"
+    " another fleet's ruleset.",
 )
 @interval_option
 @json_option("what was done and what changed")
