@@ -309,7 +309,7 @@ def _warn_of_expiry(verified: trust.VerifiedRuleset, now: float) -> None:
     end = verified.key_expires_at
     if end is not None and end - now < trust.KEY_WARNING:
         log.warning(
-            "the signing key %s expires at %s: prolong it, and ship it to all followers",
+            "the signing key %s expires at %s: prolong it, on all leaders and followers",
             verified.signer,
             trust.moment_text(end),
         )

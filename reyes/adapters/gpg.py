@@ -170,7 +170,7 @@ class Gpg:
             state = {"e": "has expired", "r": "was revoked"}.get(key["trust"], "cannot sign")
             raise ConfigError(
                 f"the key {where} {state}",
-                "is the clock right? Else `reyes keygen` makes a new key",
+                "is the clock right? Else import the prolonged key here, or make a new one",
             )
         return frozenset({self._signing_key, *(subkey[2] for subkey in key["subkeys"])})
 
