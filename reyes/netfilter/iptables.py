@@ -132,17 +132,18 @@ Target = Verdict | Goto | Reject | Log
 class Rule(Struct, frozen=True):
     """One rule: if all matches hold, the target happens.
 
-    `origins` are the parts of the policy that it stands for, if it carries any. One that is not
-    `marked` goes to another chain without a comment in the kernel, where it is a match like any
-    other and the dearest part of such a rule (36 ns of 62 with nft). A marked one follows, or it
-    is the last and for all packets.
+    `origins` are the parts of the policy that it stands for, if it carries any.
+
+    A rule that goes to another chain may be without its comment in the kernel (`commented`), where
+    a comment is a match like any other and the dearest part of such a rule (36 ns of 62 with nft).
+    Then a commented rule follows, or it is the last rule and for all packets.
     """
 
     matches: tuple[Match, ...]
     target: Target
     comment: str
     origins: tuple[Allow, ...] = ()
-    marked: bool = True
+    commented: bool = True
 
 
 class Chain(Struct, frozen=True):
@@ -183,7 +184,7 @@ def way_comment(chain: str) -> str:
 
 
 def way_id(line: str) -> str:
-    """Return what the line of an unmarked rule is known by, nothing if it can be none of ours.
+    """Return what the line of an uncommented rule is known by, nothing if it can be none of ours.
 
     That is the last port, if any, and the chain: `0:80 -g reyes-x` is `80 reyes-x`, and
     `all reyes-x` is for all packets. They are what all versions and both backends print alike;
@@ -210,23 +211,23 @@ def referenced_sets(chains: Iterable[Chain]) -> frozenset[str]:
 def render_chain(chain: Chain, family: Family) -> tuple[tuple[str, str], ...]:
     """Return what each rule is known by and its `-A` line.
 
-    A rule is known by its id, which is also of the unmarked ones before it, and an unmarked one by
-    its `way_id`.
+    A commented rule is known by its id, which is also a digest of the uncommented rules right
+    before it; an uncommented rule by its `way_id`.
     """
     rendered: list[tuple[str, str]] = []
-    unmarked: list[str] = []
+    uncommented: list[str] = []
     for rule in chain.rules:
         matches = filter(None, map(_match_text, rule.matches))
         target = _target_text(rule.target, family)
         words = (f"-A {chain.name}", *matches)
-        if rule.marked:
-            identity = names.digest(" ".join((*unmarked, *words, rule.comment, target)))
-            unmarked = []
+        if rule.commented:
+            identity = names.digest(" ".join((*uncommented, *words, rule.comment, target)))
+            uncommented = []
             comment = f'-m comment --comment "{rule.comment} #{identity}"'
             rendered.append((identity, " ".join((*words, comment, target))))
         else:
             line = " ".join((*words, target))
-            unmarked.append(line)
+            uncommented.append(line)
             rendered.append((way_id(line), line))
     return tuple(rendered)
 

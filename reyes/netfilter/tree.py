@@ -67,7 +67,7 @@ class TreeCompiler:
         self._family = family
         self._prefix = f"{names.CHAIN_PREFIX}{number}-"
         self._denied = denied
-        self._denied_below = replace(denied, marked=False)
+        self._denied_below = replace(denied, commented=False)
         self._make_set = make_set
         self._by_service = grouped(sources, lambda source: source.allow.service)
         self._unions: dict[frozenset[Match], Match] = {}
@@ -261,4 +261,4 @@ def _whole(protocol: str) -> Protocol:
 
 
 def _way(service: Ports | Protocol, chain: str) -> Rule:
-    return Rule((service,), Goto(chain), way_comment(chain), marked=False)
+    return Rule((service,), Goto(chain), way_comment(chain), commented=False)

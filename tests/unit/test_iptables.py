@@ -123,7 +123,7 @@ def test_the_id_is_found_again_in_the_line() -> None:
     assert comment_of(rendered[0][1]) == RULE.comment
 
 
-WAY = Rule((tcp(80),), Goto("reyes-y"), "see reyes-y", marked=False)
+WAY = Rule((tcp(80),), Goto("reyes-y"), "see reyes-y", commented=False)
 
 
 def test_an_unmarked_rule_is_known_by_the_chain_it_leads_to() -> None:

@@ -65,9 +65,9 @@ def test_a_thousand_rules_are_few_chains_deep(shape: Shape) -> None:
 def test_a_rule_with_an_id_vouches_for_all_ways(shape: Shape) -> None:
     for chain in compiled(rules_of(shape, 1000)).values():
         *others, last = chain.rules
-        if not last.marked:  # nothing else can be said of it
+        if not last.commented:  # nothing else can be said of it
             assert (last.matches, last.target) == ((), Goto(names.DROP))
-            assert others[-1].marked
+            assert others[-1].commented
 
 
 def most_asked(rules: Iterable[Rule]) -> int:
