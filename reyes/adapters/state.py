@@ -58,20 +58,20 @@ log = logging.getLogger(__name__)
 
 
 class StateDirectory:
-    """A follower's state directory; who only looks changes nothing, not even what is corrupt."""
+    """A follower's state directory; a `read_only` one sets not even a corrupt file aside."""
 
-    def __init__(self, directory: Path, *, only_looks: bool = False) -> None:
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         self._directory = directory
-        self._only_looks = only_looks
+        self._read_only = read_only
         self._lock = directory / "lock"
         self._state = directory / "state.json"
         self._last_good = directory / LAST_GOOD
         self._settled = directory / "settled.json"
         self._status = directory / "status.json"
 
-    def looking(self) -> "StateDirectory":
-        """Return the same directory for somebody who changes nothing, not even what is corrupt."""
-        return StateDirectory(self._directory, only_looks=True)
+    def as_read_only(self) -> "StateDirectory":
+        """Return the same directory for somebody who changes nothing in it."""
+        return StateDirectory(self._directory, read_only=True)
 
     @contextmanager
     def lock(self, patience: float = 0) -> Iterator[None]:
@@ -146,7 +146,7 @@ class StateDirectory:
     def end_trial(self, *, proved: bool) -> None:
         """Forget that rules are on trial; those before `proved` ones are the generation before."""
         trial = self._file_of("trial")
-        self._refuse_who_looks(trial)
+        self._refuse_if_read_only(trial)
         if proved:
             move_file(trial, self._file_of("previous"))
         else:
@@ -222,19 +222,19 @@ class StateDirectory:
         try:
             return None if text is None else msgspec.json.decode(text, type=kind)
         except UNREADABLE as error:
-            if self._only_looks:
+            if self._read_only:
                 raise ConfigError(
                     f"{path} is corrupt: {error}", "the next run of the follower sets it aside"
                 ) from error
             raise _set_aside(path, error) from error
 
     def _write(self, path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
-        self._refuse_who_looks(path)
+        self._refuse_if_read_only(path)
         write_atomically(path, data, mode, durable=durable)
 
-    def _refuse_who_looks(self, path: Path) -> None:
-        if self._only_looks:
-            raise AssertionError(f"who only looks writes {path}")
+    def _refuse_if_read_only(self, path: Path) -> None:
+        if self._read_only:
+            raise AssertionError(f"{path} was opened to be read only")
 
     def _read(self, path: Path) -> bytes | None:
         if not os.path.lexists(path):

@@ -95,7 +95,7 @@ def command(
 
 
 def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, list[Problem]]:
-    memory = _LookingMemory(Path(config.follower.state_directory), only_looks=True)
+    memory = _ReadOnlyMemory(Path(config.follower.state_directory), read_only=True)
     status = memory.status()
     disabled = is_disabled(config.follower)
     if status:
@@ -108,15 +108,15 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
     return status, problems
 
 
-class _LookingMemory(StateDirectory):
-    """The state directory of one who only looks."""
+class _ReadOnlyMemory(StateDirectory):
+    """The state directory of a check, which commits nothing."""
 
     def rules(self, which: Kept) -> Generation | None:
-        """Return no rules before: who commits nothing needs no way back."""
+        """Return no rules of before: they are the way back after a commit."""
         return None if which == "previous" else super().rules(which)
 
 
-def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
+def _kernel_problems(config: Config, memory: _ReadOnlyMemory) -> list[Problem]:
     """Compare the kernel with what was put in force; again if a pass ended meanwhile."""
     problems: list[Problem] = []
     try:
@@ -137,7 +137,7 @@ def _kernel_problems(config: Config, memory: _LookingMemory) -> list[Problem]:
     ]
 
 
-def _problems_at(config: Config, memory: _LookingMemory, state: State) -> list[Problem]:
+def _problems_at(config: Config, memory: _ReadOnlyMemory, state: State) -> list[Problem]:
     try:
         return list(_differences(config, memory, state))
     except ConfigError:
@@ -146,7 +146,7 @@ def _problems_at(config: Config, memory: _LookingMemory, state: State) -> list[P
         return [Problem(severity="critical", message=error.message)]
 
 
-def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterator[Problem]:
+def _differences(config: Config, memory: _ReadOnlyMemory, state: State) -> Iterator[Problem]:
     follower, settings = follower_of(config, memory, StoreSource(config)), config.follower
     kernel = follower.kernel
     live = kernel.read()
@@ -175,7 +175,7 @@ def _differences(config: Config, memory: _LookingMemory, state: State) -> Iterat
         yield from drift_problems(dataplane, live, members, settings.filter_table)
 
 
-def _unlike_before(memory: _LookingMemory, live: LiveKernel) -> Iterator[Problem]:
+def _unlike_before(memory: _ReadOnlyMemory, live: LiveKernel) -> Iterator[Problem]:
     """Compare the kernel with what Reyes left there, whatever it should be now."""
     jumps = list(jump_problems(live))
     yield from jumps

@@ -14,7 +14,7 @@ class DryMemory(StateDirectory):
     """What this user may read of a state directory; whatever is not there is forgotten."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory, only_looks=True)
+        super().__init__(directory, read_only=True)
         self._loaded = State()
         self._kept: bytes | None = None
         try:

@@ -223,7 +223,7 @@ class FollowerPass:
     def _agreed(self, host: Host) -> CommitPlan:
         """Return what a person agreed to; nobody is kept out while he thinks."""
         settings = self._config.follower
-        follower = replace(self._follower, memory=self._memory.looking())
+        follower = replace(self._follower, memory=self._memory.as_read_only())
         try:
             with deadline(settings.deadline):
                 verified = follower.acceptance.obtain(
@@ -309,7 +309,7 @@ class FollowerPass:
     def _known_host(self) -> Host:
         """Ask who this host is, once."""
         if self._host is None:
-            host = known_host(self._config, self._memory.looking())
+            host = known_host(self._config, self._memory.as_read_only())
             self._host = with_logging(host, self._options)
         return self._host
 

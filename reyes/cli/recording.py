@@ -151,7 +151,7 @@ def _message(error: Exception | None, besides: str | None) -> str | None:
 def _state(memory: StateDirectory) -> State:
     """Return what is remembered; the pass itself complains if that cannot be read."""
     try:
-        return memory.looking().load()
+        return memory.as_read_only().load()
     except ReyesError:
         return State()
 

@@ -190,7 +190,7 @@ def test_a_damaged_status_is_none(memory: StateDirectory, tmp_path: Path, text: 
     assert left(memory).run.outcome == "unchanged"
 
 
-def test_a_corrupt_state_stays_where_it_is_while_one_only_looks(
+def test_a_corrupt_state_stays_where_it_is_in_a_read_only_directory(
     memory: StateDirectory, tmp_path: Path
 ) -> None:
     with memory.lock():
@@ -198,7 +198,7 @@ def test_a_corrupt_state_stays_where_it_is_while_one_only_looks(
     state = tmp_path / "state/state.json"
     state.write_text("{")
     with pytest.raises(ConfigError, match="corrupt"):
-        memory.looking().load()
+        memory.as_read_only().load()
     record_outcome(config(tmp_path), memory, "disabled")
     assert state.read_text() == "{"
 

@@ -75,11 +75,11 @@ def test_everybody_may_look_into_a_directory_that_is_made_whatever_the_umask(
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o755
 
 
-def test_who_only_looks_ends_no_trial(memory: StateDirectory) -> None:
+def test_a_read_only_directory_ends_no_trial(memory: StateDirectory) -> None:
     memory.keep_rules("trial", Generation(LiveKernel()))
     for proved in (False, True):
-        with pytest.raises(AssertionError, match="only looks"):
-            memory.looking().end_trial(proved=proved)
+        with pytest.raises(AssertionError, match="read only"):
+            memory.as_read_only().end_trial(proved=proved)
     assert memory.rules("trial")
 
 
@@ -137,7 +137,7 @@ def test_what_is_corrupt_is_set_aside_once(
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_corrupt_stays_where_it_is_while_one_only_looks(
+def test_what_is_corrupt_stays_where_it_is_in_a_read_only_directory(
     memory: StateDirectory, tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / name
@@ -145,7 +145,7 @@ def test_what_is_corrupt_stays_where_it_is_while_one_only_looks(
     path.chmod(0o600)
     for _ in range(2):
         with pytest.raises(ConfigError, match=f"{name} is corrupt"):
-            READERS[name](memory.looking())
+            READERS[name](memory.as_read_only())
     assert path.read_bytes() == b"{"
 
 
