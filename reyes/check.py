@@ -118,7 +118,7 @@ def drift_problems(
 def jump_problems(live: LiveKernel) -> Iterator[Problem]:
     """Find families in which packets do not come to our chains first."""
     for table in live.tables:
-        if not table.jumps_right:
+        if not table.jump_in_place:
             wrong = "is there twice" if len(table.jumps) > 1 else "is not the first rule of INPUT"
             message = f"the jump to {names.INPUT} {wrong} (IPv{table.family.value})"
             yield Problem(severity="critical", message=message)

@@ -113,4 +113,4 @@ def is_intact(memory: Memory, live: LiveKernel) -> bool:
     if held and shows(live, held):
         return True
     settled = memory.settled()
-    return settled.rules_shown_by(live) if settled else live.jumps_right
+    return settled.rules_shown_by(live) if settled else live.jump_in_place

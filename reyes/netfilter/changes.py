@@ -39,7 +39,7 @@ def describe_changes(
 
 def _table_changes(table: Table, live: LiveTable, filter_table: FilterTable) -> Iterator[str]:
     family = f"IPv{table.family.value}"
-    if not live.jumps_right:
+    if not live.jump_in_place:
         yield f"+ {family} INPUT: jump to {names.INPUT} as the first rule"
     if filter_table == "exclusive":
         yield from (f"- {family} not of Reyes, discarded: {line}" for line in live.foreign)

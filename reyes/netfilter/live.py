@@ -44,7 +44,7 @@ class LiveTable(Struct, frozen=True):
     def shows(self, chains: Mapping[str, tuple[str, ...]]) -> bool:
         """Tell whether our chains are these, by what their rules are known by, and in force."""
         return (
-            self.jumps_right
+            self.jump_in_place
             and set(self.own_chains) == chains.keys()
             and all(self.identities(chain) == known_by for chain, known_by in chains.items())
         )
@@ -55,7 +55,7 @@ class LiveTable(Struct, frozen=True):
         return {n: line for n, line in enumerate(self.rules.get("INPUT", ())) if is_jump(line)}
 
     @property
-    def jumps_right(self) -> bool:
+    def jump_in_place(self) -> bool:
         """Whether our jump is the first rule of INPUT, and the only way to our chains."""
         return self.jumps == {0: JUMP}
 
@@ -131,9 +131,9 @@ class LiveKernel(Struct, frozen=True):
         return any(" -j LOG " in line for t in self.tables for line in t.rules.get(names.DROP, ()))
 
     @property
-    def jumps_right(self) -> bool:
-        """Whether every table leads to our chains as it should."""
-        return all(table.jumps_right for table in self.tables)
+    def jump_in_place(self) -> bool:
+        """Whether it is so in every table."""
+        return all(table.jump_in_place for table in self.tables)
 
 
 def nothing_live(families: Iterable[Family]) -> LiveKernel:

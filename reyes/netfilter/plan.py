@@ -293,7 +293,7 @@ def _lines(table: Table, chains: Iterable[str]) -> Iterator[str]:
 
 def _jump_lines(live: LiveTable) -> list[str]:
     """Put the one jump first, by value: positions may shift while we look."""
-    if live.jumps_right:
+    if live.jump_in_place:
         return []
     return [*map(_deletion, live.jumps.values()), JUMP.replace("-A INPUT", "-I INPUT 1")]
 

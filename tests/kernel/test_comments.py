@@ -52,7 +52,7 @@ def test_rules_with_long_comments_of_others_stay_as_they_are(name: Backend) -> N
         allow_ssh(wire, name)
         before = saved(wire, name)
         wire.host.call(commit, WANTED, "shared")
-        assert table(wire).jumps_right
+        assert table(wire).jump_in_place
         assert not plan_commit(WANTED, wire.host.call(Kernel().read), "shared").steps
         wire.host.call(lambda: Kernel().execute(plan_removal(Kernel().read())))
         assert saved(wire, name) == before
@@ -102,6 +102,6 @@ def test_a_jump_of_others_with_a_long_comment_is_no_obstacle(
         jump = ("-m", "comment", "--comment", "two\nlines", "-j", "reyes-input")
         add(wire, name, "-I", "INPUT", "1", *jump)
         wire.host.call(commit, WANTED, mode)
-        assert table(wire).jumps_right
+        assert table(wire).jump_in_place
         wire.host.call(lambda: Kernel().execute(plan_removal(Kernel().read())))
         assert table(wire).own_chains == (("reyes-input",) if mode == "shared" else ())

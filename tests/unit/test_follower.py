@@ -66,7 +66,7 @@ def test_a_pass_that_dies_between_keeping_and_remembering_leaves_what_repairs_go
     prepared = follower.prepare_repair(machine.host(), machine.kernel.read(), configured=True)
     assert prepared is not None
     assert follower.commit(prepared, machine.guard) == ("repaired" if content else "applied")
-    assert machine.kernel.read().tables[0].jumps_right
+    assert machine.kernel.read().tables[0].jump_in_place
     assert machine.run() == "unchanged"
     assert machine.notebook.state.accepted is not None
     assert machine.notebook.state.accepted.serial == (NOW + 60) * 1000
@@ -357,7 +357,7 @@ def test_a_change_by_somebody_else_is_repaired_and_told() -> None:
     )
     assert machine.run() == "repaired"
     assert machine.run() == "unchanged"
-    assert machine.kernel.read().tables[0].jumps_right
+    assert machine.kernel.read().tables[0].jump_in_place
 
 
 def test_a_refusal_of_the_kernel_is_not_remembered_as_applied() -> None:
@@ -369,7 +369,7 @@ def test_a_refusal_of_the_kernel_is_not_remembered_as_applied() -> None:
     assert machine.notebook.state.accepted is not None
     machine.kernel.refuses = lambda _: False
     assert machine.run() == "applied"
-    assert machine.kernel.read().tables[0].jumps_right
+    assert machine.kernel.read().tables[0].jump_in_place
 
 
 def test_members_are_read_back_once_in_a_while_and_drift_is_repaired() -> None:
@@ -519,7 +519,7 @@ def test_rules_in_force_are_no_failure_if_the_disk_is_full_by_then(
     monkeypatch.setattr(logging.getLogger("reyes"), "propagate", True)
 
     assert machine.follower.commit(prepared, machine.guard) == "applied"
-    assert machine.kernel.read().tables[0].jumps_right
+    assert machine.kernel.read().tables[0].jump_in_place
     assert "the rules are in force, but not remembered" in caplog.text
 
 

@@ -162,7 +162,7 @@ def test_the_jump_is_made_the_one_first_rule_again(spoiling: str) -> None:
     spoiled = state(kernel)
     kernel.execute(plan)
     live = kernel.read()
-    assert live.tables[0].jumps_right
+    assert live.tables[0].jump_in_place
     assert live.tables[0].rules["INPUT"][0] == JUMP
     assert foreign_part(kernel) == foreign
     assert plan_commit(WANTED, live, "shared").steps == ()
