@@ -37,8 +37,8 @@ from reyes.netfilter.plan import (
     RestoreTable,
     Step,
     carry_out,
-    revert,
 )
+from reyes.netfilter.restore import revert_text
 
 _ATTEMPTS = 5
 _FEW_SETS = 8
@@ -175,7 +175,7 @@ class Kernel:
     def _revert(self, before: LiveTable, *, flush: bool) -> None:
         """Bring a table back; look again if another program changes it at the same time."""
         for attempt in range(1, _ATTEMPTS + 1):
-            text = revert(before, self._read_table(before.family), flush=flush)
+            text = revert_text(before, self._read_table(before.family), flush=flush)
             if text is None:
                 return
             try:

@@ -22,7 +22,8 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import create_text
 from reyes.netfilter.iptables import referenced_sets
 from reyes.netfilter.live import LiveKernel
-from reyes.netfilter.plan import differing, paired, rehearsal
+from reyes.netfilter.plan import differing, paired
+from reyes.netfilter.restore import rehearsal_text
 
 
 class Act(Struct, frozen=True):
@@ -61,7 +62,7 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
     sets = create_text((s for s in dataplane.sets if s.name in named), with_members=False)
     acts = [Act(("ipset", "restore"), sets)] if sets else []
     acts += [
-        Act(restore_command(PREFIX[table.family], flush=False), rehearsal(table, new))
+        Act(restore_command(PREFIX[table.family], flush=False), rehearsal_text(table, new))
         for table, new in parts
         if new
     ]

@@ -13,7 +13,7 @@ A plan is data: `reyes.adapters.kernel` executes it and, if a step fails, undoes
 it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from msgspec import Struct
@@ -23,8 +23,9 @@ from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.ipset import IPSet, create_text, repair_text
 from reyes.netfilter.iptables import Table
-from reyes.netfilter.live import BUILTIN_CHAINS, JUMP, Generation, LiveKernel, LiveTable
+from reyes.netfilter.live import Generation, LiveKernel, LiveTable
 from reyes.netfilter.names import set_family, vouches_for
+from reyes.netfilter.restore import exclusive_text, removal_text, revert_text, shared_text
 
 FilterTable = Literal["shared", "exclusive"]
 AnyTable = TypeVar("AnyTable", Table, LiveTable)
@@ -46,7 +47,7 @@ class CountSets(Struct, frozen=True):
 class RestoreTable(Struct, frozen=True):
     """Feed a family's restore command; with `flush` it discards everybody's rules.
 
-    `before` is the table as it was, for the way back (`revert`).
+    `before` is the table as it was, for the way back (`restore.revert_text`).
     """
 
     family: Family
@@ -110,17 +111,11 @@ def plan_commit(
 
 
 def plan_removal(live: LiveKernel) -> CommitPlan:
-    """Plan to take all that is ours out of the kernel and to leave all else as it is.
-
-    A chain that somebody else's rule leads into cannot go: it stays, empty.
-    """
-    steps: list[Step] = []
-    for table in live.tables:
-        lines = [f":{chain} - [0:0]" for chain in table.own_chains]
-        lines += map(_deletion, table.jumps.values())
-        lines += [f"-X {c}" for c in table.own_chains if c not in table.entered_by_others]
-        if lines:
-            steps.append(RestoreTable(table.family, _transaction(lines), table, flush=False))
+    """Plan to take all that is ours out of the kernel and to leave all else as it is."""
+    texts = ((table, removal_text(table)) for table in live.tables)
+    steps: list[Step] = [
+        RestoreTable(table.family, text, table, flush=False) for table, text in texts if text
+    ]
     if live.sets:
         steps.append(DestroySets(tuple(sorted(live.sets))))
     return CommitPlan(tuple(steps))
@@ -146,7 +141,7 @@ def plan_return(
     steps = _fill(remembered, live, drifted)
     flush = filter_table == "exclusive"
     for before, now in paired(generation.kernel.tables, live):
-        text = revert(before, now, flush=flush)
+        text = revert_text(before, now, flush=flush)
         if text:
             steps.append(RestoreTable(before.family, text, now, flush))
     return CommitPlan(tuple(steps))
@@ -155,7 +150,7 @@ def plan_return(
 def shows(live: LiveKernel, generation: Generation) -> bool:
     """Tell whether a kernel shows our rules of another time, whatever its sets hold."""
     pairs = paired(generation.kernel.tables, live)
-    return all(revert(before, now, flush=False) is None for before, now in pairs)
+    return all(revert_text(before, now, flush=False) is None for before, now in pairs)
 
 
 def carry_out(plan: CommitPlan, do: Callable[[Step], None], undo: Callable[[Step], None]) -> None:
@@ -201,27 +196,6 @@ def _remembered(generation: Generation, name: str) -> IPSet:
     return IPSet(name, set_family(name), generation.members[name])
 
 
-def revert(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None:
-    """Write the restore text that brings back what was, None if it is there.
-
-    With `flush` it is the whole table, else our chains and jumps in it.
-    """
-    if flush:
-        return None if now == before else _full_text(before)
-    if _own_part(before) == _own_part(now):
-        return None
-    lines = [f":{chain} - [0:0]" for chain in sorted({*before.own_chains, *now.own_chains})]
-    lines += map(_deletion, now.jumps.values())
-    # iptables refuses a position behind the end, and others may have removed rules since.
-    others = len(now.rules.get("INPUT", ())) - len(now.jumps)
-    for number, (position, line) in enumerate(before.jumps.items()):
-        place = min(position, others + number) + 1
-        lines.append(line.replace("-A INPUT", f"-I INPUT {place}", 1))
-    lines += [line for chain in before.own_chains for line in before.rules.get(chain, ())]
-    lines += [f"-X {chain}" for chain in now.own_chains if chain not in before.policies]
-    return _transaction(lines)
-
-
 def paired(tables: Iterable[AnyTable], live: LiveKernel) -> list[tuple[AnyTable, LiveTable]]:
     """Return the tables of the families that a host has, each with the live one."""
     by_family = {table.family: table for table in live.tables}
@@ -233,23 +207,17 @@ def payload_text(dataplane: Dataplane, live: LiveKernel, filter_table: FilterTab
     parts = ["# ipset restore\n" + create_text(dataplane.sets)]
     parts += [
         f"# {'iptables' if table.family is Family.V4 else 'ip6tables'}-restore\n"
-        + payload(table, now, filter_table)
+        + table_text(table, now, filter_table)
         for table, now in paired(dataplane.tables, live)
     ]
     return "\n".join(parts)
 
 
-def payload(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
-    """Write the restore text that puts all of a table in force over a live one."""
+def table_text(table: Table, live: LiveTable, filter_table: FilterTable) -> str:
+    """Write the text that puts all of a table in force over a live one."""
     if filter_table == "exclusive":
-        return _whole_text(table)
-    return _own_text(table, live, table.rendered)
-
-
-def rehearsal(table: Table, chains: Iterable[str]) -> str:
-    """Write the restore text that tries these chains of a table, the others being empty."""
-    declared = (f":{chain} - [0:0]" for chain in table.rendered)
-    return _transaction((*declared, JUMP, *_lines(table, chains)))
+        return exclusive_text(table)
+    return shared_text(table, live, table.rendered)
 
 
 def is_right(
@@ -268,53 +236,8 @@ def differing(table: Table, live: LiveTable) -> tuple[str, ...]:
 
 def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> RestoreTable:
     exclusive = filter_table == "exclusive"
-    text = _whole_text(table) if exclusive else _own_text(table, live, differing(table, live))
+    text = exclusive_text(table) if exclusive else shared_text(table, live, differing(table, live))
     return RestoreTable(table.family, text, live, flush=exclusive)
-
-
-def _whole_text(table: Table) -> str:
-    """Write everybody's table anew: ours is all that there is."""
-    builtin = (f":{chain} ACCEPT [0:0]" for chain in BUILTIN_CHAINS)
-    declared = (f":{chain} - [0:0]" for chain in table.rendered)
-    return _transaction((*builtin, *declared, JUMP, *_lines(table, table.rendered)))
-
-
-def _own_text(table: Table, live: LiveTable, written: Iterable[str]) -> str:
-    """Write these chains anew, remove those of ours that are not wanted, and leave all others."""
-    stale = [chain for chain in live.own_chains if chain not in table.rendered]
-    declared = (f":{chain} - [0:0]" for chain in (*written, *stale))
-    removed = (f"-X {chain}" for chain in stale)
-    return _transaction((*declared, *_jump_lines(live), *_lines(table, written), *removed))
-
-
-def _lines(table: Table, chains: Iterable[str]) -> Iterator[str]:
-    return (line for chain in chains for _, line in table.rendered[chain])
-
-
-def _jump_lines(live: LiveTable) -> list[str]:
-    """Put the one jump first, by value: positions may shift while we look."""
-    if live.jump_in_place:
-        return []
-    return [*map(_deletion, live.jumps.values()), JUMP.replace("-A INPUT", "-I INPUT 1")]
-
-
-def _full_text(live: LiveTable) -> str:
-    """Write a whole live table; counters start anew."""
-    chains = [f":{chain} {policy} [0:0]" for chain, policy in live.policies.items()]
-    return _transaction([*chains, *(line for rules in live.rules.values() for line in rules)])
-
-
-def _own_part(table: LiveTable) -> object:
-    chains = {chain: table.rules.get(chain, ()) for chain in table.own_chains}
-    return chains, table.jumps
-
-
-def _deletion(line: str) -> str:
-    return line.replace("-A ", "-D ", 1)
-
-
-def _transaction(lines: Iterable[str]) -> str:
-    return "\n".join(("*filter", *lines, "COMMIT", ""))
 
 
 def _unneeded(live: LiveKernel, wanted: Iterable[str]) -> tuple[str, ...]:

@@ -30,8 +30,8 @@ from reyes.netfilter.plan import (
     RestoreTable,
     Step,
     carry_out,
-    revert,
 )
+from reyes.netfilter.restore import revert_text
 
 _TARGET = re.compile(r" -[jg] (\S+)")
 _MATCH_SET = re.compile(r"--match-set (\S+) ")
@@ -166,7 +166,7 @@ class MemoryKernel:
 
     def _revert(self, before: LiveTable, *, flush: bool) -> None:
         now = parse_table(self.save(before.family), before.family)
-        text = revert(before, now, flush=flush)
+        text = revert_text(before, now, flush=flush)
         if text is not None:
             self.restore(before.family, text, flush=flush)
 

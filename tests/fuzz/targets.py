@@ -32,7 +32,8 @@ from reyes.netfilter.live import (
     parse_set_members,
     parse_table,
 )
-from reyes.netfilter.plan import plan_removal, plan_return, revert
+from reyes.netfilter.plan import plan_removal, plan_return
+from reyes.netfilter.restore import revert_text
 from reyes.policy import Omitted, suppose
 from reyes.ruleset import Content, DocumentError, count, decode
 from reyes.state import State
@@ -207,7 +208,7 @@ def filter_tables(data: bytes) -> None:
     empty = LiveTable(Family.V4)
     for flush in (False, True):
         for before, after in ((table, empty), (empty, table), (table, table)):
-            revert(before, after, flush=flush)
+            revert_text(before, after, flush=flush)
     plan_removal(LiveKernel((table,)))
 
 

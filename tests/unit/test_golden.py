@@ -19,7 +19,7 @@ from reyes.host import configured_host
 from reyes.net import Family
 from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.ipset import create_text
-from reyes.netfilter.plan import FilterTable, payload, plan_commit
+from reyes.netfilter.plan import FilterTable, plan_commit, table_text
 from reyes.policy import resolve
 from reyes.ruleset import Content, decode
 from tests.fakes.memory_kernel import MemoryKernel
@@ -52,7 +52,7 @@ def compiled(case: Path) -> tuple[Dataplane, FilterTable]:
 
 def payloads(dataplane: Dataplane, mode: FilterTable) -> dict[str, str]:
     four, six = (
-        payload(table, live, mode)
+        table_text(table, live, mode)
         for table, live in zip(dataplane.tables, MemoryKernel().read().tables, strict=True)
     )
     return {"ipset.txt": create_text(dataplane.sets), "iptables.txt": four, "ip6tables.txt": six}

@@ -20,11 +20,11 @@ from reyes.netfilter.plan import (
     RestoreSets,
     RestoreTable,
     differing,
-    payload,
     plan_commit,
     plan_removal,
-    rehearsal,
+    table_text,
 )
+from reyes.netfilter.restore import rehearsal_text
 from reyes.policy import resolve
 from tests.commits import (
     BOTH_RULES,
@@ -67,7 +67,7 @@ def test_an_empty_kernel_gets_sets_then_a_count_then_rules_read_back(mode: Filte
 def test_the_payload_of_an_empty_kernel() -> None:
     live = MemoryKernel().read().tables[1]
     wanted = dataplane()
-    lines = payload(wanted.tables[1], live, "shared").splitlines()
+    lines = table_text(wanted.tables[1], live, "shared").splitlines()
     assert lines[:5] == [
         "*filter",
         *(f":reyes-{c} - [0:0]" for c in ("input", "ingress", "accept", "drop")),
@@ -75,7 +75,7 @@ def test_the_payload_of_an_empty_kernel() -> None:
     assert lines[5] == "-I INPUT 1 -j reyes-input"
     assert lines[-1] == "COMMIT"
     assert not [line for line in lines[6:-1] if not line.startswith("-A reyes-")]
-    whole = payload(wanted.tables[1], live, "exclusive").splitlines()
+    whole = table_text(wanted.tables[1], live, "exclusive").splitlines()
     assert whole[1:4] == [":INPUT ACCEPT [0:0]", ":FORWARD ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]"]
     assert JUMP in whole
     assert whole[9:] == lines[6:]
@@ -122,7 +122,7 @@ def test_only_the_chains_that_differ_are_written() -> None:
 def test_a_rehearsal_tries_the_chains_that_differ_and_declares_the_others() -> None:
     wanted = dataplane(*BOTH_RULES, allow(tcp(22), "10.4.0.0/16")).tables[0]
     new = differing(wanted, in_force().read().tables[0])
-    lines = rehearsal(wanted, new).splitlines()
+    lines = rehearsal_text(wanted, new).splitlines()
     assert new == ("reyes-ingress",)
     assert lines == [
         "*filter",

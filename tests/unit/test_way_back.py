@@ -17,9 +17,9 @@ from reyes.netfilter.plan import (
     plan_commit,
     plan_removal,
     plan_return,
-    revert,
     shows,
 )
+from reyes.netfilter.restore import revert_text
 from tests.commits import (
     BOTH_RULES,
     FOREIGN,
@@ -122,7 +122,7 @@ def test_a_removal_that_fails_for_one_family_is_undone_for_the_other() -> None:
 def test_there_is_no_way_back_to_where_we_are() -> None:
     (table, _) = in_force(foreign=FOREIGN).read().tables
     for flush in (False, True):
-        assert revert(table, table, flush=flush) is None
+        assert revert_text(table, table, flush=flush) is None
 
 
 def test_there_is_no_way_back_in_a_family_that_was_switched_off() -> None:
