@@ -16,8 +16,9 @@ from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import FilterTable
-from reyes.status import REASONS, AcceptedRuleset, Status, age_text, hold_text
-from reyes.trust import KEY_WARNING, MAX_CLOCK_SKEW, moment_text, span_text
+from reyes.status import REASONS, AcceptedRuleset, Status, hold_text
+from reyes.text import age_text, duration_text, moment_text
+from reyes.trust import KEY_WARNING, MAX_CLOCK_SKEW
 
 Severity = Literal["ok", "warning", "critical", "unknown"]
 
@@ -152,10 +153,10 @@ def _expiry(ruleset: AcceptedRuleset, now: int) -> Iterator[Problem]:
     left = ruleset.not_after - now
     validity = ruleset.not_after - ruleset.generated_at
     if left < 0:
-        message = f"the ruleset expired {span_text(-left)} ago: no fresher one arrives"
+        message = f"the ruleset expired {duration_text(-left)} ago: no fresher one arrives"
         yield Problem(severity="critical", message=message)
     elif left * _LAST_QUARTER < validity:
-        message = f"the ruleset expires in {span_text(left)}: no fresher one arrives"
+        message = f"the ruleset expires in {duration_text(left)}: no fresher one arrives"
         yield Problem(severity="warning", message=message)
     key = ruleset.key_expires_at
     if key is not None and key - now < KEY_WARNING:

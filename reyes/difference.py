@@ -6,9 +6,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from reyes.errors import one_line, shown
 from reyes.net import service_text
 from reyes.ruleset import Content, Counts, SecurityGroup
+from reyes.text import one_line, quoted
 
 GUARDED = ("sources", "groups", "instances", "members")
 """The counts that fall when a region, an account or a page of a reply is missing."""
@@ -128,8 +128,8 @@ class _Index:
             for reference in rule.groups:
                 account = f"{reference.account}/" if reference.account else ""
                 known = self.groups.get((region, reference.id))
-                name = f" ({shown(known.name)})" if known else ""
-                state = f", peering {shown(reference.peering)}" if reference.peering else ""
+                name = f" ({quoted(known.name)})" if known else ""
+                state = f", peering {quoted(reference.peering)}" if reference.peering else ""
                 yield f"{service} from {account}{reference.id}{name}{state}"
 
 
@@ -194,7 +194,7 @@ def _change(was: bool, is_there: bool) -> Change:  # noqa: FBT001 - a truth tabl
 
 
 def _group_lines(group: GroupChange) -> Iterator[str]:
-    what = f"{_SIGNS[group.change]} group {shown(group.name)} ({group.id})"
+    what = f"{_SIGNS[group.change]} group {quoted(group.name)} ({group.id})"
     title = f"{what} in {group.region} {group.vpc}"
     if group.change == "changed":
         yield title

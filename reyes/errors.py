@@ -16,25 +16,6 @@ Programming mistakes stay builtin exceptions and end in a traceback with exit co
 
 from typing import ClassVar
 
-MAX_SAID = 400
-"""Characters of what others say: why AWS denies access takes some 300."""
-
-_MARKS = frozenset("(),'\"")
-"""What parts names from our words."""
-
-
-def one_line(said: str) -> str:
-    """Put what others say on one short line of printable characters, lest it pass for ours."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in said)
-    line = " ".join(printable.split())
-    return line if len(line) <= MAX_SAID else f"{line[: MAX_SAID - 3]}..."
-
-
-def shown(name: str) -> str:
-    """Quote a name that could harm a terminal, or go on in our words where it ends in a line."""
-    plain = name.isprintable() and name.strip() == name != "" and _MARKS.isdisjoint(name)
-    return name if plain else repr(name)
-
 
 class ReyesError(Exception):
     """A failure the operator can act on: one message, a hint and an exit code."""

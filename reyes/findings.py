@@ -15,7 +15,6 @@ from typing import Literal
 from msgspec import Struct
 
 from reyes.config import Config
-from reyes.errors import shown
 from reyes.host import IpsecScope, VpcScope, filtered_networks
 from reyes.matching import GroupMatching
 from reyes.members import JudgedSenders, network_of
@@ -34,6 +33,7 @@ from reyes.net import (
 )
 from reyes.policy import inexpressible
 from reyes.ruleset import Content, Ingress, Interface, Region, SecurityGroup
+from reyes.text import quoted
 
 _EXCLUDE = (
     "if this is the group that opens hosts to the VPN, name it in excluded_group_names,"
@@ -225,7 +225,7 @@ class _RuleFinder:
             yield Finding(
                 severity=severity,
                 kind=kind,
-                where=f"{group.id} ({shown(group.name)}) in {self._region.name}, rule {number}",
+                where=f"{group.id} ({quoted(group.name)}) in {self._region.name}, rule {number}",
                 message=f"{service_text(ingress.service)}: {message}",
             )
 
@@ -243,7 +243,7 @@ class _RuleFinder:
             if nobody:
                 yield "warning", "reference to nobody", f"{reference.id}: {nobody}"
             elif named and self._world.carried.keys().isdisjoint(matching.alike(region, named)):
-                empty = f"{reference.id} ({shown(named.name)}) is empty"
+                empty = f"{reference.id} ({quoted(named.name)}) is empty"
                 yield "note", "group without members", empty
 
     def _open(self, vpc: str, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:

@@ -33,6 +33,7 @@ from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
 from reyes.inventory import View, merge
 from reyes.plausible import refuse_losses, refuse_openings
 from reyes.ruleset import Counts, Header, Ruleset, count, encode
+from reyes.text import moment_text
 
 MAX_TRIES = 3
 """How often to publish again where S3 refused and yet nobody else has published."""
@@ -311,5 +312,5 @@ def _warn_of_expiry(verified: trust.VerifiedRuleset, now: float) -> None:
         log.warning(
             "the signing key %s expires at %s: prolong it, on all leaders and followers",
             verified.signer,
-            trust.moment_text(end),
+            moment_text(end),
         )

@@ -6,8 +6,8 @@ name, as every VPC has one. Excluded groups are never meant.
 
 from collections.abc import Mapping
 
-from reyes.errors import shown
 from reyes.ruleset import Content, GroupReference, SecurityGroup
+from reyes.text import quoted
 
 GroupKey = tuple[str, str]
 """A region's name and a group's id: ids are unique within their region."""
@@ -39,7 +39,7 @@ class GroupMatching:
     def nobody(self, region: str, reference: GroupReference) -> str | None:
         """Say why a reference in `region` matches nobody, if so."""
         if reference.peering is not None:
-            return f"stale: its VPC peering connection is {shown(reference.peering)}"
+            return f"stale: its VPC peering connection is {quoted(reference.peering)}"
         named = self.named_by(region, reference)
         if named is None:
             owner = f" (account {reference.account})" if reference.account else ""

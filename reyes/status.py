@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from reyes.netfilter.compiler import Dataplane
 from reyes.policy import Omitted
 from reyes.state import Hold
-from reyes.trust import VerifiedRuleset, moment_text, span_text
+from reyes.text import age_text, duration_text, moment_text
+from reyes.trust import VerifiedRuleset
 
 REASONS = {
     1: "bug",
@@ -199,11 +200,6 @@ def hold_text(hold: Hold) -> str:
     return f"a rollback holds until a ruleset with other content than {hold.serial}'s{limit}"
 
 
-def age_text(then: int, now: int) -> str:
-    """Say how old something is; a clock that went back makes nothing younger than new."""
-    return span_text(max(0, now - then))
-
-
 def _in_force(before: Applied | None, done: Pass) -> Applied | None:
     """Say what is in force; a pass that changed nothing does not change since when."""
     match done.run.outcome:
@@ -248,7 +244,8 @@ def _run_text(run: Run, now: int) -> str:
 
 def _ruleset_lines(ruleset: AcceptedRuleset, now: int) -> Iterator[str]:
     left = ruleset.not_after - now
-    end = f"expires in {span_text(left)}" if left >= 0 else f"expired {span_text(-left)} ago"
+    until = duration_text(abs(left))
+    end = f"expires in {until}" if left >= 0 else f"expired {until} ago"
     age = age_text(ruleset.generated_at, now)
     key = ruleset.key_expires_at
     lasts = "never expires" if key is None else f"expires {moment_text(key)}"

@@ -31,7 +31,6 @@ the keyring (adapters.gpg), `content_sha256` and the form of each value (ruleset
 """
 
 import hashlib
-from datetime import UTC, datetime
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -40,6 +39,7 @@ from reyes.config import MAX_VALIDITY
 from reyes.envelope import MAX_PAYLOAD_BYTES, SignatureReport
 from reyes.errors import ExpiredError, ImplausibleError, ReplayError, SignatureError
 from reyes.ruleset import Counts, DocumentError, Header, Ruleset, count, decode
+from reyes.text import duration_text, moment_text
 
 MAX_CLOCK_SKEW = 120
 """Seconds that a leader's clock may be ahead of ours."""
@@ -146,7 +146,7 @@ def refuse_expired(not_after: int, now: int) -> None:
     """Raise ExpiredError if the time of a ruleset is over."""
     if not_after < now:
         raise ExpiredError(
-            f"ruleset expired {span_text(now - not_after)} ago"
+            f"ruleset expired {duration_text(now - not_after)} ago"
             f" (not_after {moment_text(not_after)})",
             "is this host's clock right? Else find out why no fresh one arrives: do the leaders"
             " run, and is S3's answer current",
@@ -170,22 +170,6 @@ def readmit(genuine: Genuine, environment: str, accepted: Accepted) -> VerifiedR
             "the next run fetches it anew",
         )
     return VerifiedRuleset(**asdict(genuine))
-
-
-def moment_text(seconds: int) -> str:
-    """Write seconds since the epoch as UTC, or as a bare number beyond the year 9999."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        return str(seconds)
-
-
-def span_text(seconds: int) -> str:
-    """Write a length of time in the largest unit that fits twice: `12 minutes`, `90 seconds`."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} second{'' if seconds == 1 else 's'}"
 
 
 def _check_signature(report: SignatureReport, pins: frozenset[str]) -> str:
@@ -229,8 +213,8 @@ def _check_claims(ruleset: Ruleset) -> None:
         )
     if validity > MAX_VALIDITY:
         raise SignatureError(
-            f"the ruleset claims to be valid for {span_text(validity)},"
-            f" and none may be for more than {span_text(MAX_VALIDITY)}"
+            f"the ruleset claims to be valid for {duration_text(validity)},"
+            f" and none may be for more than {duration_text(MAX_VALIDITY)}"
         )
 
 
@@ -249,7 +233,7 @@ def _check_future(header: Header, now: int) -> None:
     seconds = int(ahead(header, now))
     if seconds > MAX_CLOCK_SKEW:
         raise ReplayError(
-            f"ruleset comes from the future: it is {span_text(seconds)} ahead of this host"
+            f"ruleset comes from the future: it is {duration_text(seconds)} ahead of this host"
             f" (generated_at {moment_text(header.generated_at)}, serial {header.serial})",
             "compare this host's clock with the leader's",
         )

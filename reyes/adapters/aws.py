@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from reyes.errors import ConfigError, one_line
+from reyes.errors import ConfigError
+from reyes.text import one_line
 
 OR_A_FILE = (
     "or name a file in AWS_CONFIG_FILE (for the packaged units with Environment= in a drop-in:"

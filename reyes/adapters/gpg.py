@@ -17,7 +17,8 @@ from reyes.adapters.files import check_private
 from reyes.adapters.programs import find_program
 from reyes.config import SigningConfig
 from reyes.envelope import MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Envelope, SignatureReport
-from reyes.errors import ConfigError, SignatureError, one_line
+from reyes.errors import ConfigError, SignatureError
+from reyes.text import one_line
 
 KEYRING_FILE = "trusted.gpg"
 """The public keys, as `gpg --export` writes them, in the keyring directory of either side."""

@@ -8,7 +8,8 @@ from typing import Any
 import urllib3
 from ec2_metadata import EC2Metadata
 
-from reyes.errors import SourceError, one_line
+from reyes.errors import SourceError
+from reyes.text import one_line
 
 MAX_REPLY_BYTES = 64 * 1024
 """An identity document has half a kilobyte, a token 56 bytes."""

@@ -31,7 +31,8 @@ from reyes.errors import (
     SourceError,
     UnreachableError,
 )
-from reyes.trust import MAX_CLOCK_SKEW, span_text
+from reyes.text import duration_text
+from reyes.trust import MAX_CLOCK_SKEW
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -220,7 +221,7 @@ def _check_clock(answer: Mapping[str, Any]) -> None:
     if abs(ahead) > MAX_LEADER_SKEW:
         side = "ahead of" if ahead > 0 else "behind"
         raise ConfigError(
-            f"this machine's clock is {span_text(abs(ahead))} {side} S3's",
+            f"this machine's clock is {duration_text(abs(ahead))} {side} S3's",
             "set it, and keep it right by chrony or systemd-timesyncd: hosts refuse what a leader"
             " with another time signs",
         )

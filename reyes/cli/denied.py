@@ -16,14 +16,14 @@ from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import accepted_version, believed, believed_content, echo_notes
 from reyes.config import Config, FollowerConfig
 from reyes.denied import Denial, Tally, explain_denial
-from reyes.errors import ReyesError, shown
+from reyes.errors import ReyesError
 from reyes.explain import Explanation
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
 from reyes.netfilter.log import LoggedPacket, parse_line
 from reyes.policy import suppose
 from reyes.ruleset import Content
-from reyes.trust import moment_text
+from reyes.text import moment_text, quoted
 
 
 @click.command("denied", short_help="Say who was denied lately, and what he lacked.")
@@ -160,7 +160,7 @@ def _title(denial: Denial) -> str:
 
 def _lines(denial: Denial, explanation: Explanation) -> Iterator[str]:
     groups = dict.fromkeys(
-        f"{member.group} ({shown(member.group_name)})" for member in explanation.source_is
+        f"{member.group} ({quoted(member.group_name)})" for member in explanation.source_is
     )
     if groups:
         yield f"  is in    {', '.join(groups)}"

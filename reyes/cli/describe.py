@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from reyes.errors import HostUnknownError, shown
+from reyes.errors import HostUnknownError
 from reyes.matching import GroupKey, GroupMatching
 from reyes.net import service_text
 from reyes.ruleset import (
@@ -13,7 +13,8 @@ from reyes.ruleset import (
     Region,
     SecurityGroup,
 )
-from reyes.trust import Genuine, moment_text, span_text
+from reyes.text import duration_text, moment_text, quoted
+from reyes.trust import Genuine
 
 
 def describe(genuine: Genuine, now: int) -> Iterator[str]:
@@ -52,22 +53,21 @@ def describe_instance(genuine: Genuine, instance: str, now: int) -> Iterator[str
 
 def _header_lines(genuine: Genuine, now: int) -> Iterator[str]:
     header, content = genuine.ruleset.header, genuine.ruleset.content
-    left = header.not_after - now
-    until = f"in {span_text(left)}" if left >= 0 else f"expired {span_text(-left)} ago"
-    age = now - header.generated_at
-    since = f"{span_text(age)} ago" if age >= 0 else f"{span_text(-age)} ahead of this host"
+    left, age = header.not_after - now, now - header.generated_at
+    until = f"in {duration_text(left)}" if left >= 0 else f"expired {duration_text(-left)} ago"
+    since = f"{duration_text(abs(age))} {'ago' if age >= 0 else 'ahead of this host'}"
     expiry = genuine.key_expires_at
     lasts = "never expires" if expiry is None else f"expires {moment_text(expiry)}"
-    yield f"ruleset {header.serial} for {shown(header.environment)}"
+    yield f"ruleset {header.serial} for {quoted(header.environment)}"
     yield f"  generated  {moment_text(header.generated_at)} ({since})"
-    yield f"  generator  {shown(header.generator)}"
+    yield f"  generator  {quoted(header.generator)}"
     yield f"  not after  {moment_text(header.not_after)} ({until})"
     yield f"  signed by  {genuine.signer} (key {lasts})"
     yield f"  content    {genuine.ruleset.content_sha256}"
     yield f"  holds      {counts_text(header.counts)}"
     yield f"  matching   {_matching_text(content)}"
     if content.excluded_group_names:
-        yield f"  excluded   {', '.join(map(shown, content.excluded_group_names))}"
+        yield f"  excluded   {', '.join(map(quoted, content.excluded_group_names))}"
 
 
 def counts_text(counts: Counts) -> str:
@@ -85,7 +85,7 @@ def _matching_text(content: Content) -> str:
         case "name":
             return "a group means all groups of its name in all VPCs (`default` only itself)"
         case other:
-            key = shown(other.removeprefix("tag:"))
+            key = quoted(other.removeprefix("tag:"))
             return f"a group means all groups with the same value of the tag {key} in all VPCs"
 
 
@@ -151,13 +151,13 @@ def _sources(matching: GroupMatching, region: Region, rule: Ingress) -> Iterator
         if nobody:
             yield f"{name} (nobody: {nobody})"
         elif likeness:
-            yield f"{name} and all that match {shown(likeness)}"
+            yield f"{name} and all that match {quoted(likeness)}"
         else:
             yield name
 
 
 def _group_name(group: SecurityGroup | None, identifier: str) -> str:
-    return f"group {shown(group.name)} ({identifier})" if group else f"group {identifier}"
+    return f"group {quoted(group.name)} ({identifier})" if group else f"group {identifier}"
 
 
 def _members(region: Region) -> dict[str, list[str]]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from itertools import groupby
 
-from reyes.errors import shown
 from reyes.explain import Explanation, Grant, Member
 from reyes.net import PROTOCOL_NUMBERS
 from reyes.netfilter.evaluate import Packet
 from reyes.policy import InterfacePolicy, Omitted
+from reyes.text import quoted
 from reyes.uses import GroupUse, Use
 
 SHOWN = 8
@@ -47,7 +47,8 @@ def _sender_lines(source_is: tuple[Member, ...]) -> Iterator[str]:
         owner = f" of {first.instance}" if first.instance else ""
         yield f"  sender is    {first.address} at {interface}{owner}"
         yield f"  sender in    {first.vpc}, {first.region}"
-        yield from (f"  its group    {one.group} ({shown(one.group_name)})" for one in memberships)
+        for one in memberships:
+            yield f"  its group    {one.group} ({quoted(one.group_name)})"
 
 
 def reach_lines(interface: InterfacePolicy, grants: tuple[Grant, ...]) -> Iterator[str]:
@@ -62,7 +63,7 @@ def reach_lines(interface: InterfacePolicy, grants: tuple[Grant, ...]) -> Iterat
 
 def use_lines(use: GroupUse) -> Iterator[str]:
     """Put into words where a group is used."""
-    yield f"{use.group} ({shown(use.group_name)}) in {use.vpc}, {use.region}"
+    yield f"{use.group} ({quoted(use.group_name)}) in {use.vpc}, {use.region}"
     if use.excluded:
         yield "  excluded: its rules allow nothing, and a reference to it matches nobody"
     yield from (f"  same as      {other}" for other in use.alike)
@@ -89,7 +90,7 @@ def packet_text(packet: Packet) -> str:
 
 
 def _membership_text(member: Member) -> str:
-    return f"{member.address} in {member.group} ({shown(member.group_name)})"
+    return f"{member.address} in {member.group} ({quoted(member.group_name)})"
 
 
 def _place(member: Member) -> str:
@@ -99,13 +100,13 @@ def _place(member: Member) -> str:
 
 def rule_text(grant: Grant) -> str:
     """Write which rule it is, and what it opens."""
-    return f"{grant.group} ({shown(grant.group_name)}) rule {grant.rule}: {grant.service}"
+    return f"{grant.group} ({quoted(grant.group_name)}) rule {grant.rule}: {grant.service}"
 
 
 def _use_text(use: Use) -> str:
     place = f"{use.vpc}, {use.region}"
     return (
-        f"{use.group} ({shown(use.group_name)}) rule {use.rule}: {use.service}"
+        f"{use.group} ({quoted(use.group_name)}) rule {use.rule}: {use.service}"
         f" as {use.reference} in {place}"
     )
 
@@ -116,7 +117,7 @@ def source_text(grant: Grant) -> str:
         listed = " ".join(grant.addresses[:SHOWN])
         more = len(grant.addresses) - SHOWN
         return f"{listed} and {more} more" if more > 0 else listed
-    label = f" ({shown(grant.source_label)})" if grant.source_label != grant.source else ""
+    label = f" ({quoted(grant.source_label)})" if grant.source_label != grant.source else ""
     number = len(grant.addresses)
     return f"{grant.source}{label}, {number} address{'' if number == 1 else 'es'}"
 

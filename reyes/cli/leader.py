@@ -17,6 +17,7 @@ from reyes.cli.words import say
 from reyes.difference import Difference
 from reyes.errors import ConfigError
 from reyes.ruleset import Counts, Header
+from reyes.text import moment_text
 
 if TYPE_CHECKING:
     from reyes.config import Config
@@ -176,7 +177,6 @@ _TITLES = {
 
 
 def _lines(report: _Report) -> Iterator[str]:
-    from reyes.trust import moment_text
 
     yield _TITLES[report.status].format(
         serial=report.serial, object=report.object, end=moment_text(report.not_after)

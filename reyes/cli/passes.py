@@ -38,7 +38,7 @@ from reyes.host import Host
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan
 from reyes.state import Identity
-from reyes.trust import moment_text
+from reyes.text import moment_text
 
 log = logging.getLogger(__name__)
 

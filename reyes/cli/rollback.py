@@ -18,7 +18,7 @@ from reyes.cli.words import say
 from reyes.errors import KernelError, ReyesError
 from reyes.net import Family
 from reyes.rollback import OTHERS_STAY_AWAY, roll_back
-from reyes.trust import moment_text
+from reyes.text import moment_text
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 

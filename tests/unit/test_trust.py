@@ -19,6 +19,7 @@ from reyes.errors import (
     SignatureError,
 )
 from reyes.ruleset import Content, Counts, count, encode
+from reyes.text import duration_text, moment_text
 from reyes.trust import (
     MAX_CLOCK_SKEW,
     Accepted,
@@ -27,9 +28,7 @@ from reyes.trust import (
     VerifiedRuleset,
     admit,
     authenticate,
-    moment_text,
     readmit,
-    span_text,
 )
 from tests.worlds import document, header_for, shrunk, small_world
 
@@ -331,7 +330,7 @@ def test_only_trust_makes_a_verified_ruleset() -> None:
     ],
 )
 def test_spans_are_written_for_people(seconds: int, text: str) -> None:
-    assert span_text(seconds) == text
+    assert duration_text(seconds) == text
 
 
 def test_moments_are_written_in_utc_or_as_numbers() -> None:
