@@ -47,7 +47,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
     memory: Memory
     now: Callable[[], float]
 
-    def ask(self) -> Envelope | None:
+    def fetch(self) -> Envelope | None:
         """Fetch the ruleset's object; None if it still is the one that is kept here.
 
         Raises:
@@ -57,10 +57,10 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         state = self.memory.load()
         return self._fetch(state, state.etag if self.memory.last_good() else None)
 
-    def obtain(
-        self, answer: Envelope | None, host: Host, *, force: bool = False, remember: bool = True
+    def accept(
+        self, fetched: Envelope | None, host: Host, *, force: bool = False, remember: bool = True
     ) -> VerifiedRuleset:
-        """Admit what `ask` has returned, and remember it as the highest that was accepted.
+        """Admit what `fetch` has returned, and remember it as the highest that was accepted.
 
         One that does not know this host is not: the one before is what repairs go by, and the
         next boot.
@@ -72,7 +72,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         """
         state = self.memory.load()
         kept = self.memory.last_good()
-        envelope, genuine = self._newest(answer, state, kept)
+        envelope, genuine = self._newest(fetched, state, kept)
         header = genuine.ruleset.header
         implausible = tuple(sorted({*state.implausible, header.serial}))
         expectation = Expectation(
@@ -133,17 +133,17 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         return readmit(genuine, self.config.environment, accepted)
 
     def _newest(
-        self, answer: Envelope | None, state: State, kept: bytes | None
+        self, fetched: Envelope | None, state: State, kept: bytes | None
     ) -> tuple[Envelope, Genuine]:
-        if answer is None and kept is not None:
+        if fetched is None and kept is not None:
             genuine = self._genuine(kept)
             if genuine and state.accepted and genuine.digest == state.accepted.digest:
                 return Envelope(kept, state.etag), genuine
             log.warning("the last good ruleset is not good any more: fetching it anew")
-            answer = self._fetch(state, None)
-        if answer is None:
+            fetched = self._fetch(state, None)
+        if fetched is None:
             raise SourceError("the store says `unchanged`, and was told of no version")
-        return answer, self._authenticate(answer)
+        return fetched, self._authenticate(fetched)
 
     def _accepted_by(self, kept: bytes | None) -> Accepted | None:
         """Go by what is kept where nothing else tells what was accepted: the state was lost."""

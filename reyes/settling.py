@@ -28,13 +28,13 @@ class Settling(Struct, frozen=True, kw_only=True):
     memory: Memory
     now: Callable[[], float]
 
-    def is_settled(self, answer: Envelope | None, host: Host, live: LiveKernel) -> bool:
+    def is_settled(self, fetched: Envelope | None, host: Host, live: LiveKernel) -> bool:
         """Tell whether the ruleset, this host and the kernel are what the last good pass left.
 
         Raises:
             ExpiredError: the ruleset is the same, and has expired.
         """
-        if answer is not None or not self.is_as_left(host, live):
+        if fetched is not None or not self.is_as_left(host, live):
             return False
         refuse_expired(self.memory.load().not_after, int(self.now()))
         return True

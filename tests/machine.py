@@ -161,12 +161,12 @@ class Machine:
     def host(self, instance: str = HOST) -> Host:
         return configured_host(self.config.follower, instance, "us-west-2")
 
-    def obtain(self, instance: str = HOST, **how: bool) -> VerifiedRuleset:
+    def accept(self, instance: str = HOST, **how: bool) -> VerifiedRuleset:
         follower = self.follower
-        return follower.acceptance.obtain(follower.acceptance.ask(), self.host(instance), **how)
+        return follower.acceptance.accept(follower.acceptance.fetch(), self.host(instance), **how)
 
     def prepare(self, instance: str = HOST) -> Prepared:
-        verified = self.obtain(instance)
+        verified = self.accept(instance)
         return self.follower.prepare(verified, self.host(instance), self.kernel.read())
 
     def run(self, *, force: bool = False) -> Outcome:

@@ -31,7 +31,7 @@ def dry_run(config: Config, options: Options) -> None:
         source = FileSource(options.ruleset) if options.ruleset else StoreSource(config)
         follower = follower_of(config, memory, source)
         acceptance = follower.acceptance
-        verified = acceptance.obtain(acceptance.ask(), host, force=options.force, remember=False)
+        verified = acceptance.accept(acceptance.fetch(), host, force=options.force, remember=False)
         live, members = _readable_kernel(follower)
         prepared = follower.prepare(verified, host, live)
     click.echo(payload_text(prepared.dataplane, live, config.follower.filter_table))

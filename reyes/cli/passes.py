@@ -146,21 +146,21 @@ class FollowerPass:
         # While commands read the kernel, this process makes a client, the dearest thing it does.
         reading = side_by_side([follower.kernel.read])
         try:
-            answer = follower.acceptance.ask()
+            fetched = follower.acceptance.fetch()
             record.answered = True
         except ReyesError as error:
             record.answered = _is_answer(error)
             reading()  # a kernel that cannot be read is told first
             raise
         (live,) = reading()
-        if not self._options.force and follower.settling.is_settled(answer, host, live):
+        if not self._options.force and follower.settling.is_settled(fetched, host, live):
             return None
-        published = answer is not None and not self._options.force
+        published = fetched is not None and not self._options.force
         as_left = published and follower.settling.is_as_left(host, live)
-        replaced = answer is not None and answer.blob != self._memory.last_good()
+        replaced = fetched is not None and fetched.blob != self._memory.last_good()
         if replaced and self._uphold(record, host, live):
             live = follower.kernel.read()
-        record.verified = follower.acceptance.obtain(answer, host, force=self._options.force)
+        record.verified = follower.acceptance.accept(fetched, host, force=self._options.force)
         if as_left and follower.settling.says_nothing_new(record.verified, host):
             return None
         return record.note(
@@ -226,8 +226,8 @@ class FollowerPass:
         follower = replace(self._follower, memory=self._memory.as_read_only())
         try:
             with deadline(settings.deadline):
-                verified = follower.acceptance.obtain(
-                    follower.acceptance.ask(), host, force=self._options.force, remember=False
+                verified = follower.acceptance.accept(
+                    follower.acceptance.fetch(), host, force=self._options.force, remember=False
                 )
                 prepared = follower.prepare(
                     verified, host, follower.kernel.read(), thorough=self._options.force

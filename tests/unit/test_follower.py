@@ -245,13 +245,13 @@ def test_nothing_older_is_accepted_than_what_is_remembered_or_kept(
 def test_nothing_is_remembered_of_a_dry_run() -> None:
     machine = Machine()
     before = machine.untouched()
-    verified = machine.obtain(remember=False)
+    verified = machine.accept(remember=False)
     host = machine.host()
     assert machine.follower.prepare(verified, host, machine.kernel.read()).plan.steps
     assert machine.untouched() == before
     machine.shelf.blobs[0] = signed(document(NOW, nothing_left()))
     with pytest.raises(ImplausibleError):
-        machine.obtain(remember=False)
+        machine.accept(remember=False)
     assert machine.untouched() == before
 
 
@@ -282,12 +282,12 @@ def test_a_world_that_vanished_is_believed_when_others_of_its_kind_follow() -> N
         machine.publish(NOW + number, small_world())
         for _ in range(3):  # the same one again is not one more
             with pytest.raises(ImplausibleError):
-                machine.obtain()
+                machine.accept()
         assert len(machine.notebook.state.implausible) == number
         assert machine.untouched()[:3] == kernel
     machine.clock.time = NOW + IMPLAUSIBLE_PATIENCE
     machine.publish(NOW + IMPLAUSIBLE_PATIENCE, small_world())
-    machine.obtain()
+    machine.accept()
     assert machine.notebook.state.implausible == ()
 
 
@@ -297,9 +297,9 @@ def test_a_world_that_comes_back_ends_the_patience() -> None:
     machine.clock.time = NOW + 10
     machine.publish(NOW + 1, shrunk(small_world()))
     with pytest.raises(ImplausibleError):
-        machine.obtain()
+        machine.accept()
     machine.publish(NOW + 2)
-    machine.obtain()
+    machine.accept()
     assert machine.notebook.state.implausible == ()
 
 
@@ -308,13 +308,13 @@ def test_force_believes_what_is_implausible_and_nothing_else() -> None:
     machine.run()
     machine.clock.time = NOW + 10
     machine.publish(NOW + 1, small_world())
-    machine.obtain(force=True)
+    machine.accept(force=True)
     machine.shelf.blobs.append(signed(document(NOW + 2), FOREIGN_KEY))
     with pytest.raises(SignatureError):
-        machine.obtain(force=True)
+        machine.accept(force=True)
     machine.publish(NOW - 60)
     with pytest.raises(ReplayError):
-        machine.obtain(force=True)
+        machine.accept(force=True)
 
 
 def test_a_host_that_the_ruleset_does_not_know_keeps_what_it_has() -> None:
@@ -525,8 +525,8 @@ def test_rules_in_force_are_no_failure_if_the_disk_is_full_by_then(
 
 def settled(machine: Machine) -> bool:
     host = machine.host()
-    answer = machine.follower.acceptance.ask()
-    return machine.follower.settling.is_settled(answer, host, machine.kernel.read())
+    fetched = machine.follower.acceptance.fetch()
+    return machine.follower.settling.is_settled(fetched, host, machine.kernel.read())
 
 
 def test_a_pass_with_nothing_new_is_told_by_the_kernel_alone() -> None:
@@ -667,7 +667,7 @@ def says_nothing_new(machine: Machine) -> bool:
     follower = machine.follower
     host = machine.host()
     as_left = follower.settling.is_as_left(host, machine.kernel.read())
-    return follower.settling.says_nothing_new(machine.obtain(), host) and as_left
+    return follower.settling.says_nothing_new(machine.accept(), host) and as_left
 
 
 def test_the_same_content_again_is_admitted_and_nothing_new() -> None:
