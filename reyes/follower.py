@@ -38,7 +38,7 @@ from reyes.netfilter.plan import (
 )
 from reyes.netfilter.settled import settle
 from reyes.policy import HostPolicy, resolve
-from reyes.rollback import OTHERS_STAY_AWAY, Return, bring_back, is_held, remembered, stay
+from reyes.rollback import OTHERS_STAY_AWAY, Return, bring_back, is_held, snapshot, stay
 from reyes.settling import Settling, is_intact
 from reyes.state import State
 from reyes.trust import VerifiedRuleset
@@ -304,7 +304,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             guard.rehearse(prepared.dataplane, prepared.live)
             if intact:
                 staying = {entry.name for entry in prepared.dataplane.sets}
-                self.memory.keep_rules("trial", remembered(prepared.live, self.kernel, staying))
+                self.memory.keep_rules("trial", snapshot(prepared.live, self.kernel, staying))
             cut_over(
                 prepared.plan,
                 prepared.live,
@@ -346,13 +346,13 @@ class Follower(Struct, frozen=True, kw_only=True):
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
         # What a rollback brought back is held already, as it was before anybody changed it.
         if not (state.hold and self.memory.rules("held")):
-            self.memory.keep_rules("held", self._before(prepared.live))
+            self.memory.keep_rules("held", self._snapshot(prepared.live))
         self.memory.save(replace(state, unhealthy=prepared.fingerprint))
 
-    def _before(self, live: LiveKernel) -> Generation:
+    def _snapshot(self, live: LiveKernel) -> Generation:
         """Return the rules before, without members where the kernel cannot be asked for them."""
         try:
-            return remembered(live, self.kernel)
+            return snapshot(live, self.kernel)
         except ReyesError as error:
             log.warning("the members of the sets before are not remembered: %s", error.message)
             return Generation(live)

@@ -81,7 +81,7 @@ def roll_back(
                 "another program may be changing the filter table at the same time",
             )
         if before is not held:
-            back = remembered(replace(before.kernel, sets=after.sets), kernel)
+            back = snapshot(replace(before.kernel, sets=after.sets), kernel)
             # What the kernel has made of a set costs nothing of what was known of it before.
             memory.keep_rules("held", replace(back, members={**before.members, **back.members}))
         # Its sets may have been changed since: the next pass looks at their members.
@@ -160,14 +160,14 @@ def _go_back(
     return refused
 
 
-def remembered(
-    rules: LiveKernel, kernel: Kernel, but: Collection[str] = frozenset()
+def snapshot(
+    rules: LiveKernel, kernel: Kernel, without: Collection[str] = frozenset()
 ) -> Generation:
-    """Return rules with the members of their sets, where those that the kernel holds are right.
+    """Read the members of the sets that rules name, and keep those that are right.
 
-    `but` names sets that stay in force, whose members need not be remembered.
+    `without` names sets that stay in force, whose members need not be remembered.
     """
-    names = Generation(rules).referenced_sets.intersection(rules.sets).difference(but)
+    names = Generation(rules).referenced_sets.intersection(rules.sets).difference(without)
     members = kernel.read_members(names) if names else {}
     right = members.keys() - drifted_sets(members)
     return Generation(rules, {name: members[name] for name in right})
