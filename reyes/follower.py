@@ -297,12 +297,12 @@ class Follower(Struct, frozen=True, kw_only=True):
         """
         # What somebody else has made of our rules is nothing to go back to, and nothing to hold.
         is_new = state.applied != prepared.fingerprint
-        intact = is_new and is_intact(self.memory, prepared.live)
+        has_way_back = is_new and is_intact(self.memory, prepared.live)
         try:
-            if intact and asked:
+            if has_way_back and asked:
                 self._blame(prepared, state)  # whatever cuts the question off is a no
             guard.rehearse(prepared.dataplane, prepared.live)
-            if intact:
+            if has_way_back:
                 staying = {entry.name for entry in prepared.dataplane.sets}
                 self.memory.keep_rules("trial", snapshot(prepared.live, self.kernel, staying))
             cut_over(
@@ -311,26 +311,26 @@ class Follower(Struct, frozen=True, kw_only=True):
                 self.config.follower.filter_table,
                 kernel=self.kernel,
                 guard=guard,
-                approve=lambda: self._approve(prepared, is_new=intact),
+                approve=lambda: self._approve(prepared, on_trial=has_way_back),
             )
-        except BaseException as error:
-            unhealthy = isinstance(error, UnhealthyError)
-            if intact and unhealthy:
-                self._try_to_blame(prepared, state, asked=asked)
-            if intact and asked and isinstance(error, ReyesError) and not unhealthy:
-                with suppress(ConfigError):
-                    self.memory.save(state)  # it was not the answer
-            if unhealthy and not intact:
+        except UnhealthyError as error:
+            if not has_way_back:
                 hint = "nothing better is there to stay with: the next run tries again"
                 raise UnhealthyError(str(error), hint) from error
+            self._try_to_blame(prepared, state, asked=asked)
+            raise
+        except ReyesError:
+            if has_way_back and asked:
+                with suppress(ConfigError):
+                    self.memory.save(state)  # no answer, but a failure: nothing is to blame
             raise
 
-    def _approve(self, prepared: Prepared, *, is_new: bool) -> None:
+    def _approve(self, prepared: Prepared, *, on_trial: bool) -> None:
         """Take a blame or a hold back that is on record: the next pass would go by it."""
         state = self.memory.load()
         if state.unhealthy == prepared.fingerprint or self._is_held(state, prepared.verified):
             self.memory.save(_proved(state, prepared))
-        if is_new:
+        if on_trial:
             self.memory.end_trial(proved=True)
 
     def _try_to_blame(self, prepared: Prepared, state: State, *, asked: bool) -> None:
