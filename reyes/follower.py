@@ -153,12 +153,17 @@ class Follower(Struct, frozen=True, kw_only=True):
         return self.prepare(self.acceptance.last_good(), host, live)
 
     def commit(
-        self, prepared: Prepared, guard: Guard | None, *, force: bool = False, asked: bool = False
+        self,
+        prepared: Prepared,
+        guard: Guard | None,
+        *,
+        force: bool = False,
+        confirm: bool = False,
     ) -> Outcome:
         """Put a prepared dataplane in force, and say what that was.
 
         Without a guard no new rules are: what is in force is repaired, and what is held. A repair
-        is on trial only if a person is `asked` what he thinks of it.
+        is on trial only if a person is to `confirm` it.
 
         Raises:
             KernelError: the kernel refused, or the host did not prove healthy; the rules before
@@ -177,14 +182,14 @@ class Follower(Struct, frozen=True, kw_only=True):
                 "--force tries them all the same",
             )
         is_repair = state.applied == prepared.fingerprint
-        # Nobody has changed anything where other rules mean the same: more or less is logged.
-        logs = (
+        # As Reyes left them, and others are wanted that mean the same: more or less is logged.
+        changes_logging = (
             is_repair and prepared.plan.changes_rules and self.settling.is_shown_by(prepared.live)
         )
-        if prepared.plan.changes_rules and (asked or not is_repair):
+        if prepared.plan.changes_rules and (confirm or not is_repair):
             if guard is None:
                 return self._stay_if_held(prepared, state)
-            self._cut_over(prepared, guard, state, asked=asked)
+            self._cut_over(prepared, guard, state, confirm=confirm)
         else:
             # Rules that have proved healthy here are not on trial again: the way back would lead
             # to what somebody else has made of them.
@@ -196,7 +201,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             log.warning("the rules are in force, but not remembered: %s", error.message)
         if not prepared.plan.steps:
             return "unchanged"
-        return "repaired" if is_repair and not logs else "applied"
+        return "repaired" if is_repair and not changes_logging else "applied"
 
     def return_from_trial(self, host: Host) -> bool:
         """Bring the rules before back if those of the last commit have not proved healthy.
@@ -289,7 +294,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         until = prepared.verified.key_expires_at
         self.memory.keep_settled(settle(prepared.dataplane, key, content_sha256, until))
 
-    def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, asked: bool) -> None:
+    def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, confirm: bool) -> None:
         """Cut over; a commit that fails does not cost the way back of the one before.
 
         Until these rules have proved healthy those before are kept as the way back: the next run
@@ -299,7 +304,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         is_new = state.applied != prepared.fingerprint
         has_way_back = is_new and is_intact(self.memory, prepared.live)
         try:
-            if has_way_back and asked:
+            if has_way_back and confirm:
                 self._blame(prepared, state)  # whatever cuts the question off is a no
             guard.rehearse(prepared.dataplane, prepared.live)
             if has_way_back:
@@ -317,10 +322,10 @@ class Follower(Struct, frozen=True, kw_only=True):
             if not has_way_back:
                 hint = "nothing better is there to stay with: the next run tries again"
                 raise UnhealthyError(str(error), hint) from error
-            self._try_to_blame(prepared, state, asked=asked)
+            self._try_to_blame(prepared, state, confirm=confirm)
             raise
         except ReyesError:
-            if has_way_back and asked:
+            if has_way_back and confirm:
                 with suppress(ConfigError):
                     self.memory.save(state)  # no answer, but a failure: nothing is to blame
             raise
@@ -333,10 +338,10 @@ class Follower(Struct, frozen=True, kw_only=True):
         if on_trial:
             self.memory.end_trial(proved=True)
 
-    def _try_to_blame(self, prepared: Prepared, state: State, *, asked: bool) -> None:
+    def _try_to_blame(self, prepared: Prepared, state: State, *, confirm: bool) -> None:
         """Blame rules whose failure must be told whatever becomes of that; a no has done so."""
         try:
-            if not asked:
+            if not confirm:
                 self._blame(prepared, state)
             self.memory.end_trial(proved=False)  # what is held is what to go by
         except ConfigError as error:

@@ -112,7 +112,7 @@ class FollowerPass:
                 prepared,
                 guard,
                 force=self._options.force,
-                asked=self._options.confirm is not None,
+                confirm=self._options.confirm is not None,
             )
             if record.repaired and outcome == "unchanged":
                 outcome = "repaired"

@@ -146,16 +146,16 @@ def cannot(*_: object) -> None:
 
 
 @pytest.mark.parametrize("refuse", [refuse, cannot])
-@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("confirm", [False, True])
 def test_blamed_rules_that_stand_because_the_way_back_was_refused_do_not_stay(
-    asked: bool, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    confirm: bool, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine, first = about_to_change()
     machine.guard.finds = "it was not confirmed"
     with monkeypatch.context() as patch:
         patch.setattr(machine.kernel, "revert", refuse)
         with pytest.raises(UnhealthyError, match="not confirmed, and the way back is refused"):
-            machine.follower.commit(machine.prepare(), machine.guard, asked=asked)
+            machine.follower.commit(machine.prepare(), machine.guard, confirm=confirm)
     assert state(machine.kernel)[0] != first
     machine.guard.finds = None
     with pytest.raises(UnhealthyError, match="not tried again"):
@@ -172,7 +172,7 @@ def test_rules_that_stand_unanswered_do_not_stay(
         patch.setattr(machine.guard, "trouble", lambda: sys.exit(1))
         patch.setattr(machine.kernel, "revert", way_back or (lambda *_: None))
         with pytest.raises(SystemExit):
-            machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+            machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     assert state(machine.kernel)[0] != first
     with pytest.raises(UnhealthyError, match="not tried again"):
         machine.run()
@@ -305,7 +305,7 @@ def test_rules_that_were_agreed_to_stay_though_nothing_more_could_be_written(
     prepared = machine.prepare()
     with monkeypatch.context() as patch:
         patch.setattr(machine.notebook, "keep_settled", fails)
-        assert machine.follower.commit(prepared, machine.guard, asked=True) == "applied"
+        assert machine.follower.commit(prepared, machine.guard, confirm=True) == "applied"
     assert machine.run() == "unchanged"
     assert state(machine.kernel)[0] != first
 
@@ -333,7 +333,7 @@ def test_a_no_is_remembered() -> None:
     machine, first = about_to_change()
     machine.guard.finds = "it was not confirmed"
     with pytest.raises(UnhealthyError, match="not confirmed"):
-        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+        machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     machine.guard.finds = None
     with pytest.raises(UnhealthyError, match="not tried again"):
         machine.run()
@@ -867,7 +867,7 @@ def test_a_forced_commit_that_is_refused_leaves_what_is_held() -> None:
     spoil(machine.kernel, "-A reyes-ingress -j ACCEPT")
     machine.guard.refuses = True
     with pytest.raises(KernelError):
-        machine.follower.commit(machine.prepare(), machine.guard, force=True, asked=True)
+        machine.follower.commit(machine.prepare(), machine.guard, force=True, confirm=True)
     assert machine.run() == "held"
     assert state(machine.kernel)[0] == first
 
@@ -886,7 +886,7 @@ def test_what_is_refused_before_the_question_is_told_whatever_can_be_written(
     monkeypatch.setattr(machine.notebook, "save", save_once)
     machine.guard.refuses = True
     with pytest.raises(KernelError, match="rehearsal"):
-        machine.follower.commit(prepared, machine.guard, asked=True)
+        machine.follower.commit(prepared, machine.guard, confirm=True)
 
 
 def test_what_is_refused_before_the_question_is_not_blamed() -> None:
@@ -895,7 +895,7 @@ def test_what_is_refused_before_the_question_is_not_blamed() -> None:
     advanced(machine, "db")
     machine.guard.refuses = True
     with pytest.raises(KernelError, match="rehearsal"):
-        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+        machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     machine.guard.refuses = False
     assert machine.run() == "applied"
 
@@ -906,7 +906,7 @@ def test_a_no_to_a_repair_neither_holds_nor_remembers_what_somebody_made_of_the_
     spoil(machine.kernel, "-A reyes-ingress -j ACCEPT")
     machine.guard.finds = "it was not confirmed"
     with pytest.raises(UnhealthyError):
-        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+        machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     assert machine.run() == "repaired"
     assert state(machine.kernel)[0] == right
     machine.roll_back()
@@ -919,7 +919,7 @@ def test_a_no_to_another_logging_does_not_blame_the_rules_in_force() -> None:
     machine.config = replace(machine.config, follower=FollowerConfig(log_drop=True))
     machine.guard.finds = "it was not confirmed"
     with pytest.raises(UnhealthyError):
-        machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+        machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     assert state(machine.kernel)[0] == second
     assert machine.notebook.state.unhealthy is None
     assert machine.run() == "applied"
@@ -931,7 +931,7 @@ def test_a_repair_that_was_agreed_to_does_not_cost_the_way_back() -> None:
     machine, first = two_generations()
     spoil(machine.kernel, "-A reyes-ingress -j ACCEPT")
     prepared = machine.prepare()
-    assert machine.follower.commit(prepared, machine.guard, asked=True) == "repaired"
+    assert machine.follower.commit(prepared, machine.guard, confirm=True) == "repaired"
     machine.roll_back()
     assert state(machine.kernel)[0] == first
 
@@ -946,7 +946,7 @@ def test_a_repair_that_is_cut_off_at_the_question_is_not_blamed(
     with monkeypatch.context() as patch:
         patch.setattr(machine.guard, "trouble", lambda: sys.exit(1))
         with pytest.raises(SystemExit):
-            machine.follower.commit(machine.prepare(), machine.guard, asked=True)
+            machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     assert machine.run() == "repaired"
     assert state(machine.kernel)[0] == right
 
