@@ -124,15 +124,15 @@ class Follower(Struct, frozen=True, kw_only=True):
         )
 
     def prepare_repair(
-        self, host: Host, live: LiveKernel, *, configured: bool = False
+        self, host: Host, live: LiveKernel, *, reconfigure: bool = False
     ) -> Prepared | None:
         """Prepare to repair what is in force from what was accepted last.
 
-        None if it is right, or if nothing is known of it.
-
         For a pass that has nothing newer to go by, and for one that is about to replace rules that
-        somebody has changed: they are its way back. With `configured` it is not right either if
-        the configuration has changed since.
+        somebody has changed: they are its way back. With `reconfigure` a changed configuration
+        comes in force as well.
+
+        Returns None if nothing is to be repaired, or nothing is known of what is in force.
 
         Raises:
             SignatureError, ReplayError: what is kept is not what was accepted.
@@ -142,7 +142,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             not state.hold
             and settling.is_shown_by(live)
             and not settling.members_due(live)
-            and not (configured and settling.is_configured_anew(host))
+            and not (reconfigure and settling.configuration_changed(host))
         )
         nothing_known = state.applied is None and not state.hold
         # What was accepted last is in force on trial then: `return_from_trial` is the way back.

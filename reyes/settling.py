@@ -65,7 +65,7 @@ class Settling(Struct, frozen=True, kw_only=True):
             and settled.until == verified.key_expires_at
         )
 
-    def keeps_what_is_in_force(self) -> bool:
+    def accepted_is_applied(self) -> bool:
         """Tell whether the ruleset that was accepted last was also put in force last."""
         state, settled = self.memory.load(), self.memory.settled()
         return (
@@ -74,8 +74,8 @@ class Settling(Struct, frozen=True, kw_only=True):
             and state.applied is not None  # else a rollback came last
         )
 
-    def is_configured_anew(self, host: Host) -> bool:
-        """Tell whether the configuration is another one than that of the last good pass."""
+    def configuration_changed(self, host: Host) -> bool:
+        """Tell whether the configuration has changed since the last good pass."""
         settled = self.memory.settled()
         now = self.key_of(self.memory.load().content_sha256, host)
         return settled is not None and settled.key != now

@@ -179,17 +179,17 @@ class FollowerPass:
         follower, settings = self._follower, self._config.follower
         bound = deadline(settings.deadline) if live is None else nullcontext()
         try:
-            configured = (
+            reconfigure = (
                 live is None
                 and self._options.confirm is None
-                and follower.settling.keeps_what_is_in_force()
+                and follower.settling.accepted_is_applied()
             )
             with bound:
                 live = live or follower.kernel.read()
-                prepared = follower.prepare_repair(host, live, configured=configured)
+                prepared = follower.prepare_repair(host, live, reconfigure=reconfigure)
                 if prepared is None:
                     return False
-                guard = self._guard_without_ruleset(record) if configured else None
+                guard = self._guard_without_ruleset(record) if reconfigure else None
             outcome = self._commit_repair(record, prepared, guard)
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)

@@ -786,16 +786,16 @@ def test_what_was_accepted_and_never_in_force_repairs_nothing() -> None:
 
 def test_what_was_accepted_last_is_in_force_until_a_rollback_or_a_commit_that_fails() -> None:
     machine, _ = two_generations()
-    assert machine.follower.settling.keeps_what_is_in_force()
+    assert machine.follower.settling.accepted_is_applied()
     machine.roll_back()
-    assert not machine.follower.settling.keeps_what_is_in_force()
+    assert not machine.follower.settling.accepted_is_applied()
     machine.run(force=True)
-    assert machine.follower.settling.keeps_what_is_in_force()
+    assert machine.follower.settling.accepted_is_applied()
     advanced(machine, "web")
     machine.guard.refuses = True
     with pytest.raises(KernelError):
         machine.run()
-    assert not machine.follower.settling.keeps_what_is_in_force()
+    assert not machine.follower.settling.accepted_is_applied()
 
 
 def test_a_rollback_is_armed() -> None:

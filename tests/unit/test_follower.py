@@ -63,7 +63,7 @@ def test_a_pass_that_dies_between_keeping_and_remembering_leaves_what_repairs_go
     machine.kernel.restore(Family.V4, "*filter\n-D INPUT -j reyes-input\nCOMMIT\n")
     follower = machine.follower
 
-    prepared = follower.prepare_repair(machine.host(), machine.kernel.read(), configured=True)
+    prepared = follower.prepare_repair(machine.host(), machine.kernel.read(), reconfigure=True)
     assert prepared is not None
     assert follower.commit(prepared, machine.guard) == ("repaired" if content else "applied")
     assert machine.kernel.read().tables[0].jump_in_place
@@ -552,10 +552,10 @@ def test_whatever_is_new_unsettles_a_host(monkeypatch: pytest.MonkeyPatch) -> No
 
     machine.config = replace(machine.config, follower=FollowerConfig(denied="reject"))
     assert not settled(machine)
-    assert machine.follower.settling.is_configured_anew(machine.host())
+    assert machine.follower.settling.configuration_changed(machine.host())
     machine.run()
     assert settled(machine)
-    assert not machine.follower.settling.is_configured_anew(machine.host())
+    assert not machine.follower.settling.configuration_changed(machine.host())
 
     machine.publish(NOW + 1)
     assert not settled(machine)
@@ -763,5 +763,5 @@ def test_a_host_that_remembers_nothing_is_not_as_it_was_left() -> None:
     machine.notebook.calm = None
     assert not says_nothing_new(machine)
     assert not settled(machine)
-    assert not machine.follower.settling.keeps_what_is_in_force()
-    assert not machine.follower.settling.is_configured_anew(machine.host())
+    assert not machine.follower.settling.accepted_is_applied()
+    assert not machine.follower.settling.configuration_changed(machine.host())
