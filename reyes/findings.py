@@ -31,7 +31,7 @@ from reyes.net import (
     span,
     without,
 )
-from reyes.policy import inexpressible
+from reyes.policy import why_inexpressible
 from reyes.ruleset import Content, Ingress, Interface, Region, SecurityGroup
 from reyes.text import quoted
 
@@ -231,7 +231,7 @@ class _RuleFinder:
 
     def _unreachable(self, ingress: Ingress) -> Iterator[tuple[Severity, str, str]]:
         matching, region = self._world.matching, self._region.name
-        reason = inexpressible(ingress.service)
+        reason = why_inexpressible(ingress.service)
         if reason:
             yield "warning", "rule that matches nothing", reason
         for prefix_list in ingress.prefix_lists:
@@ -239,7 +239,7 @@ class _RuleFinder:
                 yield "warning", "unreadable prefix list", f"{prefix_list} stands for nobody"
         for reference in ingress.groups:
             named = matching.named_by(region, reference)
-            nobody = matching.nobody(region, reference)
+            nobody = matching.why_nobody(region, reference)
             if nobody:
                 yield "warning", "reference to nobody", f"{reference.id}: {nobody}"
             elif named and self._world.carried.keys().isdisjoint(matching.alike(region, named)):

@@ -36,7 +36,7 @@ class GroupMatching:
         """Return the group of the id that a reference in `region` names, if it is known."""
         return self._groups.get((region, reference.id))
 
-    def nobody(self, region: str, reference: GroupReference) -> str | None:
+    def why_nobody(self, region: str, reference: GroupReference) -> str | None:
         """Say why a reference in `region` matches nobody, if so."""
         if reference.peering is not None:
             return f"stale: its VPC peering connection is {quoted(reference.peering)}"
@@ -49,7 +49,7 @@ class GroupMatching:
     def meant_by(self, region: str, reference: GroupReference) -> Mapping[GroupKey, SecurityGroup]:
         """Return the groups that a reference in `region` means; none if it matches nobody."""
         named = self.named_by(region, reference)
-        if named is None or self.nobody(region, reference):
+        if named is None or self.why_nobody(region, reference):
             return {}
         return self.alike(region, named)
 

@@ -102,11 +102,11 @@ def resolve(verified: VerifiedRuleset, host: Host) -> HostPolicy:
         HostUnknownError: the ruleset does not hold the instance or one of its VPCs.
         SignatureError: an address in the ruleset is none.
     """
-    return suppose(verified.ruleset.content, host)
+    return resolve_content(verified.ruleset.content, host)
 
 
-def suppose(content: Content, host: Host) -> HostPolicy:
-    """Work out what a host would let in; for explanations, where nothing is put in force.
+def resolve_content(content: Content, host: Host) -> HostPolicy:
+    """Work out what a host would let in, for explanations: nothing may be put in force by it.
 
     Raises:
         HostUnknownError, SignatureError: as `resolve`.
@@ -188,20 +188,21 @@ class _Resolver:
         self._meant = self._all_meant(interfaces)
         self._members = members_of(content, self._meant, judged)
         self._peers: dict[str, Peer] = {}
-        self._told: dict[tuple[str, ...], tuple[Allow, ...]] = {}
+        self._allows_by_groups: dict[tuple[str, ...], tuple[Allow, ...]] = {}
 
     def interface_policy(self, interface: Interface) -> InterfacePolicy:
         """Work out what an interface lets in: what all of the same groups do."""
-        if interface.groups not in self._told:
-            self._told[interface.groups] = tuple(self._allows_of(interface.groups))
+        groups = interface.groups
+        if groups not in self._allows_by_groups:
+            self._allows_by_groups[groups] = tuple(self._allows_of_groups(groups))
         return InterfacePolicy(
             id=interface.id,
             addresses=tuple(network_of(address) for address in interface.addresses),
-            groups=interface.groups,
-            allows=self._told[interface.groups],
+            groups=groups,
+            allows=self._allows_by_groups[groups],
         )
 
-    def _allows_of(self, groups: Iterable[str]) -> Iterator[Allow]:
+    def _allows_of_groups(self, groups: Iterable[str]) -> Iterator[Allow]:
         for group_id in groups:
             group = self._groups.get(group_id)
             if group is None:
@@ -210,11 +211,13 @@ class _Resolver:
                 self._omit(group_id, 0, "the group", f"{group.name!r} is excluded")
             else:
                 for number, ingress in enumerate(group.ingress, start=1):
-                    yield from self._allows(group, number, ingress)
+                    yield from self._allows_of_rule(group, number, ingress)
 
-    def _allows(self, group: SecurityGroup, number: int, ingress: Ingress) -> Iterator[Allow]:
+    def _allows_of_rule(
+        self, group: SecurityGroup, number: int, ingress: Ingress
+    ) -> Iterator[Allow]:
         service = ingress.service
-        reason = inexpressible(service)
+        reason = why_inexpressible(service)
         if reason:
             self._omit(group.id, number, service_text(service), reason)
             return
@@ -236,7 +239,7 @@ class _Resolver:
             else:
                 yield self._prefix_list_peer(prefix_list)
         for reference in ingress.groups:
-            reason = self._matching.nobody(self._region.name, reference)
+            reason = self._matching.why_nobody(self._region.name, reference)
             if reason:
                 self._omit(group.id, number, reference.id, reason)
             else:
@@ -283,7 +286,7 @@ class _Resolver:
         self.omitted.append(Omitted(group=group, rule=rule, what=what, reason=reason))
 
 
-def inexpressible(service: Service) -> str | None:
+def why_inexpressible(service: Service) -> str | None:
     """Say why no packet can be told to be of this service, if so."""
     match service:
         case Icmp(type=-1, code=code) if code != -1:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from reyes.explain import Member, member_of
 from reyes.matching import GroupKey, GroupMatching
 from reyes.net import service_text
-from reyes.policy import inexpressible
+from reyes.policy import why_inexpressible
 from reyes.ruleset import Content, Ingress, Region, SecurityGroup
 
 
@@ -86,7 +86,7 @@ def _rules(
     for group in region.groups:
         if not matching.is_excluded(group):
             for number, ingress in enumerate(group.ingress, start=1):
-                if not inexpressible(ingress.service):
+                if not why_inexpressible(ingress.service):
                     yield group, number, ingress
 
 

@@ -21,7 +21,7 @@ from reyes.explain import Explanation
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
 from reyes.netfilter.log import LoggedPacket, parse_line
-from reyes.policy import suppose
+from reyes.policy import resolve_content
 from reyes.ruleset import Content
 from reyes.text import moment_text, quoted
 
@@ -122,7 +122,7 @@ class _Explainer:
             echo_notes([f"explained by the ruleset before: {error.message}"])
 
     def _go_by(self, content: Content) -> None:
-        policy = suppose(content, self._host)
+        policy = resolve_content(content, self._host)
         self._content, self._policy, self._dataplane = content, policy, compile_policy(policy)
 
 

@@ -146,7 +146,7 @@ def _sources(matching: GroupMatching, region: Region, rule: Ingress) -> Iterator
     for reference in rule.groups:
         named = matching.named_by(region.name, reference)
         name = _group_name(named, reference.id)
-        nobody = matching.nobody(region.name, reference)
+        nobody = matching.why_nobody(region.name, reference)
         likeness = matching.likeness(named) if named else None
         if nobody:
             yield f"{name} (nobody: {nobody})"

@@ -12,7 +12,7 @@ from reyes.cli.question import Question, asked_packet
 from reyes.cli.rulesets import believed_content
 from reyes.explain import explain, may_reach
 from reyes.netfilter.compiler import compile_policy
-from reyes.policy import HostPolicy, suppose
+from reyes.policy import HostPolicy, resolve_content
 from reyes.uses import group_uses
 
 DENIED = 1
@@ -66,7 +66,7 @@ def command(context: click.Context, /, config_path: Path, **options: object) -> 
             raise click.UsageError(f"--group: the ruleset holds no group {asked.group!r}")
         _print(asked, uses, (line for use in uses for line in use_lines(use)))
         return
-    policy = suppose(content, this_host(config, asked.instance))
+    policy = resolve_content(content, this_host(config, asked.instance))
     if packet_to is None:
         _print_reach(asked, policy)
         return

@@ -20,7 +20,7 @@ from reyes.config import FollowerConfig
 from reyes.demo.namespaces import Namespace
 from reyes.envelope import Envelope
 from reyes.host import Host, configured_host
-from reyes.policy import HostPolicy, suppose
+from reyes.policy import HostPolicy, resolve_content
 from reyes.ruleset import Content, Header, encode
 from reyes.ruleset import count as count_content
 from tests.bench import processes
@@ -101,7 +101,7 @@ def host_of(instance: str) -> Host:
 
 def policy_of(content: Content, instance: str) -> HostPolicy:
     """Work out what an instance of the home region lets in."""
-    return suppose(content, host_of(instance))
+    return resolve_content(content, host_of(instance))
 
 
 @contextmanager

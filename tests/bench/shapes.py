@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from reyes.config import FollowerConfig
 from reyes.host import configured_host
 from reyes.net import Everything, Family, Icmp, Ports, Protocol, Service
-from reyes.policy import HostPolicy, suppose
+from reyes.policy import HostPolicy, resolve_content
 from reyes.ruleset import (
     Content,
     GroupReference,
@@ -134,7 +134,7 @@ def policy_with(rules: Sequence[tuple[Service, int]], family: Family = Family.V4
     )
     content = Content(group_matching="id", excluded_group_names=(), regions=(region,))
     follower = FollowerConfig(filtered_cidrs=("10.0.0.0/8", "fd00::/8"))
-    return suppose(content, configured_host(follower, BUSY_HOST, HOME))
+    return resolve_content(content, configured_host(follower, BUSY_HOST, HOME))
 
 
 def _group(number: int) -> SecurityGroup:

@@ -34,7 +34,7 @@ from reyes.netfilter.live import (
 )
 from reyes.netfilter.plan import plan_removal, plan_return
 from reyes.netfilter.restore import revert_text
-from reyes.policy import Omitted, suppose
+from reyes.policy import Omitted, resolve_content
 from reyes.ruleset import Content, DocumentError, count, decode
 from reyes.state import State
 from reyes.status import Run, Status, status_lines
@@ -98,7 +98,7 @@ def _resolve(content: Content) -> None:
         for instance in _instances(content):
             host = Host(instance_id=instance, region=region, scope=scope)
             with suppress(HostUnknownError, SignatureError):
-                assert check_payloads(suppose(content, host)) > 0
+                assert check_payloads(resolve_content(content, host)) > 0
 
 
 def _instances(content: Content) -> list[str]:

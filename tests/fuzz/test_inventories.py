@@ -12,7 +12,7 @@ from reyes.errors import HostUnknownError, SourceError
 from reyes.host import Host, IpsecScope
 from reyes.inventory import Inventory
 from reyes.net import parse_network
-from reyes.policy import suppose
+from reyes.policy import resolve_content
 from reyes.ruleset import DocumentError, decode, encode
 from tests.fuzz.grammar import check_payloads
 from tests.fuzz.mutations import WORDS, texts
@@ -94,7 +94,7 @@ def carry(said: dict[str, Any], matching: str) -> int:
     content = build([Inventory(region="us-west-2", **said)], matching, ("excluded",))
     text = encode(header_for(content, 1_795_000_000), content)
     host = Host(instance_id=INSTANCE, region=None, scope=IpsecScope())
-    return check_payloads(suppose(decode(text).content, host))
+    return check_payloads(resolve_content(decode(text).content, host))
 
 
 PLAIN = {matching: carry(replies(), matching) for matching in ("name", "tag:role")}

@@ -13,7 +13,7 @@ from reyes.host import configured_host
 from reyes.net import Protocol
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
-from reyes.policy import suppose
+from reyes.policy import resolve_content
 from reyes.ruleset import Content, GroupReference, PrefixList, Region
 from reyes.uses import group_uses
 from tests.worlds import allow, group, icmp, interface, tcp, vpc, world
@@ -58,7 +58,7 @@ def ask(
 ) -> Explanation:
     packet = Packet(source=ip_address(source), destination=ip_address(to), protocol=6, port=port)
     host = configured_host(FollowerConfig(**options), HOST, None)
-    policy = suppose(content, host)
+    policy = resolve_content(content, host)
     return explain(policy, compile_policy(policy), content, packet)
 
 
@@ -229,7 +229,7 @@ def test_an_address_elsewhere_that_is_none_refuses_the_ruleset(bad: str) -> None
 
 
 def test_all_that_may_reach_an_instance_is_listed_by_service() -> None:
-    policy = suppose(two_vpcs(), configured_host(FollowerConfig(), HOST, None))
+    policy = resolve_content(two_vpcs(), configured_host(FollowerConfig(), HOST, None))
     ((interface_policy, grants),) = may_reach(policy)
     assert interface_policy.id == "eni-00000001"
     assert [(grant.service, grant.source) for grant in grants] == [
@@ -289,7 +289,7 @@ def test_of_many_types_of_icmp_the_one_that_lets_in_is_named() -> None:
         protocol=1,
         icmp=(50, 7),
     )
-    policy = suppose(content, configured_host(FollowerConfig(), HOST, "us-west-2"))
+    policy = resolve_content(content, configured_host(FollowerConfig(), HOST, "us-west-2"))
     dataplane = compile_policy(policy)
     found = explain(policy, dataplane, content, packet)
     assert found.granted
