@@ -123,17 +123,17 @@ class _FamilyCompiler:
         self.sets: dict[str, IPSet] = {}
         self._policy = policy
         self._family = family
-        self._told: dict[int, Source | None] = {}
+        self._source_by_peer: dict[int, Source | None] = {}
 
     def table(self) -> Table:
         host = self._policy.host
         entry = Chain(names.INPUT, tuple(self._input_rules()))
         if not any(rule.target == Goto(names.INGRESS) for rule in entry.rules):
             return Table(self._family, (entry,))
-        primaries, *apart = self._sharing()
+        primaries, *others = self._interfaces_by_groups()
         first, *branches = self._interface_chains(primaries, 0, names.INGRESS)
         ingress, chains = [*self._ingress_rules()], list(branches)
-        for number, sharing in enumerate(apart, start=1):
+        for number, sharing in enumerate(others, start=1):
             own = names.interface_chain(sharing[0].interface.id)
             ingress += self._ways_to(own, sharing)
             chains += self._interface_chains(sharing, number, own)
@@ -145,7 +145,7 @@ class _FamilyCompiler:
     def _input_rules(self) -> Iterator[Rule]:
         yield Rule((InInterface("lo"),), Verdict.RETURN, "not judged: loopback")
         for entry in self._policy.host.failsafe:
-            if self._has(entry.network):
+            if self._is_of_family(entry.network):
                 yield _failsafe_rule(entry)
         yield from self._scope_rules()
 
@@ -153,7 +153,7 @@ class _FamilyCompiler:
         judge = Goto(names.INGRESS)
         match self._policy.host.scope:
             case VpcScope(filtered):
-                judged = [network for network in filtered if self._has(network)]
+                judged = [network for network in filtered if self._is_of_family(network)]
                 if judged:
                     yield from self._own_vpc_rules()
                 if any(map(LINK_LOCAL.overlaps, judged)):
@@ -173,7 +173,7 @@ class _FamilyCompiler:
         for vpc in self._policy.vpcs:
             for cidr in vpc.cidrs:
                 network = parse_network(cidr)
-                if self._has(network):
+                if self._is_of_family(network):
                     comment = f"not judged: own VPC {vpc.id} {cidr}"
                     yield Rule((SourceNetwork(network),), Verdict.RETURN, comment)
 
@@ -184,8 +184,8 @@ class _FamilyCompiler:
             service = Icmp(protocol=protocol, type=kind, code=-1)  # type: ignore[arg-type]  # one of two literals
             yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
 
-    def _sharing(self) -> Sequence[Sequence[_Addressed]]:
-        """Return interfaces by their groups, which make their rules; the primary comes first.
+    def _interfaces_by_groups(self) -> Sequence[Sequence[_Addressed]]:
+        """Put interfaces of the same groups together, as they share rules; the primary's first.
 
         An instance has up to 15, most of which carry the same groups where they serve containers.
         """
@@ -193,7 +193,7 @@ class _FamilyCompiler:
         taken = list(primary.addresses)
         addressed = [_Addressed(primary, ())]
         for interface in others:
-            own = filter(self._has, interface.addresses)
+            own = filter(self._is_of_family, interface.addresses)
             parts = tuple(part for address in own for part in without(address, taken))
             if parts:
                 addressed.append(_Addressed(interface, parts))
@@ -230,11 +230,11 @@ class _FamilyCompiler:
     def _sources(self, allow: Allow) -> Iterator[Source]:
         """Say how packets from a peer are told, if any can be; each peer serves many rules."""
         key = id(allow.peer)
-        if key not in self._told:
-            self._told[key] = self._source(allow)
-        told = self._told[key]
-        if told:
-            yield replace(told, allow=allow)
+        if key not in self._source_by_peer:
+            self._source_by_peer[key] = self._source(allow)
+        source = self._source_by_peer[key]
+        if source:
+            yield replace(source, allow=allow)
 
     def _source(self, allow: Allow) -> Source | None:
         peer = allow.peer
@@ -254,7 +254,7 @@ class _FamilyCompiler:
         self.sets[entry.name] = entry
         return entry.name
 
-    def _has(self, network: Network) -> bool:
+    def _is_of_family(self, network: Network) -> bool:
         return family_of(network) is self._family
 
 

@@ -32,8 +32,8 @@ from reyes.net import (
 _HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("8000::/1", "::/1")}
 """What holds every address, where /0 is refused: in all sets."""
 
-_TOLD = frozenset(range(1, 143)) - {1, 6, 17, 58, 132, 136}
-"""Protocols that a set tells by their number alone. Of the six ipset compares a port or type, too
+_BY_NUMBER_ALONE = frozenset(range(1, 143)) - {1, 6, 17, 58, 132, 136}
+"""Protocols that a set can hold by their number. Of the six ipset compares a port or type, too
 (ip_set_getport.c of the kernel); above 142 hosts have no names, and before 7.13 ipset takes no
 number without one."""
 
@@ -152,7 +152,7 @@ def service_ports(service: Service, family: Family) -> tuple[str, ...]:
         case Icmp(protocol, kind, code) if kind != -1:
             codes = range(EVERY_CODE) if code == -1 else (code,)
             return tuple(f"{PROTOCOL_NUMBERS[protocol]}:{kind}/{one}" for one in codes)
-        case Protocol(number) if family is Family.V4 and number in _TOLD:
+        case Protocol(number) if family is Family.V4 and number in _BY_NUMBER_ALONE:
             return (f"{number}:0",)
         case _:
             return ()

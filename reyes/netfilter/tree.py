@@ -71,7 +71,7 @@ class TreeCompiler:
         self._make_set = make_set
         self._by_service = grouped(sources, lambda source: source.allow.service)
         self._unions: dict[frozenset[Match], Match] = {}
-        self._spread: dict[frozenset[Match | None], set[str]] = {}
+        self._networks_by_matches: dict[frozenset[Match | None], set[str]] = {}
         self._for_all = {source.allow.service for source in sources if source.match is None}
 
     def chains(self, name: str) -> list[Chain]:
@@ -81,29 +81,29 @@ class TreeCompiler:
         way leads on for the same packets, else last: no packet should meet a rule for nothing.
         """
         icmp = [service for service in self._by_service if isinstance(service, Icmp)]
-        led_on = {
+        branched = {
             PROTOCOL_NUMBERS[service.protocol]
             for service in self._by_service
             if isinstance(service, Icmp | Ports)
         }
-        before: list[Rule] = []
-        apart: list[Service] = []
+        first: list[Rule] = []
+        unbranched: list[Service] = []
         for service, sources in self._by_service.items():
-            if isinstance(service, Protocol) and service.number not in led_on:
-                apart.append(service)
+            if isinstance(service, Protocol) and service.number not in branched:
+                unbranched.append(service)
             elif isinstance(service, Everything | Protocol):
-                before.append(self._accept(sources, service))
-        entered = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
-        branches = [*entered[:-1], *self._icmp_branches(icmp)]
-        after, below = self._walk(apart, f"{self._prefix}protocols")
+                first.append(self._accept(sources, service))
+        by_size = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
+        branches, largest = [*by_size[:-1], *self._icmp_branches(icmp)], by_size[-1:]
+        last, below = self._walk(unbranched, f"{self._prefix}protocols")
         ways = [_way(_whole(protocol), root.name) for protocol, (root, *_) in branches]
         below += [chain for _, chains in branches for chain in chains]
-        for protocol, (root, *chains) in entered[-1:]:
+        for protocol, (root, *chains) in largest:
             ways += root.rules[:-1]
             below += chains
-            if after:
+            if last:
                 ways.append(Rule((_whole(protocol),), self._denied.target, self._denied.comment))
-        return [Chain(name, (*before, *ways, *after, self._denied)), *below]
+        return [Chain(name, (*first, *ways, *last, self._denied)), *below]
 
     def _port_branches(self) -> Iterator[tuple[str, list[Chain]]]:
         by_protocol = grouped(
@@ -181,15 +181,15 @@ class TreeCompiler:
         if len(services) <= WALKED_SERVICES:
             return self._walked(services), []
         together = self._with_room(services)
-        rules = self._told_together([service for service in services if service in together])
+        rules = self._look_up_together([service for service in services if service in together])
         left = [service for service in services if service not in together]
         rules += self._walked(service for service in left if service in self._for_all)
-        shut = [service for service in left if service not in self._for_all]
-        if len(shut) > WALKED_SERVICES:
-            united = self._united([source for s in shut for source in self._by_service[s]])
+        restricted = [service for service in left if service not in self._for_all]
+        if len(restricted) > WALKED_SERVICES:
+            united = self._united([source for s in restricted for source in self._by_service[s]])
             way = Rule((united,), Goto(name), f"sources of any: see {name}")
-            return [*rules, way], [Chain(name, (*self._walked(shut), self._denied_below))]
-        return [*rules, *self._walked(shut)], []
+            return [*rules, way], [Chain(name, (*self._walked(restricted), self._denied_below))]
+        return [*rules, *self._walked(restricted)], []
 
     def _walked(self, services: Iterable[Service]) -> list[Rule]:
         return [self._accept(self._by_service[service], service) for service in services]
@@ -209,11 +209,11 @@ class TreeCompiler:
         few_left = len(services) - len(found) <= WALKED_SERVICES
         return frozenset(found if few_left else self._for_all.intersection(found))
 
-    def _told_together(self, services: Sequence[Service]) -> list[Rule]:
+    def _look_up_together(self, services: Sequence[Service]) -> list[Rule]:
         """Write the rule that looks up source and service at once, if it is to tell any."""
         if not services:
             return []
-        told = [source for s in services for source in _needed(self._by_service[s])]
+        sources = [source for s in services for source in _widest(self._by_service[s])]
         entries = {
             f"{network},{port}"
             for service in services
@@ -221,22 +221,22 @@ class TreeCompiler:
             for network in self._networks(service)
         }
         match = SourceServiceSet(self._make_set("service", entries))
-        origins = tuple(source.allow for source in told)
-        return [Rule((match,), Goto(names.ACCEPT), comment_for(told), origins)]
+        origins = tuple(source.allow for source in sources)
+        return [Rule((match,), Goto(names.ACCEPT), comment_for(sources), origins)]
 
     def _networks(self, service: Service) -> set[str]:
         """Return the networks that a service is open to, as a set takes them."""
-        sources = _needed(self._by_service[service])
+        sources = _widest(self._by_service[service])
         key = frozenset(source.match for source in sources)
-        if key not in self._spread:
-            self._spread[key] = without_everywhere(members_of_all(sources))
-        return self._spread[key]
+        if key not in self._networks_by_matches:
+            self._networks_by_matches[key] = without_everywhere(members_of_all(sources))
+        return self._networks_by_matches[key]
 
     def _accept(self, sources: Sequence[Source], service: Service) -> Rule:
         """Write the rule that opens a service to sources, by one look-up if by any."""
-        needed = _needed(sources)
-        united = self._united(needed) if needed[0].match else None
-        return rule_for(needed, service, united)
+        widest = _widest(sources)
+        united = self._united(widest) if widest[0].match else None
+        return rule_for(widest, service, united)
 
     def _united(self, sources: Sequence[Source]) -> Match:
         """Return the match for all these sources together, of which none is everybody."""
@@ -251,8 +251,8 @@ class TreeCompiler:
         return f"{self._prefix}{part.protocol}-{part.first}-{part.last}"
 
 
-def _needed(sources: Sequence[Source]) -> Sequence[Source]:
-    """Leave out whom nobody needs to ask for: beside everybody that is all others."""
+def _widest(sources: Sequence[Source]) -> Sequence[Source]:
+    """Return those that stand for everybody, who includes all others; if there are none, all."""
     return [source for source in sources if source.match is None] or sources
 
 
