@@ -63,11 +63,11 @@ class Kernel:
     """
 
     def __init__(self, backend: Backend | None = None, family: Family | None = None) -> None:
-        self._of = f"-{backend}" if backend else ""
+        self._backend = backend
         self._family = family
 
     @staticmethod
-    def here(family: Family) -> "Iterator[Kernel]":
+    def of_backend_in_use(family: Family) -> "Iterator[Kernel]":
         """Yield the table that this host uses, or each backend's if its commands are no guide."""
         if not is_mixed(family):
             yield Kernel(family=family)
@@ -77,7 +77,7 @@ class Kernel:
             yield Kernel("legacy", family)
 
     @staticmethod
-    def elsewhere(family: Family) -> "Iterator[Kernel]":
+    def of_other_backend(family: Family) -> "Iterator[Kernel]":
         """Yield the table of the backend that this host does not use, if it holds rules."""
         if not is_mixed(family) and holds_rules(family, other_backend(family)):
             yield Kernel(other_backend(family), family)
@@ -93,7 +93,7 @@ class Kernel:
             KernelError: the tables are split between the nft and the legacy backend, or commands
                 of both would be used, or one says what cannot be understood.
         """
-        if not self._of:
+        if self._backend is None:
             for family in self._families():
                 refuse_mixed(family)
         tables = tuple(self._read_table(family) for family in self._families())
@@ -119,7 +119,7 @@ class Kernel:
     def read_packets(self) -> dict[Family, Packets]:
         """Read how many new packets our last chains have accepted and denied."""
         return {
-            family: read((f"{PREFIX[family]}{self._of}-save", "-c", "-t", "filter"), parse_packets)
+            family: read((*self._save_command(family), "-c"), parse_packets)
             for family in self._families()
         }
 
@@ -150,6 +150,13 @@ class Kernel:
     def _families(self) -> tuple[Family, ...]:
         return (self._family,) if self._family else families()
 
+    def _prefix(self, family: Family) -> str:
+        """Return what the names of a family's commands begin with."""
+        return f"{PREFIX[family]}-{self._backend}" if self._backend else PREFIX[family]
+
+    def _save_command(self, family: Family) -> tuple[str, ...]:
+        return (f"{self._prefix(family)}-save", "-t", "filter")
+
     def _do(self, step: Step) -> None:
         match step:
             case RestoreSets(text):
@@ -157,7 +164,7 @@ class Kernel:
             case CountSets(entries):
                 self._count(entries)
             case RestoreTable(family, text, flush=flush):
-                run(restore_command(f"{PREFIX[family]}{self._of}", flush=flush), text)
+                run(restore_command(self._prefix(family), flush=flush), text)
             case ReadTables(tables):
                 self._check_rules(tables)
             case DestroySets(names):
@@ -179,8 +186,7 @@ class Kernel:
             if text is None:
                 return
             try:
-                prefix = f"{PREFIX[before.family]}{self._of}"
-                run(restore_command(prefix, flush=flush), text)
+                run(restore_command(self._prefix(before.family), flush=flush), text)
             except KernelError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -216,8 +222,7 @@ class Kernel:
             log.warning("left sets for the next run: %s", error.message)
 
     def _read_table(self, family: Family) -> LiveTable:
-        command = (f"{PREFIX[family]}{self._of}-save", "-t", "filter")
-        return read(command, lambda text: self._parse_table(text, family))
+        return read(self._save_command(family), lambda text: self._parse_table(text, family))
 
     def _parse_table(self, text: str, family: Family) -> LiveTable:
         if _INCOMPATIBLE.search(text) and _INCOMPATIBLE.search(in_one_line_each(text)):

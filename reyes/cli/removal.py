@@ -26,7 +26,9 @@ def take_out(settings: FollowerConfig) -> None:
             log.warning("%s", error.message)
         # What is in force goes first: the other backend may keep whoever asks it waiting.
         places = (
-            find(family) for find in (Kernel.here, Kernel.elsewhere) for family in families()
+            find(family)
+            for find in (Kernel.of_backend_in_use, Kernel.of_other_backend)
+            for family in families()
         )
         found = remove(memory, *places)
         record_outcome(settings, memory, "removed")

@@ -71,7 +71,7 @@ def _refuse_ours_elsewhere() -> None:
 
 def _holds_ours_elsewhere(family: Family) -> bool:
     try:
-        others = [kernel.read(strict=False) for kernel in Kernel.elsewhere(family)]
+        others = [kernel.read(strict=False) for kernel in Kernel.of_other_backend(family)]
     except ReyesError as error:
         # Tables that cannot be read keep nobody from the way out.
         log.warning("the other backend of iptables cannot be looked at: %s", error.message)

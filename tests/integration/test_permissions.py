@@ -96,12 +96,12 @@ class EmptyKernel:
     """A kernel to look at: whoever tells it to do something fails."""
 
     @staticmethod
-    def here(family: Family) -> list["EmptyKernel"]:
+    def of_backend_in_use(family: Family) -> list["EmptyKernel"]:
         del family
         return [EmptyKernel()]
 
     @staticmethod
-    def elsewhere(family: Family) -> list["EmptyKernel"]:
+    def of_other_backend(family: Family) -> list["EmptyKernel"]:
         del family
         return []
 
