@@ -30,7 +30,7 @@ from reyes.trust import (
     authenticate,
     readmit,
 )
-from reyes.world import Memory, Source, Verifier
+from reyes.world import Memory, RulesetSource, Verifier
 
 IMPLAUSIBLE_PATIENCE = 3
 """So many different rulesets that look implausible are a world that has changed."""
@@ -42,7 +42,7 @@ class Acceptance(Struct, frozen=True, kw_only=True):
     """The steps from a store to a ruleset that this host accepts."""
 
     config: Config
-    source: Source
+    source: RulesetSource
     verifier: Verifier
     memory: Memory
     now: Callable[[], float]

@@ -42,7 +42,7 @@ from reyes.rollback import OTHERS_STAY_AWAY, Return, bring_back, is_held, snapsh
 from reyes.settling import Settling, is_intact
 from reyes.state import State
 from reyes.trust import VerifiedRuleset
-from reyes.world import Guard, Kernel, Memory, Source, Verifier
+from reyes.world import Guard, Kernel, Memory, RulesetSource, Verifier
 
 Outcome = Literal["unchanged", "applied", "repaired", "held"]
 """What became of a pass that did not fail."""
@@ -69,7 +69,7 @@ class Follower(Struct, frozen=True, kw_only=True):
     """A follower pass in steps, and its ports."""
 
     config: Config
-    source: Source
+    source: RulesetSource
     verifier: Verifier
     memory: Memory
     kernel: Kernel

@@ -12,7 +12,7 @@ from reyes.netfilter.settled import Settled
 from reyes.state import Kept, State
 
 
-class Source(Protocol):
+class RulesetSource(Protocol):
     """Where signed rulesets come from."""
 
     def fetch(self, etag: str | None = None) -> Envelope | None:

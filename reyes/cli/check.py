@@ -29,7 +29,8 @@ from reyes.cli.options import (
     json_option,
     load_config,
 )
-from reyes.cli.rulesets import StoreSource, kernel_judges
+from reyes.cli.rulesets import kernel_judges
+from reyes.cli.sources import StoreSource
 from reyes.cli.wiring import follower_of
 from reyes.config import Config
 from reyes.errors import ConfigError, HostUnknownError, ReyesError

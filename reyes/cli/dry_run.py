@@ -11,7 +11,7 @@ from reyes.adapters.kernel import families
 from reyes.cli.dry_memory import DryMemory
 from reyes.cli.identity import known_host
 from reyes.cli.options import is_disabled
-from reyes.cli.rulesets import FileSource, StoreSource
+from reyes.cli.sources import FileSource, StoreSource
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.config import Config
 from reyes.errors import ConfigError

@@ -21,7 +21,7 @@ from reyes.adapters.threads import side_by_side
 from reyes.cli.identity import known_host, machine_id, remembered_host
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import Record, record_outcome, recording
-from reyes.cli.rulesets import FileSource, StoreSource
+from reyes.cli.sources import FileSource, StoreSource
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.cli.words import say
 from reyes.config import Config, FollowerConfig

@@ -1,86 +1,25 @@
-"""Where commands get a ruleset from: the store, a file, or what this host accepted last."""
+"""Rulesets for questions: what commands show and explain, and what speaks against believing it."""
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from reyes.adapters.clock import now
 from reyes.adapters.state import LAST_GOOD, StateDirectory
-from reyes.adapters.threads import side_by_side
 from reyes.check import AUDIT_MODE, jump_problems
 from reyes.cli.options import is_disabled
+from reyes.cli.sources import FileSource, StoreSource
 from reyes.config import Config
-from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
-from reyes.errors import (
-    ConfigError,
-    ReyesError,
-    SignatureError,
-    SourceError,
-    UnreachableError,
-)
+from reyes.errors import ReyesError, SignatureError, SourceError
 from reyes.netfilter.live import LiveKernel
 from reyes.ruleset import Content, DocumentError, decode
 from reyes.trust import Expectation, Genuine, admit, authenticate
-from reyes.world import Source
-
-if TYPE_CHECKING:
-    from reyes.adapters.s3 import S3Store
+from reyes.world import RulesetSource
 
 
-class StoreSource:
-    """The object on S3; the client is made when it is needed, as its import costs most.
-
-    All is done in a thread: nothing interrupts a look for a name, but a deadline goes on without.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self._config = config.s3
-        self._store: S3Store | None = None
-
-    def fetch(self, etag: str | None = None) -> Envelope | None:
-        """Return the object, or None if it still is the one of this tag."""
-        (envelope,) = side_by_side([partial(self._fetch, etag)])()
-        return envelope
-
-    def fetch_anew(self, etag: str | None) -> Envelope | None:
-        """Do so through a new connection: one that is open outlives rules that allow no other."""
-        if self._store:
-            self._store.hang_up()
-        return self.fetch(etag)
-
-    def _fetch(self, etag: str | None) -> Envelope | None:
-        from reyes.adapters.s3 import S3Store
-
-        store = self._store = self._store or S3Store(self._config)
-        try:
-            return store.fetch(etag)
-        except SourceError as error:
-            # A client keeps the credentials that it was made with: the next one reads them anew.
-            if not isinstance(error, UnreachableError):
-                self._store = None
-            raise
-
-
-class FileSource:
-    """A local signed file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def fetch(self, etag: str | None = None) -> Envelope:  # noqa: ARG002 - a file has no tag
-        """Return the file's bytes, one more than allowed at most."""
-        try:
-            with self._path.open("rb") as file:
-                return Envelope(file.read(MAX_ENVELOPE_BYTES + 1))
-        except OSError as error:
-            raise ConfigError(f"cannot read {self._path}: {error.strerror}") from error
-
-
-def fetch_genuine(config: Config, source: Source) -> Genuine:
+def fetch_genuine(config: Config, source: RulesetSource) -> Genuine:
     """Fetch a ruleset and check its signature, but not yet whether it is meant for us, now.
 
     Raises:
@@ -196,7 +135,7 @@ def _live() -> LiveKernel | None:
         return None
 
 
-def _source(config: Config, file: Path | None) -> tuple[Source, str]:
+def _source(config: Config, file: Path | None) -> tuple[RulesetSource, str]:
     if file:
         return FileSource(file), str(file)
     last_good = _last_good(config)

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from reyes.cli.options import FilePath, config_option, json_option, load_config
-from reyes.cli.rulesets import FileSource, StoreSource, fetch_genuine, problem_of
+from reyes.cli.rulesets import fetch_genuine, problem_of
+from reyes.cli.sources import FileSource, StoreSource
 from reyes.ruleset import encode
 from reyes.trust import Genuine
 

@@ -14,7 +14,7 @@ from reyes.config import Config, FollowerConfig
 from reyes.follower import Follower, Prepared
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
-from reyes.world import Memory, Source
+from reyes.world import Memory, RulesetSource
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -30,7 +30,7 @@ class Options(Struct, frozen=True, kw_only=True):
     confirm: int | None
 
 
-def follower_of(config: Config, memory: Memory, source: Source) -> Follower:
+def follower_of(config: Config, memory: Memory, source: RulesetSource) -> Follower:
     """Wire a follower with this host's kernel and keyring."""
     return Follower(
         config=config,

@@ -14,7 +14,7 @@ import pytest
 from reyes.adapters import s3
 from reyes.adapters.deadline import deadline
 from reyes.adapters.s3 import S3Store, make_s3_client
-from reyes.cli.rulesets import StoreSource
+from reyes.cli.sources import StoreSource
 from reyes.config import S3Config
 from reyes.envelope import MAX_ENVELOPE_BYTES, Envelope
 from reyes.errors import ConfigError, SignatureError, SourceError, UnreachableError
