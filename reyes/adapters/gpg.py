@@ -96,7 +96,7 @@ class Gpg:
             SignatureError: gpg signed with another one.
         """
         home = self._secret_home()
-        _check_agent(home)
+        _start_agent(home)
         gpg = open_gpg(home, SIGN_OPTIONS)
         usable = self._secret_fingerprints(gpg)
         # python-gnupg's own `keyid` falls back to any other key.
@@ -224,8 +224,8 @@ def check_home(home: Path) -> None:
         )
 
 
-def _check_agent(home: Path) -> None:
-    """Start the agent where none runs.
+def _start_agent(home: Path) -> None:
+    """Start gpg-agent, unless it runs; ConfigError if it does not answer.
 
     Without one gpg says that there is no secret key, and it waits for ever for one that hangs.
     """
