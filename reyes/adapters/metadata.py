@@ -2,6 +2,7 @@
 
 import os
 import re
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
@@ -35,7 +36,7 @@ class _Link(urllib3.PoolManager):
             reply.close()
         if len(body) > MAX_REPLY_BYTES:
             raise urllib3.exceptions.HTTPError(f"more than {MAX_REPLY_BYTES} bytes from {url}")
-        if reply.status != 200:  # noqa: PLR2004 - ec2_metadata would take a redirect's own body
+        if reply.status != HTTPStatus.OK:  # ec2_metadata would take a redirect's own body
             raise urllib3.exceptions.HTTPError(f"HTTP {reply.status}: {url}")
         return urllib3.HTTPResponse(BytesIO(body), status=reply.status)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,9 +52,7 @@ _TAG = re.compile(r'"[!#-~]{1,126}"')
 
 _NO_OBJECT = 300
 """From this status on an answer does not hold what was asked for."""
-_NOT_MODIFIED = 304
 _REDIRECTS = frozenset({301, 302, 307, 308})
-_FORBIDDEN = 403
 _RENEW = f"renew the credentials: give this host an instance role, {OR_A_FILE}"
 _HINTS = {
     "NoSuchBucket": "mend s3.bucket, or create the bucket",
@@ -62,9 +61,8 @@ _HINTS = {
     "InvalidAccessKeyId": _RENEW,
     "SignatureDoesNotMatch": f"the secret key is not that of the access key: {_RENEW}",
 }
-_NOT_FOUND = 404
-_LOST = frozenset({409, 412})
-"""Another object is there (412), is being written at this moment (409)."""
+_LOST = frozenset({HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED})
+"""Another object is being written at this moment, or is there."""
 
 
 def make_s3_client(region: str) -> "S3Client":
@@ -108,7 +106,7 @@ class S3Store:
             try:
                 envelope = self._get(**condition)
             except ClientError as error:
-                if _status(error) == _NOT_MODIFIED:
+                if _status(error) == HTTPStatus.NOT_MODIFIED:
                     return None
                 raise
         if len(envelope.blob) > MAX_ENVELOPE_BYTES:
@@ -263,10 +261,10 @@ def _hint(call: str, error: Exception) -> str:
         return _HINTS[code_of(error)]
     if "kms:" in text_of(error):
         return "allow kms:Decrypt on the bucket's key, and leaders kms:GenerateDataKey"
-    if _status(error) == _FORBIDDEN and call == "GetObject":
+    if _status(error) == HTTPStatus.FORBIDDEN and call == "GetObject":
         return "allow s3:GetObject, and s3:ListBucket so that a missing object shows as missing"
-    if _status(error) == _FORBIDDEN:
+    if _status(error) == HTTPStatus.FORBIDDEN:
         return f"allow s3:{call} on this key"
-    if _status(error) == _NOT_FOUND:
+    if _status(error) == HTTPStatus.NOT_FOUND:
         return "no leader has published yet, or s3.key is not theirs"
     return "the next run tries again"
