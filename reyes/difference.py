@@ -1,4 +1,4 @@
-"""What changed between two contents, and whether so much could be lost by accident."""
+"""What changed between two contents."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -7,11 +7,8 @@ from typing import Literal
 from msgspec import Struct
 
 from reyes.net import service_text
-from reyes.ruleset import Content, Counts, SecurityGroup
+from reyes.ruleset import Content, SecurityGroup
 from reyes.text import one_line, quoted
-
-GUARDED = ("sources", "groups", "instances", "members")
-"""The counts that fall when a region, an account or a page of a reply is missing."""
 
 Change = Literal["added", "removed", "changed"]
 
@@ -86,19 +83,6 @@ def compare(before: Content | None, after: Content) -> Difference:
         prefix_lists=tuple(_networks(old.prefix_lists, new.prefix_lists)),
     )
     return found or Difference(settings=("who carries which address, or the form of rules",))
-
-
-def shrinkage(before: Counts, after: Counts, max_shrink: float) -> list[str]:
-    """Say what fell by more than the share `max_shrink`."""
-    messages = []
-    for name in GUARDED:
-        had, has = getattr(before, name), getattr(after, name)
-        if had - has > max_shrink * had:
-            share = (had - has) / had
-            messages.append(
-                f"{name} fell from {had} to {has} ({share:.0%}, max_shrink is {max_shrink:.0%})"
-            )
-    return messages
 
 
 class _Index:

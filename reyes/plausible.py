@@ -1,10 +1,12 @@
 """What a leader publishes only if a person says so, because it looks like a mistake."""
 
 from reyes.config import Config
-from reyes.difference import shrinkage
 from reyes.errors import ImplausibleError
 from reyes.findings import find_for
 from reyes.ruleset import Content, Counts
+
+GUARDED = ("sources", "groups", "instances", "members")
+"""The counts that fall when a region, an account or a page of a reply is missing."""
 
 NAMED = 3
 """So many open rules are named: a name that is missing in the configuration makes one per VPC."""
@@ -18,6 +20,19 @@ def refuse_losses(before: Counts, after: Counts, max_shrink: float) -> None:
             "; ".join(messages),
             "`reyes leader --dry-run --force` shows what vanished; --force publishes it",
         )
+
+
+def shrinkage(before: Counts, after: Counts, max_shrink: float) -> list[str]:
+    """Say what fell by more than the share `max_shrink`."""
+    messages = []
+    for name in GUARDED:
+        had, has = getattr(before, name), getattr(after, name)
+        if had - has > max_shrink * had:
+            share = (had - has) / had
+            messages.append(
+                f"{name} fell from {had} to {has} ({share:.0%}, max_shrink is {max_shrink:.0%})"
+            )
+    return messages
 
 
 def refuse_openings(config: Config, before: Content | None, after: Content) -> None:

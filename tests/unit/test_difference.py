@@ -1,11 +1,10 @@
 import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from msgspec.structs import replace
 
-from reyes.difference import Difference, compare, shrinkage
+from reyes.difference import Difference, compare
 from reyes.net import Ports
-from reyes.ruleset import Content, Counts, GroupReference, Ingress, PrefixList, SecurityGroup
+from reyes.ruleset import Content, GroupReference, Ingress, PrefixList, SecurityGroup
 from tests.strategies import contents
 from tests.worlds import small_world
 
@@ -194,54 +193,3 @@ def test_there_and_back_are_mirror_images(one: Content, other: Content) -> None:
         (g.region, g.id, g.rules_removed, g.members_removed) for g in back.groups
     ]
     assert msgspec.json.decode(msgspec.json.encode(there), type=Difference) == there
-
-
-def counts(**changes: int) -> Counts:
-    world = {
-        "sources": 10,
-        "vpcs": 10,
-        "groups": 10,
-        "rules": 10,
-        "interfaces": 10,
-        "instances": 10,
-        "members": 10,
-    }
-    return Counts(**{**world, **changes})
-
-
-@pytest.mark.parametrize(
-    ("after", "expected"),
-    [
-        ({}, []),
-        ({"instances": 11, "members": 99, "sources": 11}, []),
-        ({"instances": 7, "members": 7, "sources": 7}, []),
-        ({"instances": 6}, ["instances fell from 10 to 6 (40%, max_shrink is 30%)"]),
-        ({"members": 0}, ["members fell from 10 to 0 (100%, max_shrink is 30%)"]),
-        ({"sources": 1}, ["sources fell from 10 to 1 (90%, max_shrink is 30%)"]),
-        ({"groups": 6}, ["groups fell from 10 to 6 (40%, max_shrink is 30%)"]),
-        ({"vpcs": 0, "rules": 0, "interfaces": 0}, []),
-        (
-            {"sources": 5, "instances": 5},
-            [
-                "sources fell from 10 to 5 (50%, max_shrink is 30%)",
-                "instances fell from 10 to 5 (50%, max_shrink is 30%)",
-            ],
-        ),
-    ],
-)
-def test_what_falls_by_more_than_max_shrink_is_named(
-    after: dict[str, int], expected: list[str]
-) -> None:
-    assert shrinkage(counts(), counts(**after), 0.3) == expected
-
-
-def test_an_empty_world_can_only_grow() -> None:
-    empty = counts(sources=0, groups=0, instances=0, members=0)
-
-    assert shrinkage(empty, empty, 0) == []
-    assert shrinkage(empty, counts(), 0) == []
-
-
-def test_limits_of_max_shrink() -> None:
-    assert shrinkage(counts(), counts(instances=0), 1) == []
-    assert shrinkage(counts(), counts(instances=9), 0) != []

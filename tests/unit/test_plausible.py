@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from reyes.errors import ImplausibleError
 from reyes.inventory import merge, view
-from reyes.plausible import refuse_openings
-from reyes.ruleset import Content, Vpc
+from reyes.plausible import refuse_openings, shrinkage
+from reyes.ruleset import Content, Counts, Vpc
 from tests.leaders import configuration, fleet
 
 WHOLE, NARROW = "10.0.0.0/8", "10.8.0.0/24"
@@ -60,3 +60,54 @@ def test_a_rule_that_opens_several_networks_is_named_once() -> None:
 
 def test_a_rule_that_was_open_before_opens_nothing_by_a_new_vpc() -> None:
     refuse_openings(configuration(), content(), with_vpc(content("web"), "10.1.0.0/16"))
+
+
+def counts(**changes: int) -> Counts:
+    world = {
+        "sources": 10,
+        "vpcs": 10,
+        "groups": 10,
+        "rules": 10,
+        "interfaces": 10,
+        "instances": 10,
+        "members": 10,
+    }
+    return Counts(**{**world, **changes})
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ({}, []),
+        ({"instances": 11, "members": 99, "sources": 11}, []),
+        ({"instances": 7, "members": 7, "sources": 7}, []),
+        ({"instances": 6}, ["instances fell from 10 to 6 (40%, max_shrink is 30%)"]),
+        ({"members": 0}, ["members fell from 10 to 0 (100%, max_shrink is 30%)"]),
+        ({"sources": 1}, ["sources fell from 10 to 1 (90%, max_shrink is 30%)"]),
+        ({"groups": 6}, ["groups fell from 10 to 6 (40%, max_shrink is 30%)"]),
+        ({"vpcs": 0, "rules": 0, "interfaces": 0}, []),
+        (
+            {"sources": 5, "instances": 5},
+            [
+                "sources fell from 10 to 5 (50%, max_shrink is 30%)",
+                "instances fell from 10 to 5 (50%, max_shrink is 30%)",
+            ],
+        ),
+    ],
+)
+def test_what_falls_by_more_than_max_shrink_is_named(
+    after: dict[str, int], expected: list[str]
+) -> None:
+    assert shrinkage(counts(), counts(**after), 0.3) == expected
+
+
+def test_an_empty_world_can_only_grow() -> None:
+    empty = counts(sources=0, groups=0, instances=0, members=0)
+
+    assert shrinkage(empty, empty, 0) == []
+    assert shrinkage(empty, counts(), 0) == []
+
+
+def test_limits_of_max_shrink() -> None:
+    assert shrinkage(counts(), counts(instances=0), 1) == []
+    assert shrinkage(counts(), counts(instances=9), 0) != []
