@@ -43,6 +43,9 @@ _EXCLUDE = (
 _WHOLE_NETWORK = {Family.V4: 2**16, Family.V6: 2**72}
 """So many addresses are no handful of hosts: a /16 or a /56, as whole VPCs have."""
 
+OPEN_TO_WHOLE_NETWORKS = "open to whole networks"
+"""The kind of finding that a leader may refuse to publish (`plausible`)."""
+
 Severity = Literal["critical", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "note")
 
@@ -264,7 +267,7 @@ class _RuleFinder:
             if swallowed:
                 yield (
                     "critical",
-                    "open to whole networks",
+                    OPEN_TO_WHOLE_NETWORKS,
                     f"{cidr} lets in all of {', '.join(swallowed)}; {_EXCLUDE}",
                 )
             elif filtered is None or _inside(cidr, filtered):
@@ -274,7 +277,7 @@ class _RuleFinder:
             if addresses >= whole:
                 yield (
                     "critical",
-                    "open to whole networks",
+                    OPEN_TO_WHOLE_NETWORKS,
                     f"{addresses} addresses of IPv{family.value} together; {_EXCLUDE}",
                 )
 

@@ -2,7 +2,7 @@
 
 from reyes.config import Config
 from reyes.errors import ImplausibleError
-from reyes.findings import find_for
+from reyes.findings import OPEN_TO_WHOLE_NETWORKS, find_for
 from reyes.ruleset import Content, Counts
 
 GUARDED = ("sources", "groups", "instances", "members")
@@ -58,4 +58,5 @@ def refuse_openings(config: Config, before: Content | None, after: Content) -> N
 
 def _open_places(config: Config, content: Content) -> dict[str, None]:
     """Return the rules that are open to whole networks, each once, in their order."""
-    return dict.fromkeys(f.where for f in find_for(config, content) if f.severity == "critical")
+    findings = find_for(config, content)
+    return dict.fromkeys(f.where for f in findings if f.kind == OPEN_TO_WHOLE_NETWORKS)
