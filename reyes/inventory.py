@@ -24,6 +24,7 @@ from reyes import replies
 from reyes.errors import SourceError
 from reyes.net import (
     LAST_PORT,
+    PROTOCOL_NUMBERS,
     Everything,
     Icmp,
     Ports,
@@ -45,8 +46,8 @@ from reyes.ruleset import (
 
 Identified = TypeVar("Identified", Vpc, SecurityGroup, Interface, PrefixList)
 
-_NAMES = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6"}
-"""The protocols that have ports or types; EC2 may write either form."""
+_NAMES = {str(number): name for name, number in PROTOCOL_NUMBERS.items()}
+"""EC2 may write a protocol that has ports or types by its number as well."""
 
 _LAST_OCTET = 255
 _OCTET = re.compile("0|[1-9][0-9]{0,2}")
@@ -99,7 +100,7 @@ def view(inventory: Inventory, matching: str, excluded_group_names: Collection[s
             ),
             interfaces=tuple(map(_interface, inventory.interfaces)),
             prefix_lists=tuple(
-                PrefixList(id=identifier, cidrs=_texts(entry.get("Cidr") for entry in entries))
+                PrefixList(id=identifier, cidrs=_networks(entry.get("Cidr") for entry in entries))
                 for identifier, entries in inventory.prefix_lists.items()
             ),
         )
@@ -176,7 +177,7 @@ def _vpc(vpc: replies.Vpc) -> Vpc:
         for association in vpc.get("Ipv6CidrBlockAssociationSet") or ()
         if association["Ipv6CidrBlockState"]["State"] == "associated"
     ]
-    return Vpc(id=vpc["VpcId"], account=vpc["OwnerId"], cidrs=_texts(cidrs))
+    return Vpc(id=vpc["VpcId"], account=vpc["OwnerId"], cidrs=_networks(cidrs))
 
 
 def _interface(interface: replies.NetworkInterface) -> Interface:
@@ -189,7 +190,7 @@ def _interface(interface: replies.NetworkInterface) -> Interface:
         vpc=intern(interface["VpcId"]),
         instance=instance,
         device=attachment.get("DeviceIndex") if instance else None,
-        addresses=_texts(_addresses(interface)),
+        addresses=_networks(_addresses(interface)),
         groups=tuple(sorted(groups)),
     )
 
@@ -238,7 +239,7 @@ def _ingress(permissions: Iterable[replies.IpPermission], owner: str) -> tuple[I
     rules = (
         Ingress(
             service=service,
-            cidrs=_texts(_cidrs(same)),
+            cidrs=_networks(_cidrs(same)),
             prefix_lists=tuple(sorted(set(_prefix_list_ids(same)))),
             groups=_references(same, owner),
         )
@@ -312,12 +313,12 @@ def _reference(pair: replies.UserIdGroupPair, owner: str) -> GroupReference:
     )
 
 
-def _texts(networks: Iterable[str | None]) -> tuple[str, ...]:
+def _networks(networks: Iterable[str | None]) -> tuple[str, ...]:
     """Write networks canonically, sorted and without duplicates; what is none is left out."""
-    return tuple(sorted({text for text in map(_text, set(networks)) if text}))
+    return tuple(sorted({written for written in map(_network, set(networks)) if written}))
 
 
-def _text(network: str | None) -> str | None:
+def _network(network: str | None) -> str | None:
     """Write one network canonically, None if it is none.
 
     Nearly all are canonical, which is told ten times quicker than a network is read.
