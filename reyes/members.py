@@ -21,8 +21,8 @@ from reyes.net import (
 )
 from reyes.ruleset import Content, Region, Vpc
 
-_Lists = list[list[str]]
-"""The members of each reference that means a group."""
+_Takers = list[list[str]]
+"""The lists that take a group's members: those of each reference that means the group."""
 
 
 class JudgedSenders:
@@ -66,37 +66,37 @@ def members_of(
         SignatureError: one of them is no address.
     """
     members: dict[str, list[str]] = {reference: [] for reference in meant}
-    lists: dict[str, dict[str, _Lists]] = {region.name: {} for region in content.regions}
+    takers: dict[str, dict[str, _Takers]] = {region.name: {} for region in content.regions}
     for reference, groups in meant.items():
         for region_name, group in groups:
-            lists[region_name].setdefault(group, []).append(members[reference])
+            takers[region_name].setdefault(group, []).append(members[reference])
     for region in content.regions:
-        if lists[region.name]:
-            _deal(region, lists[region.name], judged)
+        if takers[region.name]:
+            _add_members(region, takers[region.name], judged)
     return {reference: _in_order(found) for reference, found in members.items()}
 
 
-def _deal(region: Region, lists: Mapping[str, _Lists], judged: JudgedSenders) -> None:
-    """Add a region's judged addresses to the lists of the groups that carry them."""
-    whole = {vpc.id for vpc in region.vpcs if judged.judges_all(vpc)}
-    looked_at: list[str] = []
-    doubtful: list[tuple[tuple[str, ...], _Lists]] = []
+def _add_members(region: Region, takers: Mapping[str, _Takers], judged: JudgedSenders) -> None:
+    """Add the judged addresses of a region's interfaces to what takes their groups' members."""
+    judged_whole = {vpc.id for vpc in region.vpcs if judged.judges_all(vpc)}
+    used: list[str] = []
+    partly_judged: list[tuple[tuple[str, ...], _Takers]] = []
     for interface in region.interfaces:
-        own = [one for group in interface.groups if group in lists for one in lists[group]]
-        if not own:
+        wanted_by = [taker for group in interface.groups for taker in takers.get(group, ())]
+        if not wanted_by:
             continue
-        looked_at += interface.addresses
-        if interface.vpc not in whole:
-            doubtful.append((interface.addresses, own))
+        used += interface.addresses
+        if interface.vpc not in judged_whole:
+            partly_judged.append((interface.addresses, wanted_by))
             continue
-        for one in own:
-            one.extend(interface.addresses)
-    check_addresses(looked_at)
-    for addresses, own in doubtful:
+        for taker in wanted_by:
+            taker.extend(interface.addresses)
+    check_addresses(used)
+    for addresses, wanted_by in partly_judged:
         for address in addresses:
             if judged.judges(span(address)):
-                for one in own:
-                    one.append(address)
+                for taker in wanted_by:
+                    taker.append(address)
 
 
 def _in_order(addresses: list[str]) -> tuple[str, ...]:
