@@ -43,8 +43,8 @@ from reyes.text import moment_text
 log = logging.getLogger(__name__)
 
 
-class _OtherwiseError(click.Abort):
-    """What a person has agreed to is not the thing to do any more."""
+class _ChangedSinceError(click.Abort):
+    """What a person has agreed to is not what a commit would do any more."""
 
 
 class FollowerPass:
@@ -62,7 +62,7 @@ class FollowerPass:
     def __call__(self) -> None:
         """Fetch, admit and compile the ruleset, and put it in force."""
         settings = self._config.follower
-        if self._stands_still():
+        if self._skips_as_disabled():
             return
         started = time.monotonic()
         try:
@@ -72,23 +72,26 @@ class FollowerPass:
             with self._recorded():
                 self._memory.load()  # nobody else sets a corrupt one aside
                 raise
-        left = max(1, settings.deadline - (time.monotonic() - started))
+        seconds = max(1, settings.deadline - (time.monotonic() - started))
         _wait_for_turn(host.instance_id, self._options.splay)
         while True:
             agreed = self._agreed(host) if self._options.interactive else None
             try:
-                self._commit(host, left, agreed)
+                self._commit(host, seconds, agreed)
                 break
-            except _OtherwiseError:
+            except _ChangedSinceError:
                 say("the ruleset or the kernel has changed meanwhile", err=True)
 
-    def _commit(self, host: Host, left: float, agreed: CommitPlan | None) -> None:
-        """Prepare and commit within the lock; `agreed` is what a person has said yes to."""
+    def _commit(self, host: Host, seconds: float, agreed: CommitPlan | None) -> None:
+        """Prepare and commit within the lock.
+
+        `seconds` are left to prepare, and `agreed` is what a person has said yes to.
+        """
         settings, started = self._config.follower, time.monotonic()
         with self._recorded() as record:
             record.host = host
             try:
-                with deadline(left):
+                with deadline(seconds):
                     unproved = self._return_from_trial(host)
                     prepared = self._prepare(record, host)
                     guard = self._guard() if prepared and prepared.plan.steps else None
@@ -103,7 +106,7 @@ class FollowerPass:
                 log.info("unchanged%s, in %.2f s", _serial(record), time.monotonic() - started)
                 return
             if agreed is not None and prepared.plan != agreed:
-                raise _OtherwiseError
+                raise _ChangedSinceError
             if is_disabled(settings):
                 say(f"disabled by {settings.disable_file}: nothing is touched")
                 record.outcome = "disabled"
@@ -170,8 +173,8 @@ class FollowerPass:
     def _uphold(self, record: Record, host: Host, live: LiveKernel | None = None) -> bool:
         """Repair what is in force; tell whether the kernel may have changed by that.
 
-        Where no ruleset will come after it, what `live` was not read for, the configuration comes
-        in force if it has changed: nobody remembers what it was before.
+        With `live` a new ruleset comes after it. Without, the pass has failed: the kernel is read,
+        and a changed configuration comes in force as well, as nobody remembers the one before.
         """
         # Who is shown all that a commit changes is shown what others have changed, too.
         if self._options.interactive or is_disabled(self._config.follower):
@@ -210,14 +213,14 @@ class FollowerPass:
     def _commit_repair(
         self, record: Record, prepared: Prepared, guard: CommitGuard | None
     ) -> Outcome:
-        """Commit it, and record a trial that was in vain beside the failure of the pass."""
+        """Commit a repair, and record a failed trial beside the failure of the pass."""
         blamed = self._memory.load().unhealthy
         try:
             return self._follower.commit(prepared, guard)
         except ReyesError as error:
             if guard is not None:
                 tried = isinstance(error, UnhealthyError) and blamed != prepared.fingerprint
-                record.rolled_back, record.besides = tried, error.message
+                record.rolled_back, record.failed_trial = tried, error.message
             raise
 
     def _agreed(self, host: Host) -> CommitPlan:
@@ -243,7 +246,7 @@ class FollowerPass:
     def boot(self) -> None:
         """Put the ruleset in force that was accepted last, before the network is up."""
         follower, settings = self._follower, self._config.follower
-        if self._stands_still():
+        if self._skips_as_disabled():
             return
         started = time.monotonic()
         with self._recorded() as record, self._earlier_rules_if_it_fails():
@@ -286,7 +289,8 @@ class FollowerPass:
             return None
         return remembered_host(self._config, identity)
 
-    def _stands_still(self) -> bool:
+    def _skips_as_disabled(self) -> bool:
+        """Tell whether Reyes is disabled here, and if so say and record that nothing is done."""
         settings = self._config.follower
         if not is_disabled(settings):
             return False

@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 class Record:
     """What a pass gets to know on its way, as it gets to know it.
 
-    Although it failed it may have `repaired` what is in force, or put a changed configuration in
-    force (`configured`), or have tried that in vain (`rolled_back`, and `besides` says why).
-    `answered` tells whether the store has.
+    `answered` tells whether the store has answered, be it by a refusal. A pass that fails may all
+    the same have `repaired` what is in force, or put a changed configuration in force (as
+    `configured` describes), or tried that and been `rolled_back`: `failed_trial` says why.
     """
 
     host: Host | None = None
@@ -51,7 +51,7 @@ class Record:
     configured: Applied | None = None
     answered: bool = False
     rolled_back: bool = False
-    besides: str | None = None
+    failed_trial: str | None = None
     started: float = field(default_factory=time.monotonic)
     prepared: Prepared | None = None
     prepared_at: float = 0
@@ -127,7 +127,7 @@ def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pa
             seconds=time.monotonic() - record.started,
             exit_code=exit_code_of(error) if error else 0,
             outcome="failed" if error else record.outcome,
-            message=_message(error, record.besides),
+            message=_message(error, record.failed_trial),
         ),
         instance=record.host.instance_id if record.host else None,
         region=record.host.region if record.host else None,
@@ -141,11 +141,11 @@ def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pa
     )
 
 
-def _message(error: Exception | None, besides: str | None) -> str | None:
-    """Return the first line: those behind it show what a command was fed."""
+def _message(error: Exception | None, failed_trial: str | None) -> str | None:
+    """Return the first line of an error, as those behind it show what a command was fed."""
     lines = str(error).splitlines() if error else []
-    first = lines[:1] + ([besides] if besides else [])
-    return "; ".join(first) or None
+    said = lines[:1] + ([failed_trial] if failed_trial else [])
+    return "; ".join(said) or None
 
 
 def _state(memory: StateDirectory) -> State:
