@@ -46,7 +46,7 @@ def compiled(world: World) -> Dataplane:
     with (
         patch.multiple(compiler, PLAIN_RULES=shape.plain_rules),
         patch.multiple(rules, LOOKUPS=shape.lookups),
-        patch.multiple(division, LEAF_SERVICES=shape.leaf_services),
+        patch.multiple(division, LEAF_WEIGHT=shape.leaf_weight),
         patch.multiple(
             tree,
             WALKED_SERVICES=shape.walked_services,

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.host import Host, configured_host
 from reyes.net import Everything, Icmp, Ports, Protocol, Service, canonical
-from reyes.netfilter.division import LEAF_SERVICES
+from reyes.netfilter.division import LEAF_WEIGHT
 from reyes.netfilter.port_sets import PORT_LOOKUPS, PORT_MEMBERS
 from reyes.netfilter.rules import LOOKUPS, PLAIN_RULES
 from reyes.netfilter.tree import SERVICE_ENTRIES, WALKED_SERVICES
@@ -86,14 +86,14 @@ class Shape:
 
     plain_rules: int = PLAIN_RULES
     lookups: int = LOOKUPS
-    leaf_services: int = LEAF_SERVICES
+    leaf_weight: int = LEAF_WEIGHT
     walked_services: int = WALKED_SERVICES
     service_entries: int = SERVICE_ENTRIES
     port_lookups: Sequence[int] = PORT_LOOKUPS
     port_members: int = PORT_MEMBERS
 
 
-SMALLEST = Shape(plain_rules=0, lookups=1, leaf_services=1)
+SMALLEST = Shape(plain_rules=0, lookups=1, leaf_weight=1)
 SHAPES = (
     Shape(),
     changed(SMALLEST, port_lookups=(1,)),

@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from reyes.net import LAST_PORT, Ports, Service
 
-LEAF_SERVICES = 4
-"""A part looks at so many stretches of one port, or half as many longer ones, one by one."""
+LEAF_WEIGHT = 4
+"""A part may look at stretches of this weight one by one: one port weighs 1, more weigh 2."""
 
 SHARE = 3
-"""A way takes this part of what is left. 1,000 ports take five levels; nft allows 16 in all."""
+"""A way takes a third of what is left: 1,000 ports take five levels, and nft allows 16 in all."""
 
 
 class Stretch(Struct, frozen=True):
@@ -72,8 +72,8 @@ def divide(stretches: Sequence[Stretch]) -> Part:
 def _divide(ports: Ports, stretches: Sequence[Stretch]) -> Part:
     ways: list[Part] = []
     first = ports.first
-    while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_SERVICES:
-        share = max(1, LEAF_SERVICES // 2, len(stretches) // SHARE)
+    while len(stretches) > 1 and sum(map(_weight, stretches)) > LEAF_WEIGHT:
+        share = max(1, LEAF_WEIGHT // 2, len(stretches) // SHARE)
         taken, stretches = stretches[:share], stretches[share:]
         own = part_of(ports, first, taken[-1].ports.last)
         ways.append(_divide(own, taken))

@@ -42,7 +42,7 @@ HARDLY_MORE = 1.2
 
 
 class _PortSet(Struct, frozen=True):
-    """A section of stretches, and reaches that one set holds, in the order of their firsts."""
+    """A set for a section of stretches: the reaches in it, in the order of their firsts."""
 
     section: range
     reaches: Sequence[Reach]
@@ -75,7 +75,10 @@ class _PortSet(Struct, frozen=True):
 
 
 class _Union(Struct, frozen=True):
-    """Whom one plain set is to tell in a stretch: all that these numbers open it to."""
+    """A set for one stretch, without ports: all networks that entries of `opened` name.
+
+    `content` are the indexes of these entries.
+    """
 
     stretches: tuple[int]
     content: frozenset[int]
@@ -83,6 +86,7 @@ class _Union(Struct, frozen=True):
 
 
 _Plan = Callable[[], Iterator[_PortSet | _Union]]
+"""Yields sets that tell together who may use all stretches."""
 
 
 def port_matches(
@@ -139,7 +143,7 @@ def _plans(
     for lookups in worth_it if reaches else ():
         plans[lookups].append(partial(_port_sets, reaches, lookups, count))
         if lookups > 1:
-            plans[lookups].append(partial(_apart, reaches, lookups, count))
+            plans[lookups].append(partial(_single_reaches_apart, reaches, lookups, count))
     if 1 in PORT_LOOKUPS or not reaches:
         plans[1].append(partial(_unions, opened_in, opened))
     sources = max(map(len, opened_in), default=0)
@@ -168,8 +172,10 @@ def _networks(numbers: Iterable[int], opened: Sequence[Opened]) -> set[str]:
     return set[str]().union(*(opened[number].networks for number in numbers))
 
 
-def _apart(reaches: Sequence[Reach], lookups: int, count: int) -> Iterator[_PortSet]:
-    """Yield a set of the networks with one reach, and those of the others."""
+def _single_reaches_apart(
+    reaches: Sequence[Reach], lookups: int, count: int
+) -> Iterator[_PortSet]:
+    """Yield the set of the networks with a single reach, then the sets of all others."""
     times = Counter(reach.named for reach in reaches)
     several = [reach for reach in reaches if times[reach.named] > 1]
     yield from _port_sets([reach for reach in reaches if times[reach.named] == 1], 1, count)
@@ -222,7 +228,7 @@ def _port_sets(reaches: Sequence[Reach], lookups: int, count: int) -> Iterator[_
 def _look_up(
     one: _PortSet | _Union, opened: Sequence[Opened], make_set: MakeSet
 ) -> Callable[[Ports], Match]:
-    """Make a set, if it is not there; return what looks it up for a stretch."""
+    """Make a set, unless a source has it already; return what looks it up for a stretch."""
     if isinstance(one, _Union):
         plain = _plain_match(one.content, _networks(one.content, opened), opened, make_set)
         return lambda _: plain

@@ -28,9 +28,9 @@ class Opened(Struct, frozen=True):
 
 
 class Reach(Struct, frozen=True):
-    """A reach of networks that are named together, and the numbers of the stretches in it.
+    """A reach of networks that the same rules name, and the indexes of the stretches in it.
 
-    `named` are the numbers of what is opened to them, and tell them from others.
+    `named` are the indexes of all that is opened to these networks, and identify them.
     """
 
     named: tuple[int, ...]
@@ -54,7 +54,7 @@ def find_reaches(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[R
 
 
 def find_opened(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[frozenset[int]]:
-    """Return the numbers of what is opened in each stretch."""
+    """Return the indexes of what is opened in each stretch."""
     firsts = [ports.first for ports in stretches]
     found: list[set[int]] = [set() for _ in stretches]
     for number, entry in enumerate(opened):
@@ -65,7 +65,7 @@ def find_opened(stretches: Sequence[Ports], opened: Sequence[Opened]) -> list[fr
 
 
 def _alike(opened: Sequence[Opened]) -> dict[tuple[int, ...], list[str]]:
-    """Return the networks that the same entries of `opened` name, by the numbers of these."""
+    """Return the networks that the same entries of `opened` name, by the indexes of these."""
     numbers: defaultdict[str, list[int]] = defaultdict(list)
     for number, entry in enumerate(opened):
         for network in entry.networks:
@@ -74,7 +74,7 @@ def _alike(opened: Sequence[Opened]) -> dict[tuple[int, ...], list[str]]:
 
 
 def _joined(services: Iterable[Ports]) -> list[tuple[int, int]]:
-    """Return first and last ports of what services leave no gap in."""
+    """Join services that leave no gap between them, as first and last ports."""
     found: list[tuple[int, int]] = []
     for service in sorted(services):
         first, last = service.first, service.last
