@@ -17,7 +17,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import FilterTable
 from reyes.status import REASONS, AcceptedRuleset, Status, hold_text
-from reyes.text import age_text, duration_text, moment_text
+from reyes.text import age_text, duration_text, first_of, moment_text
 from reyes.trust import KEY_WARNING, MAX_CLOCK_SKEW
 
 Severity = Literal["ok", "warning", "critical", "unknown"]
@@ -107,9 +107,8 @@ def drift_problems(
         if not (jumps and f"INPUT: jump to {names.INPUT}" in change)
     ]
     if changes:
-        shown = ", ".join(changes[:SHOWN])
-        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-        message = f"drift: the kernel lacks (+) or has too much (-): {shown}{more}"
+        said = first_of(changes, SHOWN)
+        message = f"drift: the kernel lacks (+) or has too much (-): {said}"
         yield Problem(severity="critical", message=message)
     elif not jumps:
         message = "drift: the kernel's rules are not those of the ruleset"
@@ -137,13 +136,13 @@ def _too_old(what: str, then: int, now: int, limits: Limits) -> Iterator[Problem
 def _failure(status: Status, now: int, limits: Limits) -> Iterator[Problem]:
     run = status.run
     reason = REASONS.get(run.exit_code, "bug")
-    told = reason not in _HARMLESS
-    if told:
+    harmless = reason in _HARMLESS
+    if not harmless:
         severity: Severity = "warning" if reason in _ORDINARY else "critical"
         message = f"the last pass failed with exit code {run.exit_code}: {run.message}"
         yield Problem(severity=severity, message=message)
     if status.last_success is None:
-        why = "" if told else f": {run.message}"
+        why = f": {run.message}" if harmless else ""
         yield Problem(severity="warning", message=f"no pass has succeeded yet{why}")
     else:
         yield from _too_old("the last success was", status.last_success, now, limits)

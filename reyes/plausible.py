@@ -4,6 +4,7 @@ from reyes.config import Config
 from reyes.errors import ImplausibleError
 from reyes.findings import OPEN_TO_WHOLE_NETWORKS, find_for
 from reyes.ruleset import Content, Counts
+from reyes.text import first_of
 
 GUARDED = ("sources", "groups", "instances", "members")
 """The counts that fall when a region, an account or a page of a reply is missing."""
@@ -46,10 +47,9 @@ def refuse_openings(config: Config, before: Content | None, after: Content) -> N
     known = _open_places(config, before) if before else {}
     places = [where for where in _open_places(config, after) if where not in known]
     if places:
-        more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
         since = "excluded_group_names changed" if before else "nothing is published yet"
         raise ImplausibleError(
-            f"open to whole networks, and {since}: {'; '.join(places[:NAMED])}{more}",
+            f"open to whole networks, and {since}: {first_of(places, NAMED, '; ')}",
             "name the group that opens hosts to the VPN in leader.excluded_group_names, and narrow"
             " other rules; `reyes leader --dry-run --force --output FILE` and `reyes check-ruleset"
             " FILE` show all; --force publishes it",

@@ -1,5 +1,6 @@
 """Text for people: what others say and are called, made harmless, and time in words."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 _MAX_LINE = 400
@@ -20,6 +21,12 @@ def quoted(name: str) -> str:
     """Quote a name where it could harm a terminal, or where one would not see its end."""
     plain = name.isprintable() and name.strip() == name != "" and _DELIMITERS.isdisjoint(name)
     return name if plain else repr(name)
+
+
+def first_of(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Write so many items in one line, and the number of the others."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def moment_text(seconds: int) -> str:

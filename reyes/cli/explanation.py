@@ -7,7 +7,7 @@ from reyes.explain import Explanation, Grant, Member
 from reyes.net import PROTOCOL_NUMBERS
 from reyes.netfilter.evaluate import Packet
 from reyes.policy import InterfacePolicy, Omitted
-from reyes.text import quoted
+from reyes.text import first_of, quoted
 from reyes.uses import GroupUse, Use
 
 SHOWN = 8
@@ -114,9 +114,7 @@ def _use_text(use: Use) -> str:
 def source_text(grant: Grant) -> str:
     """Write to whom a rule is open."""
     if grant.source == "cidrs":
-        listed = " ".join(grant.addresses[:SHOWN])
-        more = len(grant.addresses) - SHOWN
-        return f"{listed} and {more} more" if more > 0 else listed
+        return first_of(grant.addresses, SHOWN, " ")
     label = f" ({quoted(grant.source_label)})" if grant.source_label != grant.source else ""
     number = len(grant.addresses)
     return f"{grant.source}{label}, {number} address{'' if number == 1 else 'es'}"
