@@ -26,15 +26,15 @@ from reyes.netfilter.plan import differing, paired
 from reyes.netfilter.restore import rehearsal_text
 
 
-class Act(Struct, frozen=True):
+class Command(Struct, frozen=True):
     """A command and what it is fed."""
 
     argv: tuple[str, ...]
-    text: str
+    stdin: str
 
 
-_FIRST_ACT = 100
-"""The exit code of the script if the first act is refused; the next act's is one more."""
+_FIRST_REFUSED = 100
+"""The exit code of the script if the first command is refused; the next command's is one more."""
 
 _NO_NAMESPACE = 1
 """The exit code of `unshare` if it may not make one; the script has no such code."""
@@ -60,43 +60,43 @@ def rehearse(dataplane: Dataplane, live: LiveKernel) -> None:
         return
     named = referenced_sets(chains)
     sets = create_text((s for s in dataplane.sets if s.name in named), with_members=False)
-    acts = [Act(("ipset", "restore"), sets)] if sets else []
-    acts += [
-        Act(restore_command(PREFIX[table.family], flush=False), rehearsal_text(table, new))
+    commands = [Command(("ipset", "restore"), sets)] if sets else []
+    commands += [
+        Command(restore_command(PREFIX[table.family], flush=False), rehearsal_text(table, new))
         for table, new in parts
         if new
     ]
-    _play(acts)
+    _run_commands(commands)
 
 
 def check_possible() -> None:
-    """Make the namespace of a rehearsal, and play nothing in it.
+    """Make the namespace of a rehearsal, and run nothing in it.
 
     Raises:
         KernelError: the rehearsal would fail, whatever it were about.
         ConfigError: this process may not make network namespaces.
     """
-    _play(())
+    _run_commands(())
 
 
-def _play(acts: Sequence[Act]) -> None:
-    """Run the acts in one namespace, each fed from its own file; stop at the first refusal."""
-    descriptors = [_file_of(act.text) for act in acts]
+def _run_commands(commands: Sequence[Command]) -> None:
+    """Run the commands in one namespace, each fed from its own file; stop at the first refusal."""
+    descriptors = [_file_of(command.stdin) for command in commands]
     try:
         script = "".join(
-            f"{_command_line(act.argv)} </proc/self/fd/{descriptor} || exit {code}\n"
-            for code, (act, descriptor) in enumerate(
-                zip(acts, descriptors, strict=True), _FIRST_ACT
+            f"{_command_line(command.argv)} </proc/self/fd/{descriptor} || exit {code}\n"
+            for code, (command, descriptor) in enumerate(
+                zip(commands, descriptors, strict=True), _FIRST_REFUSED
             )
         )
         done = _run_apart(script, descriptors)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-    failed = done.returncode - _FIRST_ACT
-    if 0 <= failed < len(acts):
-        act = acts[failed]
-        error = refusal(act.argv, act.text, done.stderr.strip(), done.returncode)
+    failed = done.returncode - _FIRST_REFUSED
+    if 0 <= failed < len(commands):
+        command = commands[failed]
+        error = refusal(command.argv, command.stdin, done.stderr.strip(), done.returncode)
         raise KernelError(f"in the rehearsal {error.message}", "the live kernel was not touched")
     if done.returncode != 0:
         raise KernelError(f"the rehearsal failed: {done.stderr.strip()}")
