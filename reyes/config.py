@@ -177,8 +177,8 @@ class Config(Struct, frozen=True, kw_only=True):
     follower: FollowerConfig = _DEFAULTS
 
     @property
-    def knows_followers(self) -> bool:
-        """Tell whether the file has a section on followers: a leader's needs none."""
+    def has_follower_section(self) -> bool:
+        """Whether the file has a `follower` section: a leader's needs none."""
         return self.follower is not _DEFAULTS
 
 
@@ -195,13 +195,13 @@ def parse_config(text: str, name: str) -> Config:
         problems += _contradictions(config)
     if problems or config is None:
         raise ConfigError(
-            f"{name}: " + "; ".join(_first(problems)),
+            f"{name}: " + "; ".join(_shortened(problems)),
             "examples/config.yaml documents every option",
         )
     return config  # type: ignore[no-any-return]  # it is of the type that was asked for
 
 
-def _first(problems: list[str]) -> list[str]:
+def _shortened(problems: list[str]) -> list[str]:
     more = len(problems) - _MAX_PROBLEMS
     return [*problems[:_MAX_PROBLEMS], f"and {more} more"] if more > 0 else problems
 

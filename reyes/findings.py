@@ -91,7 +91,7 @@ def find_for(config: Config, content: Content) -> tuple[Finding, ...]:
     Raises:
         SignatureError: a network of the content is none.
     """
-    filtered = filtered_networks(config.follower) if config.knows_followers else None
+    filtered = filtered_networks(config.follower) if config.has_follower_section else None
     return find(content, filtered)
 
 

@@ -132,7 +132,7 @@ def _read_section(expected: type[Struct], raw: Any, path: str, problems: list[st
     before = len(problems)
     prefix = f"{path}." if path else ""
     unknown = (key for key in raw if key not in fields)
-    problems += [f"{prefix}{_word(key)}: unknown key{_meant(key, fields)}" for key in unknown]
+    problems += [f"{prefix}{_word(key)}: unknown key{_suggestion(key, fields)}" for key in unknown]
     values: dict[str, Any] = {}
     for name, info in fields.items():
         if name in raw:
@@ -163,7 +163,7 @@ def _leaf(expected: Any, raw: Any, path: str, problems: list[str]) -> Any:
     return value
 
 
-def _meant(key: Any, fields: Iterable[str]) -> str:
+def _suggestion(key: Any, fields: Iterable[str]) -> str:
     near = difflib.get_close_matches(_word(key), fields, n=1)
     return f", did you mean {near[0]}?" if near else ""
 
