@@ -105,7 +105,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         dataplane = compile_policy(policy)
         filter_table, state = self.config.follower.filter_table, self.memory.load()
         fingerprint = _fingerprint(dataplane, filter_table)
-        previous = self.memory.rules("previous")
+        previous = self.memory.generation("previous")
         # It stays the way back until this commit has proved healthy, and so do its sets.
         spared = previous.referenced_sets if previous else frozenset()
         stays = fingerprint == state.unhealthy or self._is_held(state, verified)
@@ -146,7 +146,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         )
         nothing_known = state.applied is None and not state.hold
         # What was accepted last is in force on trial then: `return_from_trial` is the way back.
-        before = self.memory.rules("trial")
+        before = self.memory.generation("trial")
         on_trial = before is not None and not shows(live, before)
         if is_right or nothing_known or on_trial or self.memory.last_good() is None:
             return None
@@ -212,7 +212,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         Raises:
             KernelError: the kernel refused.
         """
-        before = self.memory.rules("trial")
+        before = self.memory.generation("trial")
         if before is None:
             return False
         live = self.kernel.read()
@@ -232,8 +232,8 @@ class Follower(Struct, frozen=True, kw_only=True):
             KernelError: the kernel refused.
         """
         state, live = self.memory.load(), self.kernel.read()
-        held = self.memory.rules("held") if state.hold or state.unhealthy else None
-        earlier = self.memory.rules("trial") or held or self.memory.rules("previous")
+        held = self.memory.generation("held") if state.hold or state.unhealthy else None
+        earlier = self.memory.generation("trial") or held or self.memory.generation("previous")
         if earlier is not None and earlier.kernel.judges and not live.judges:
             self._bring_back(earlier, host, live)
             log.warning("rules of an earlier time are in force: those accepted last cannot be")
@@ -257,7 +257,7 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _stay_if_held(self, prepared: Prepared, state: State) -> Outcome:
         """Look after what is in force instead of other rules, as far as anybody remembers it."""
         instead = state.hold is not None or state.unhealthy is not None
-        if not instead or self.memory.rules("held") is None:
+        if not instead or self.memory.generation("held") is None:
             return "unchanged"
         self._stay(prepared, state)
         return "held"
@@ -309,7 +309,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             guard.rehearse(prepared.dataplane, prepared.live)
             if has_way_back:
                 staying = {entry.name for entry in prepared.dataplane.sets}
-                self.memory.keep_rules("trial", snapshot(prepared.live, self.kernel, staying))
+                self.memory.keep_generation("trial", snapshot(prepared.live, self.kernel, staying))
             cut_over(
                 prepared.plan,
                 prepared.live,
@@ -350,8 +350,8 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _blame(self, prepared: Prepared, state: State) -> None:
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
         # What a rollback brought back is held already, as it was before anybody changed it.
-        if not (state.hold and self.memory.rules("held")):
-            self.memory.keep_rules("held", self._snapshot(prepared.live))
+        if not (state.hold and self.memory.generation("held")):
+            self.memory.keep_generation("held", self._snapshot(prepared.live))
         self.memory.save(replace(state, unhealthy=prepared.fingerprint))
 
     def _snapshot(self, live: LiveKernel) -> Generation:
@@ -365,7 +365,7 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _tidy(self, prepared: Prepared) -> None:
         """Destroy the sets that neither these rules nor the way back need."""
         surplus = set(prepared.live.sets).difference(e.name for e in prepared.dataplane.sets)
-        previous = self.memory.rules("previous") if surplus else None
+        previous = self.memory.generation("previous") if surplus else None
         if previous:
             surplus -= previous.referenced_sets
         if surplus:

@@ -18,7 +18,7 @@ OTHERS_STAY_AWAY = "other programs' rules of that time do not come back: %s"
 
 
 class Return(Struct, frozen=True, kw_only=True):
-    """What came of the way back to rules of another time.
+    """What came of the way back to a generation.
 
     `unknown` names sets that are empty or wrong, as nobody remembers their members; `refused` says
     why the rules of other programs did not come back, where all of the table should.
@@ -57,9 +57,9 @@ def roll_back(
     """
     now = kernel.read(strict=False)
     state = memory.load()
-    held = memory.rules("held") if state.hold else None
+    held = memory.generation("held") if state.hold else None
     # What a run left on trial is the last change, also if it has been taken back since.
-    before = memory.rules("trial") or held or memory.rules("previous")
+    before = memory.generation("trial") or held or memory.generation("previous")
     if before is None or state.accepted is None:
         raise ConfigError(
             "no earlier rules are remembered on this host",
@@ -83,7 +83,9 @@ def roll_back(
         if before is not held:
             back = snapshot(replace(before.kernel, sets=after.sets), kernel)
             # What the kernel has made of a set costs nothing of what was known of it before.
-            memory.keep_rules("held", replace(back, members={**before.members, **back.members}))
+            memory.keep_generation(
+                "held", replace(back, members={**before.members, **back.members})
+            )
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         memory.end_trial(proved=False)
@@ -108,7 +110,7 @@ def stay(
         ConfigError: nobody remembers what is held.
         KernelError: the kernel refused.
     """
-    held = memory.rules("held")
+    held = memory.generation("held")
     if held is None:
         raise ConfigError(
             "the rules that should be held are not remembered any more",
@@ -124,7 +126,7 @@ def bring_back(
     drifted: frozenset[str],
     known: Iterable[IPSet],
 ) -> Return:
-    """Put rules of another time in force; all else is as for `stay`."""
+    """Put a generation in force; all else is as for `stay`."""
     live = kernel.read()
     members = {**{entry.name: entry.members for entry in known}, **rules.members}
     unknown = rules.referenced_sets.difference(members)

@@ -109,7 +109,7 @@ def is_intact(memory: Memory, live: LiveKernel) -> bool:
     state = memory.load()
     if state.applied is None and not state.hold:
         return True
-    held = memory.rules("held") if state.hold else None
+    held = memory.generation("held") if state.hold else None
     if held and shows(live, held):
         return True
     settled = memory.settled()

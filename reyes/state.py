@@ -6,9 +6,9 @@ from msgspec import Struct
 
 from reyes.trust import Accepted
 
-Kept = Literal["previous", "trial", "held"]
-"""Rules of another time: those before the last commit that changed any, those before rules that
-have not proved healthy yet, and those that stay, after a rollback or instead of blamed ones."""
+KeptGeneration = Literal["previous", "trial", "held"]
+"""Which generation is kept: that before the last commit that changed rules, that before rules on
+trial, and that which stays in force, after a rollback or instead of blamed rules."""
 
 
 class Hold(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import CommitPlan, FilterTable
 from reyes.netfilter.settled import Settled
-from reyes.state import Kept, State
+from reyes.state import KeptGeneration, State
 
 
 class RulesetSource(Protocol):
@@ -47,11 +47,11 @@ class Memory(Protocol):
     def keep_settled(self, settled: Settled) -> None:
         """Keep what the kernel shows after a good pass."""
 
-    def rules(self, which: Kept) -> Generation | None:
-        """Return rules of another time, if any are kept."""
+    def generation(self, which: KeptGeneration) -> Generation | None:
+        """Return a generation, if it is kept."""
 
-    def keep_rules(self, which: Kept, rules: Generation) -> None:
-        """Keep rules of another time."""
+    def keep_generation(self, which: KeptGeneration, generation: Generation) -> None:
+        """Keep a generation."""
 
     def end_trial(self, *, proved: bool) -> None:
         """Forget that rules are on trial; those before `proved` ones are the generation before."""
@@ -70,7 +70,7 @@ class Kernel(Protocol):
         """Execute a plan, or undo what was done of it."""
 
     def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
-        """Bring the rules of another time back."""
+        """Bring earlier rules back."""
 
 
 class Guard(Protocol):

@@ -17,7 +17,7 @@ from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.settled import Settled
 from reyes.rollback import roll_back
 from reyes.ruleset import Content
-from reyes.state import Kept, State
+from reyes.state import KeptGeneration, State
 from reyes.trust import VerifiedRuleset
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.leaders import PaperSigner, configuration, signed
@@ -77,12 +77,12 @@ class Notebook:
     def keep_settled(self, settled: Settled) -> None:
         self.calm = settled
 
-    def rules(self, which: Kept) -> Generation | None:
+    def generation(self, which: KeptGeneration) -> Generation | None:
         return {"previous": self.previous, "trial": self.trial, "held": self.held}[which]
 
-    def keep_rules(self, which: Kept, rules: Generation) -> None:
+    def keep_generation(self, which: KeptGeneration, generation: Generation) -> None:
         self.writes.append(f"keep {which}")
-        setattr(self, which, rules)
+        setattr(self, which, generation)
 
     def end_trial(self, *, proved: bool) -> None:
         if proved:

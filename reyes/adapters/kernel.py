@@ -132,7 +132,7 @@ class Kernel:
         carry_out(plan, self._do, self._undo)
 
     def revert(self, before: LiveKernel, filter_table: FilterTable) -> None:
-        """Bring the rules of another time back; nothing happens where they are in force.
+        """Bring earlier rules back; nothing happens where they are in force.
 
         Raises:
             KernelError: the kernel refused, for one family at least.

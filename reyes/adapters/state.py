@@ -37,7 +37,7 @@ from reyes.errors import ConfigError, SourceError
 from reyes.netfilter.live import Generation
 from reyes.netfilter.settled import Settled
 from reyes.ruleset import UNREADABLE
-from reyes.state import Identity, Kept, State
+from reyes.state import Identity, KeptGeneration, State
 from reyes.status import Status
 
 LAST_GOOD = "last-good.gpg"
@@ -135,13 +135,13 @@ class StateDirectory:
         """Keep a signed object as the last good one."""
         self._write(self._last_good, blob)
 
-    def rules(self, which: Kept) -> Generation | None:
-        """Return rules of another time, if any are kept."""
+    def generation(self, which: KeptGeneration) -> Generation | None:
+        """Return a generation, if it is kept."""
         return self._decode(self._file_of(which), Generation)
 
-    def keep_rules(self, which: Kept, rules: Generation) -> None:
-        """Keep rules of another time, with their sets' members."""
-        self._write(self._file_of(which), msgspec.json.encode(rules))
+    def keep_generation(self, which: KeptGeneration, generation: Generation) -> None:
+        """Keep a generation, with the members of its sets."""
+        self._write(self._file_of(which), msgspec.json.encode(generation))
 
     def end_trial(self, *, proved: bool) -> None:
         """Forget that rules are on trial; those before `proved` ones are the generation before."""
@@ -209,7 +209,7 @@ class StateDirectory:
                 is_told = True
             time.sleep(_LOOK_SECONDS)
 
-    def _file_of(self, which: Kept) -> Path:
+    def _file_of(self, which: KeptGeneration) -> Path:
         return self._directory / f"{which}.json"
 
     def _make(self) -> None:

@@ -40,7 +40,7 @@ from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.rollback import is_held
 from reyes.settling import is_intact
-from reyes.state import Kept, State
+from reyes.state import KeptGeneration, State
 from reyes.status import Status
 from reyes.trust import VerifiedRuleset
 from reyes.world import Kernel
@@ -112,9 +112,9 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
 class _ReadOnlyMemory(StateDirectory):
     """The state directory of a check, which commits nothing."""
 
-    def rules(self, which: Kept) -> Generation | None:
+    def generation(self, which: KeptGeneration) -> Generation | None:
         """Return no rules of before: they are the way back after a commit."""
-        return None if which == "previous" else super().rules(which)
+        return None if which == "previous" else super().generation(which)
 
 
 def _kernel_problems(config: Config, memory: _ReadOnlyMemory) -> list[Problem]:
@@ -153,7 +153,9 @@ def _differences(config: Config, memory: _ReadOnlyMemory, state: State) -> Itera
     live = kernel.read()
     verified = follower.acceptance.last_good()
     if is_held(state.hold, verified.ruleset, now()):
-        yield from _held_differences(kernel, memory.rules("held"), live, settings.filter_table)
+        yield from _held_differences(
+            kernel, memory.generation("held"), live, settings.filter_table
+        )
         return
     if state.applied is None and not state.hold:
         yield Problem(severity="critical", message=NO_RULES)

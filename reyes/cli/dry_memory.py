@@ -7,7 +7,7 @@ import click
 from reyes.adapters.state import StateDirectory
 from reyes.errors import ConfigError
 from reyes.netfilter.live import Generation
-from reyes.state import Kept, State
+from reyes.state import KeptGeneration, State
 
 
 class DryMemory(StateDirectory):
@@ -31,6 +31,6 @@ class DryMemory(StateDirectory):
         """Return the signed object that was accepted last."""
         return self._kept
 
-    def rules(self, which: Kept) -> Generation | None:
+    def generation(self, which: KeptGeneration) -> Generation | None:
         """Return no rules before: a dry run needs no way back."""
-        return None if which == "previous" else super().rules(which)
+        return None if which == "previous" else super().generation(which)

@@ -142,7 +142,7 @@ def nothing_live(families: Iterable[Family]) -> LiveKernel:
 
 
 class Generation(Struct, frozen=True):
-    """Rules of another time, and the members of the sets that they name, where those are known."""
+    """Rules as they were at some time, and the members of the sets that they name, where known."""
 
     kernel: LiveKernel
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

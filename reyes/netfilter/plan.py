@@ -127,10 +127,10 @@ def plan_return(
     filter_table: FilterTable,
     drifted: frozenset[str] = frozenset(),
 ) -> CommitPlan:
-    """Plan the way back to rules of another time; `drifted` is as for `plan_commit`.
+    """Plan the way back to a generation; `drifted` is as for `plan_commit`.
 
     Raises:
-        KernelError: one of their sets is gone, and nobody remembers its members.
+        KernelError: one of its sets is gone, and nobody remembers its members.
     """
     named = sorted(n for n in generation.referenced_sets if set_family(n) in live.families)
     remembered = [
@@ -148,7 +148,7 @@ def plan_return(
 
 
 def shows(live: LiveKernel, generation: Generation) -> bool:
-    """Tell whether a kernel shows our rules of another time, whatever its sets hold."""
+    """Tell whether a kernel shows our rules of a generation, whatever its sets hold."""
     pairs = paired(generation.kernel.tables, live)
     return all(revert_text(before, now, flush=False) is None for before, now in pairs)
 

@@ -184,9 +184,9 @@ def memory(data: bytes) -> None:
         except ConfigError:
             assert directory.load() == State()
         with suppress(ConfigError):
-            generation = directory.rules("previous")
+            generation = directory.generation("previous")
             assert generation is not None
-            assert directory.rules("held") == directory.rules("trial") == generation
+            assert directory.generation("held") == directory.generation("trial") == generation
             with suppress(KernelError):
                 plan_return(generation, LiveKernel((LiveTable(Family.V4),)), "shared")
         assert directory.last_good() in {data, None}

@@ -30,11 +30,11 @@ def test_what_is_kept_comes_back(memory: StateDirectory) -> None:
     kernel = in_force()
     live = kernel.read()
     generation = Generation(live, kernel.read_members())
-    memory.keep_rules("trial", generation)
+    memory.keep_generation("trial", generation)
     memory.end_trial(proved=True)
-    memory.keep_rules("held", Generation(live))
-    assert memory.rules("previous") == generation
-    assert memory.rules("held") == Generation(live)
+    memory.keep_generation("held", Generation(live))
+    assert memory.generation("previous") == generation
+    assert memory.generation("held") == Generation(live)
     assert {table.family for table in live.tables} == set(Family)
     state = State(
         hold=Hold(serial=7, content_sha256="abc", until=9), applied="digest", not_after=5
@@ -76,19 +76,19 @@ def test_everybody_may_look_into_a_directory_that_is_made_whatever_the_umask(
 
 
 def test_a_read_only_directory_ends_no_trial(memory: StateDirectory) -> None:
-    memory.keep_rules("trial", Generation(LiveKernel()))
+    memory.keep_generation("trial", Generation(LiveKernel()))
     for proved in (False, True):
         with pytest.raises(AssertionError, match="read only"):
             memory.as_read_only().end_trial(proved=proved)
-    assert memory.rules("trial")
+    assert memory.generation("trial")
 
 
 def test_a_fresh_directory_remembers_nothing(memory: StateDirectory) -> None:
     assert memory.load() == State()
     assert memory.last_good() is None
-    assert memory.rules("previous") is None
-    assert memory.rules("trial") is None
-    assert memory.rules("held") is None
+    assert memory.generation("previous") is None
+    assert memory.generation("trial") is None
+    assert memory.generation("held") is None
 
 
 @pytest.mark.parametrize("proved", [False, True])
@@ -97,13 +97,13 @@ def test_rules_before_a_trial_are_those_to_go_back_to_only_if_it_went_well(
 ) -> None:
     older, before = Generation(LiveKernel()), Generation(in_force().read())
     memory.end_trial(proved=False)  # there is none
-    memory.keep_rules("trial", older)
+    memory.keep_generation("trial", older)
     memory.end_trial(proved=True)
-    memory.keep_rules("trial", before)
-    assert (memory.rules("trial"), memory.rules("previous")) == (before, older)
+    memory.keep_generation("trial", before)
+    assert (memory.generation("trial"), memory.generation("previous")) == (before, older)
     memory.end_trial(proved=proved)
-    assert memory.rules("trial") is None
-    assert memory.rules("previous") == (before if proved else older)
+    assert memory.generation("trial") is None
+    assert memory.generation("previous") == (before if proved else older)
 
 
 def test_rules_before_a_trial_that_are_gone_are_missed(memory: StateDirectory) -> None:
@@ -113,9 +113,9 @@ def test_rules_before_a_trial_that_are_gone_are_missed(memory: StateDirectory) -
 
 READERS: dict[str, Callable[[StateDirectory], object]] = {
     "state.json": StateDirectory.load,
-    "previous.json": lambda memory: memory.rules("previous"),
-    "trial.json": lambda memory: memory.rules("trial"),
-    "held.json": lambda memory: memory.rules("held"),
+    "previous.json": lambda memory: memory.generation("previous"),
+    "trial.json": lambda memory: memory.generation("trial"),
+    "held.json": lambda memory: memory.generation("held"),
 }
 
 

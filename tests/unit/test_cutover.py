@@ -18,7 +18,7 @@ from reyes.removal import remove
 from reyes.rollback import is_held
 from reyes.ruleset import Content, PrefixList, decode
 from reyes.settling import MEMBERS_CHECK_SECONDS
-from reyes.state import Hold, Kept, State
+from reyes.state import Hold, KeptGeneration, State
 from tests.commits import MODES, rule_of, spoil, state
 from tests.fakes.memory_kernel import MemoryKernel
 from tests.machine import NOW, Machine
@@ -213,12 +213,12 @@ def fails(*_: object) -> None:
     raise ConfigError("the disk is full")
 
 
-def fails_to_hold(which: Kept, _: object) -> None:
+def fails_to_hold(which: KeptGeneration, _: object) -> None:
     if which == "held":
         fails()
 
 
-@pytest.mark.parametrize(("way", "failing"), [("save", fails), ("keep_rules", fails_to_hold)])
+@pytest.mark.parametrize(("way", "failing"), [("save", fails), ("keep_generation", fails_to_hold)])
 def test_a_verdict_is_told_though_it_cannot_be_remembered(
     way: str, failing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -523,7 +523,7 @@ def test_a_rollback_that_cannot_keep_what_it_brought_back_holds_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine, _ = two_generations()
-    monkeypatch.setattr(machine.notebook, "keep_rules", fails)
+    monkeypatch.setattr(machine.notebook, "keep_generation", fails)
     with pytest.raises(ConfigError, match="disk is full"):
         machine.roll_back()
     assert machine.notebook.state.hold is None
