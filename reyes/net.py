@@ -46,7 +46,7 @@ def family_of(value: Network | Address) -> Family:
     return Family(value.version)
 
 
-def of_family(networks: tuple[str, ...], family: Family) -> tuple[str, ...]:
+def only_family(networks: tuple[str, ...], family: Family) -> tuple[str, ...]:
     """Return those canonical networks that are of a family."""
     # Most peers are of one family, and one look at all of their text tells.
     if ":" not in "".join(networks):

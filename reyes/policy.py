@@ -24,7 +24,7 @@ from reyes.net import (
     Ports,
     Protocol,
     Service,
-    of_family,
+    only_family,
     service_families,
     service_text,
 )
@@ -223,7 +223,7 @@ class _Resolver:
             return
         only_ipv4 = isinstance(service, Protocol) and Family.V6 not in service_families(service)
         for peer in self._peers_of(group, number, ingress):
-            if only_ipv4 and of_family(peer.addresses, Family.V6):
+            if only_ipv4 and only_family(peer.addresses, Family.V6):
                 what = f"{service_text(service)} from {peer.name} over IPv6"
                 self._omit(group.id, number, what, "iptables tells none by an extension header")
             yield Allow(group=group, rule=number, service=service, peer=peer)

@@ -139,7 +139,7 @@ def applied_dataplane(dataplane: Dataplane, *, at: int, seconds: float, enforced
     return Applied(
         at=at,
         seconds=seconds,
-        rules=dataplane.rules,
+        rules=dataplane.rule_count,
         sets=tuple(
             SetFill(name=entry.name, entries=len(entry.members), maximum=entry.maximum)
             for entry in dataplane.sets

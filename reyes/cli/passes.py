@@ -374,7 +374,7 @@ def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
         "%s serial=%d rules=%d sets=%d members=%d omitted=%d seconds=%.2f",
         outcome,
         serial,
-        dataplane.rules,
+        dataplane.rule_count,
         len(dataplane.sets),
         sum(len(entry.members) for entry in dataplane.sets),
         len(prepared.policy.omitted),

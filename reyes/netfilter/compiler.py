@@ -26,7 +26,7 @@ from reyes.net import (
     Network,
     canonical,
     family_of,
-    of_family,
+    only_family,
     parse_network,
     service_families,
     service_text,
@@ -92,7 +92,7 @@ class Dataplane(Struct, frozen=True):
     tables: tuple[Table, ...]
 
     @property
-    def rules(self) -> int:
+    def rule_count(self) -> int:
         """The number of rules of both families."""
         return sum(len(chain.rules) for table in self.tables for chain in table.chains)
 
@@ -238,7 +238,7 @@ class _FamilyCompiler:
 
     def _source(self, allow: Allow) -> Source | None:
         peer = allow.peer
-        members = of_family(peer.addresses, self._family)
+        members = only_family(peer.addresses, self._family)
         everywhere = canonical(self._family.everywhere)
         if everywhere in members:
             return Source(None, (everywhere,), everywhere, allow)

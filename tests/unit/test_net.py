@@ -16,7 +16,7 @@ from reyes.net import (
     contains,
     family_of,
     network_order,
-    of_family,
+    only_family,
     parse_address,
     parse_network,
     protocol_number,
@@ -133,7 +133,7 @@ def test_a_family_knows_all_its_addresses() -> None:
 def test_networks_are_told_apart_by_family(texts: list[str]) -> None:
     for family in Family:
         expected = tuple(text for text in texts if family_of(parse_network(text)) is family)
-        assert of_family(tuple(texts), family) == expected
+        assert only_family(tuple(texts), family) == expected
 
 
 V4, V6 = Family.V4, Family.V6
