@@ -80,7 +80,7 @@ class Guard(Protocol):
         """Load what is new to the live kernel where nobody is hurt; KernelError if refused."""
 
     def armed(self, go_back: Callable[[], None]) -> AbstractContextManager[None]:
-        """Take the way back from another process unless the block ends."""
+        """Take the way back from another process unless the block ends well."""
 
     def trouble(self) -> str | None:
         """Say what this host does not reach any more; None as soon as it reaches all."""

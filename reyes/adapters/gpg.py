@@ -126,7 +126,7 @@ class Gpg:
         _check_blob(envelope.blob)
         gpg = open_gpg(EMPTY_HOME, VERIFY_OPTIONS, self._public_keyring())
         done = _verify(gpg, envelope.blob)
-        result = _understand(gpg, done.stderr)
+        result = _parse_status(gpg, done.stderr)
         return SignatureReport(
             payload=done.stdout,
             valid=result.valid,
@@ -295,7 +295,7 @@ def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
     try:
         with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=gpg.env) as process:
             try:
-                _bound(process.pid)
+                _limit_resources(process.pid)
                 printed, said = process.communicate(blob)
             finally:
                 process.kill()
@@ -315,7 +315,7 @@ def _verify(gpg: Any, blob: bytes) -> subprocess.CompletedProcess[bytes]:
     return subprocess.CompletedProcess(argv, process.returncode, printed, said)
 
 
-def _bound(process: int) -> None:
+def _limit_resources(process: int) -> None:
     """Let the kernel end a process that uses too much CPU time, and give it no more memory."""
     most_of = {resource.RLIMIT_CPU: VERIFY_SECONDS, resource.RLIMIT_DATA: VERIFY_BYTES}
     for kind, most in most_of.items():
@@ -324,7 +324,7 @@ def _bound(process: int) -> None:
             resource.prlimit(process, kind, (most, hard))
 
 
-def _understand(gpg: Any, said: bytes) -> Any:
+def _parse_status(gpg: Any, said: bytes) -> Any:
     """Return python-gnupg's result for what gpg said; only a line feed ends a status line."""
     result = gpg.result_map["verify"](gpg)
     try:

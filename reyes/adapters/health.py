@@ -20,7 +20,7 @@ class Health:
     """
 
     def __init__(self, probes: Sequence[str], ask_source: Callable[[], object] | None) -> None:
-        self._probes = [probe for probe, connects in _tried(probes) if connects]
+        self._probes = [probe for probe, connects in _try_all(probes) if connects]
         self._ask_source = ask_source
 
     def trouble(self, seconds: float) -> str | None:
@@ -33,7 +33,7 @@ class Health:
             time.sleep(_PAUSE_SECONDS)
 
     def _look(self, end: float) -> str | None:
-        for probe, connects in _tried(self._probes):
+        for probe, connects in _try_all(self._probes):
             if not connects:
                 return f"the probe {probe} does not answer any more"
         try:
@@ -47,7 +47,7 @@ class Health:
         return None
 
 
-def _tried(probes: Sequence[str]) -> Iterator[tuple[str, bool]]:
+def _try_all(probes: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Try all side by side: those that do not answer take no longer together than one."""
     trying = side_by_side([partial(_connects, probe) for probe in probes])
     return zip(probes, trying(), strict=True)

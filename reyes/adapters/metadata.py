@@ -19,7 +19,7 @@ _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 
 
-class _Link(urllib3.PoolManager):
+class _BoundedPool(urllib3.PoolManager):
     """Connections to a service that is one hop away or not there: one try, no redirect, bounded.
 
     Nothing bounds a service that sends a byte now and then: that is the deadline of a run.
@@ -49,7 +49,7 @@ def instance_and_region() -> tuple[str, str]:
     Raises:
         SourceError: the service does not answer, or not with an identity.
     """
-    metadata = EC2Metadata(_Link(retries=False))
+    metadata = EC2Metadata(_BoundedPool(retries=False))
     endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
     if endpoint:
         metadata.service_url = f"{endpoint.rstrip('/')}/latest/"

@@ -161,7 +161,7 @@ class S3Store:
         if checks_clock:
             _check_clock(reply["ResponseMetadata"])
         tag = reply.get("ETag", "")
-        return Envelope(blob=_bounded(reply), etag=tag if _TAG.fullmatch(tag) else None)
+        return Envelope(blob=_read_bounded(reply), etag=tag if _TAG.fullmatch(tag) else None)
 
     def _put(self, key: str, envelope: Envelope, **condition: Any) -> None:
         self._client.put_object(
@@ -225,7 +225,7 @@ def _check_clock(answer: Mapping[str, Any]) -> None:
         )
 
 
-def _bounded(reply: "GetObjectOutputTypeDef") -> bytes:
+def _read_bounded(reply: "GetObjectOutputTypeDef") -> bytes:
     """Read at most one byte more than any ruleset has, to the very end if it is shorter.
 
     Only a read that meets the end compares length and checksum.

@@ -91,7 +91,7 @@ class StateDirectory:
                 " the user who runs the follower",
             ) from error
         try:
-            self._seize(descriptor, patience)
+            self._wait_for_lock(descriptor, patience)
             _write_holder(descriptor, b"%d\n" % os.getpid())
             remove_leftovers(self._directory)
             try:
@@ -194,10 +194,10 @@ class StateDirectory:
             raise ConfigError(f"cannot make {self._directory}: {error.strerror}") from error
         self._write(self._status, msgspec.json.encode(status), 0o644, durable=False)
 
-    def _seize(self, descriptor: int, patience: float) -> None:
+    def _wait_for_lock(self, descriptor: int, patience: float) -> None:
         end = time.monotonic() + patience
         is_told = False
-        while not _is_seized(descriptor):
+        while not _try_to_lock(descriptor):
             holder = _read_holder(descriptor)
             process = f" (process {holder})" if holder else ""
             held = f"another follower run{process} holds {self._lock}"
@@ -257,8 +257,8 @@ def _open(path: Path) -> int:
         return os.open(path, flags | os.O_RDONLY)
 
 
-def _is_seized(descriptor: int) -> bool:
-    """Take the lock, and tell whether nobody else has it."""
+def _try_to_lock(descriptor: int) -> bool:
+    """Take the lock unless somebody has it; tell whether it is taken now."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

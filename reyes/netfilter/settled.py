@@ -15,7 +15,7 @@ from reyes.netfilter.plan import FilterTable, is_right
 
 
 class Settled(Struct, frozen=True, kw_only=True):
-    """What the rules of each chain of each family (by IP version) are known by, and sets' entries.
+    """What the rules of each chain are known by, by IP version and chain, and how large sets are.
 
     `key` stands for all that they were compiled from, until the signing key expires, and
     `content_sha256` for the ruleset among that.
