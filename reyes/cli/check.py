@@ -9,7 +9,6 @@ import click
 from msgspec.structs import replace
 
 from reyes.adapters.clock import now
-from reyes.adapters.state import StateDirectory
 from reyes.check import (
     AUDIT_MODE,
     EXIT_CODES,
@@ -22,6 +21,7 @@ from reyes.check import (
     verdict_line,
 )
 from reyes.cli.identity import remembered_host
+from reyes.cli.memories import ReadOnlyMemory
 from reyes.cli.options import (
     config_option,
     echo_json,
@@ -40,7 +40,7 @@ from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.rollback import is_held
 from reyes.settling import is_intact
-from reyes.state import KeptGeneration, State
+from reyes.state import State
 from reyes.status import Status
 from reyes.trust import VerifiedRuleset
 from reyes.world import Kernel
@@ -96,7 +96,7 @@ def command(
 
 
 def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, list[Problem]]:
-    memory = _ReadOnlyMemory(Path(config.follower.state_directory), read_only=True)
+    memory = ReadOnlyMemory(Path(config.follower.state_directory))
     status = memory.status()
     disabled = is_disabled(config.follower)
     if status:
@@ -109,15 +109,7 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
     return status, problems
 
 
-class _ReadOnlyMemory(StateDirectory):
-    """The state directory of a check, which commits nothing."""
-
-    def generation(self, which: KeptGeneration) -> Generation | None:
-        """Return no rules of before: they are the way back after a commit."""
-        return None if which == "previous" else super().generation(which)
-
-
-def _kernel_problems(config: Config, memory: _ReadOnlyMemory) -> list[Problem]:
+def _kernel_problems(config: Config, memory: ReadOnlyMemory) -> list[Problem]:
     """Compare the kernel with what was put in force; again if a pass ended meanwhile."""
     problems: list[Problem] = []
     try:
@@ -138,7 +130,7 @@ def _kernel_problems(config: Config, memory: _ReadOnlyMemory) -> list[Problem]:
     ]
 
 
-def _problems_at(config: Config, memory: _ReadOnlyMemory, state: State) -> list[Problem]:
+def _problems_at(config: Config, memory: ReadOnlyMemory, state: State) -> list[Problem]:
     try:
         return list(_differences(config, memory, state))
     except ConfigError:
@@ -147,7 +139,7 @@ def _problems_at(config: Config, memory: _ReadOnlyMemory, state: State) -> list[
         return [Problem(severity="critical", message=error.message)]
 
 
-def _differences(config: Config, memory: _ReadOnlyMemory, state: State) -> Iterator[Problem]:
+def _differences(config: Config, memory: ReadOnlyMemory, state: State) -> Iterator[Problem]:
     follower, settings = follower_of(config, memory, StoreSource(config)), config.follower
     kernel = follower.kernel
     live = kernel.read()
@@ -178,7 +170,7 @@ def _differences(config: Config, memory: _ReadOnlyMemory, state: State) -> Itera
         yield from drift_problems(dataplane, live, members, settings.filter_table)
 
 
-def _unlike_before(memory: _ReadOnlyMemory, live: LiveKernel) -> Iterator[Problem]:
+def _unlike_before(memory: ReadOnlyMemory, live: LiveKernel) -> Iterator[Problem]:
     """Compare the kernel with what Reyes left there, whatever it should be now."""
     jumps = list(jump_problems(live))
     yield from jumps

@@ -8,8 +8,8 @@ import click
 from reyes.adapters.clock import now
 from reyes.adapters.deadline import deadline
 from reyes.adapters.kernel import families
-from reyes.cli.dry_memory import DryMemory
 from reyes.cli.identity import known_host
+from reyes.cli.memories import DryMemory
 from reyes.cli.options import is_disabled
 from reyes.cli.sources import FileSource, StoreSource
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging

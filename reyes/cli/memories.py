@@ -1,4 +1,4 @@
-"""The memory of a dry run: it looks at the state directory, and changes nothing there."""
+"""The memories of commands that commit nothing: they change nothing in the state directory."""
 
 from pathlib import Path
 
@@ -10,11 +10,22 @@ from reyes.netfilter.live import Generation
 from reyes.state import KeptGeneration, State
 
 
-class DryMemory(StateDirectory):
-    """What this user may read of a state directory; whatever is not there is forgotten."""
+class ReadOnlyMemory(StateDirectory):
+    """A state directory for commands that need no way back, as they commit nothing."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, read_only=True)
+
+    def generation(self, which: KeptGeneration) -> Generation | None:
+        """Return a generation, but not the previous one: that is the way back."""
+        return None if which == "previous" else super().generation(which)
+
+
+class DryMemory(ReadOnlyMemory):
+    """What this user may read of a state directory; whatever is not there is forgotten."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self._loaded = State()
         self._kept: bytes | None = None
         try:
@@ -30,7 +41,3 @@ class DryMemory(StateDirectory):
     def last_good(self) -> bytes | None:
         """Return the signed object that was accepted last."""
         return self._kept
-
-    def generation(self, which: KeptGeneration) -> Generation | None:
-        """Return no rules before: a dry run needs no way back."""
-        return None if which == "previous" else super().generation(which)
