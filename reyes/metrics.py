@@ -27,7 +27,7 @@ class Metric(Struct, frozen=True):
     """A metric and its samples; a counter's name ends in `_total`."""
 
     name: str
-    text: str
+    documentation: str
     samples: tuple[Sample, ...]
 
     @property
@@ -183,5 +183,5 @@ def _packet_metric(packets: Mapping[Family, Packets]) -> Metric:
     )
 
 
-def _one(name: str, text: str, value: float) -> Metric:
-    return Metric(name, text, (Sample(float(value)),))
+def _one(name: str, documentation: str, value: float) -> Metric:
+    return Metric(name, documentation, (Sample(float(value)),))

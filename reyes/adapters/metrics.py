@@ -50,7 +50,7 @@ class _Values(Collector):
         for metric in self._metrics:
             labels = list(metric.samples[0].labels)
             kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-            family = kind(metric.name, metric.text, labels=labels)
+            family = kind(metric.name, metric.documentation, labels=labels)
             for sample in metric.samples:
                 family.add_metric(list(sample.labels.values()), sample.value)
             yield family
