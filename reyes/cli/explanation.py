@@ -13,6 +13,8 @@ from reyes.uses import GroupUse, Use
 SHOWN = 8
 """So many addresses or members of one source are listed; --json lists all."""
 
+_PROTOCOL_NAMES = {number: name for name, number in PROTOCOL_NUMBERS.items()}
+
 
 def explanation_lines(explanation: Explanation, packet: Packet) -> Iterator[str]:
     """Put a verdict into words."""
@@ -82,8 +84,7 @@ def omitted_lines(omitted: tuple[Omitted, ...]) -> Iterator[str]:
 
 def packet_text(packet: Packet) -> str:
     """Write what a packet is of, as people say it."""
-    names = {number: name for name, number in PROTOCOL_NUMBERS.items()}
-    name = names.get(packet.protocol, f"protocol {packet.protocol}")
+    name = _PROTOCOL_NAMES.get(packet.protocol, f"protocol {packet.protocol}")
     if packet.port is not None:
         return f"{name} {packet.port}"
     return f"{name} {packet.icmp[0]}/{packet.icmp[1]}" if packet.icmp else name

@@ -24,6 +24,13 @@ _TREE = re.compile(rf"\b{names.CHAIN_PREFIX}\d+-")
 _NUMBER = re.compile(r" rule \d+")
 
 
+class _Place(Struct, frozen=True):
+    """What the rules of a chain are for, and those of the tree below it; how many ways lead on."""
+
+    rules: list[str]
+    ways: Counter[str]
+
+
 def describe_changes(
     dataplane: Dataplane,
     live: LiveKernel,
@@ -71,13 +78,6 @@ def _rule_changes(before: Sequence[str], after: Sequence[str], prefix: str) -> I
                 yield f"{sign} {prefix}{text}"
     if renumbered:
         yield f"+ {prefix}rules with another number in their group: {renumbered.total()}"
-
-
-class _Place(Struct, frozen=True):
-    """What the rules of a chain are for, and those of the tree below it; how many ways lead on."""
-
-    rules: list[str]
-    ways: Counter[str]
 
 
 def _unnumbered(comment: str) -> str:
