@@ -29,7 +29,7 @@ from reyes.cli.options import (
     json_option,
     load_config,
 )
-from reyes.cli.rulesets import kernel_judges
+from reyes.cli.rulesets import live_kernel
 from reyes.cli.sources import StoreSource
 from reyes.cli.wiring import follower_of
 from reyes.config import Config
@@ -104,8 +104,8 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
     problems = list(status_problems(status, moment, limits))
     if not disabled:
         problems += _kernel_problems(config, memory)
-    elif os.geteuid() == 0 and not kernel_judges():
-        problems.append(Problem(severity="warning", message=NO_RULES))
+    elif os.geteuid() == 0 and (live := live_kernel()):
+        problems += [replace(each, severity="warning") for each in _not_asked(live)]
     return status, problems
 
 
@@ -143,7 +143,13 @@ def _differences(config: Config, memory: ReadOnlyMemory, state: State) -> Iterat
     follower, settings = follower_of(config, memory, StoreSource(config)), config.follower
     kernel = follower.kernel
     live = kernel.read()
-    verified = follower.acceptance.last_good()
+    try:
+        verified = follower.acceptance.last_good()
+    except ReyesError as error:
+        unknown = isinstance(error, ConfigError)
+        yield Problem(severity="unknown" if unknown else "critical", message=error.message)
+        yield from _unlike_before(memory, live)  # a host may be open meanwhile
+        return
     if is_held(state.hold, verified.ruleset, now()):
         yield from _held_differences(
             kernel, memory.generation("held"), live, settings.filter_table
@@ -172,11 +178,19 @@ def _differences(config: Config, memory: ReadOnlyMemory, state: State) -> Iterat
 
 def _unlike_before(memory: ReadOnlyMemory, live: LiveKernel) -> Iterator[Problem]:
     """Compare the kernel with what Reyes left there, whatever it should be now."""
-    jumps = list(jump_problems(live))
-    yield from jumps
-    if not jumps and not is_intact(memory, live):
-        message = "drift: the kernel's rules are not those that Reyes left there"
+    problems = list(_not_asked(live))
+    yield from problems
+    if not problems and not is_intact(memory, live):
+        message = "drift: the kernel's rules are not those that the last good pass left there"
         yield Problem(severity="critical", message=message)
+
+
+def _not_asked(live: LiveKernel) -> Iterator[Problem]:
+    """Say where packets do not come to our rules, or not first."""
+    if live.judges:
+        yield from jump_problems(live)
+    else:
+        yield Problem(severity="critical", message=NO_RULES)
 
 
 def _held_differences(

@@ -111,22 +111,17 @@ def _doubts(config: Config) -> Iterator[str]:
         yield f"disabled by {follower.disable_file}: {rules}"
 
 
-def kernel_judges() -> bool:
-    """Tell whether this host's kernel leads any packet to our rules; True if it cannot be read."""
-    live = _live()
-    return live is None or live.judges
-
-
 def _kernel_doubts() -> Iterator[str]:
     """Say why this host's kernel may ask others first, or nobody."""
-    live = _live()
+    live = live_kernel()
     if live and live.judges:
         yield from (problem.message for problem in jump_problems(live))
     elif live:
         yield "no rules of Reyes are in force on this host: it judges no packet"
 
 
-def _live() -> LiveKernel | None:
+def live_kernel() -> LiveKernel | None:
+    """Read this host's kernel as far as anybody may; None if it cannot be read."""
     from reyes.adapters.kernel import Kernel
 
     try:

@@ -106,7 +106,10 @@ def test_no_follower_is_critical_and_no_configuration_unknown(host: FollowerHost
     code, said = check(host)
     assert (code, said) == (
         2,
-        "CRITICAL: no pass is on record: does a follower run?; no ruleset is kept\n",
+        (
+            "CRITICAL: no pass is on record: does a follower run?; no ruleset is kept;"
+            " no ruleset is in force\n"
+        ),
     )
     (host.directory / "config.yaml").write_text("environment: [")
     code, said = check(host)
@@ -235,7 +238,7 @@ def test_rules_that_others_opened_are_drift_whatever_the_configuration_says(
     code, said = check(host)
     assert (code, said) == (
         2,
-        "CRITICAL: drift: the kernel's rules are not those that Reyes left there\n",
+        "CRITICAL: drift: the kernel's rules are not those that the last good pass left there\n",
     )
 
 
@@ -247,6 +250,39 @@ def test_a_refused_ruleset_is_critical_and_counted(host: FollowerHost) -> None:
     assert code == 2
     assert said.startswith("CRITICAL: the last pass failed with exit code 21: ")
     assert status(host).counters.refused == {"signature": 1}
+
+
+@pytest.mark.parametrize("kept", [b"\x90 nobody signed this", None])
+def test_a_ruleset_that_is_damaged_hides_nothing_that_is_missing_in_the_kernel(
+    host: FollowerHost, kept: bytes | None
+) -> None:
+    host.apply(0)
+    if kept is None:
+        (host.state / "last-good.gpg").unlink()
+    else:
+        (host.state / "last-good.gpg").write_bytes(kept)
+    assert "not those" not in check(host)[1]
+    host.iptables("-F", "reyes-drop")
+    assert "drift: the kernel's rules are not those that the last good" in check(host)[1]
+    host.iptables("-F", "INPUT")
+    assert "is not the first rule of INPUT (IPv4)" in check(host)[1]
+    host.reboot()
+    code, said = check(host)
+    assert code == 2
+    assert said.endswith("; no ruleset is in force\n")
+
+
+def test_a_disabled_host_without_the_rules_of_one_family_says_so(host: FollowerHost) -> None:
+    host.apply(0)
+    (host.directory / "disabled").touch()
+    host.iptables("-F", "INPUT")
+    assert check(host) == (
+        1,
+        (
+            "WARNING: disabled: nothing is touched;"
+            " the jump to reyes-input is not the first rule of INPUT (IPv4)\n"
+        ),
+    )
 
 
 def test_a_removed_host_is_critical_and_a_disabled_one_a_warning(host: FollowerHost) -> None:
