@@ -78,13 +78,13 @@ def _follower_checks(config: Config) -> Iterator[Check]:
 def _notes(config: Config, role: str) -> Iterator[str]:
     """Say what no pass minds, and is not what most people want."""
     section = config.leader if role == "leader" else config.follower
-    written = [Path(section.metrics_file).parent] if section and section.metrics_file else []
     if role == "follower":
         yield from _doubts(config.follower)
         yield from _secret_keys(Path(config.signing.keyring_directory))
-        written.append(_existing(Path(config.follower.state_directory)))
-    for directory in written:
-        yield from _refusals(directory)
+    if section and section.metrics_file:
+        refusal = _refusal(Path(section.metrics_file).parent)
+        if refusal:
+            yield refusal
 
 
 def _secret_keys(keyring: Path) -> Iterator[str]:
@@ -93,14 +93,15 @@ def _secret_keys(keyring: Path) -> Iterator[str]:
         yield f"{secret} is a secret key: hosts need the directory `follower` of `reyes keygen`"
 
 
-def _refusals(directory: Path) -> Iterator[str]:
+def _refusal(directory: Path) -> str | None:
     """Write something there, which a full disk refuses as well, and leave nothing behind."""
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             file.write(bytes(_PROBE_BYTES))
             file.flush()
     except OSError as error:
-        yield f"nothing can be written in {directory}: {error.strerror}"
+        return f"nothing can be written in {directory}: {error.strerror}"
+    return None
 
 
 def _doubts(settings: FollowerConfig) -> Iterator[str]:
@@ -157,6 +158,9 @@ def _state_directory(directory: Path) -> str:
         raise ConfigError(f"{existing} is not a directory", "mend follower.state_directory")
     if not _may_write(existing):
         raise ConfigError(f"{existing} is not writable", "run the follower as root")
+    refusal = _refusal(existing)
+    if refusal:
+        raise ConfigError(refusal, "until something can, no new ruleset comes in force")
     return f"the state directory {directory} can be used"
 
 

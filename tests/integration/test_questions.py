@@ -259,7 +259,7 @@ def test_places_that_cannot_be_written_to_are_told(desk: Desk, tmp_path: Path) -
     (tmp_path / "file").touch()
     places = {
         str(tmp_path / "file"): "is not a directory",
-        "/proc/reyes": "note    nothing can be written in /proc: ",
+        "/proc/reyes": "problem nothing can be written in /proc: ",
         "/proc/nowhere/reyes": "cannot use /proc/nowhere: No such file or directory",
     }
     for place, said in places.items():
