@@ -11,6 +11,7 @@ from typing import TypeVar
 from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
+from reyes.text import one_line
 
 COMMANDS = ("ipset", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore")
 
@@ -78,14 +79,16 @@ def run(argv: tuple[str, ...], stdin: str = "") -> str:
 
 def refusal(argv: tuple[str, ...], stdin: str, said: str, code: int) -> KernelError | ConfigError:
     """Make the error of a command that failed, with the line at fault and its neighbours."""
+    # A status has the first line alone, and iptables says in its second one what is wrong.
+    reason = one_line(said) or f"exit code {code}"
     if "Permission denied" in said or "Operation not permitted" in said:
         return ConfigError(
-            f"{argv[0]} may not do that: {said or f'exit code {code}'}",
+            f"{argv[0]} may not do that: {reason}",
             "run it as root, or with CAP_NET_ADMIN and CAP_NET_RAW",
         )
     where = _LINE.search(said)
     shown = _neighbours(stdin, int(where[1])) if where and stdin else ""
-    return KernelError(f"{argv[0]} refused: {said or f'exit code {code}'}{shown}")
+    return KernelError(f"{argv[0]} refused: {reason}{shown}")
 
 
 def _neighbours(text: str, line: int) -> str:

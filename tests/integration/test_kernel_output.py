@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reyes.adapters.commands import COMMANDS
+from reyes.adapters.commands import COMMANDS, run
 from reyes.adapters.kernel import Kernel
 from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
@@ -101,6 +101,18 @@ def test_a_command_that_cannot_be_started_is_named(
         Kernel().read()
     assert refused.value.message == f"cannot start {tmp_path}/iptables-save: {reason}"
     assert refused.value.hint
+
+
+def test_what_was_refused_and_why_is_one_line_and_the_text_at_fault_follows(
+    commands: Commands,
+) -> None:
+    words = "iptables-restore v1.8.9 (nf_tables): \nline 2: CHAIN_DEL failed (busy): chain x"
+    commands.refuse("iptables-restore", words)
+    with pytest.raises(KernelError) as refused:
+        run(("iptables-restore",), "*filter\n-X x\n")
+    first, *others = refused.value.message.splitlines()
+    assert first == f"iptables-restore refused: {' '.join(words.split())}"
+    assert others == ["      1 *filter", ">     2 -X x"]
 
 
 @pytest.mark.parametrize("line", [b":INPUT\n", b"-A \n"])
