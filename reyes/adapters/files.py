@@ -131,7 +131,7 @@ def _check_component(path: Path, part: Path, info: os.stat_result, owners: set[i
     if info.st_uid not in owners:
         raise ConfigError(
             f"cannot trust {path}: {part} belongs to user {info.st_uid}",
-            f"chown root {part}",
+            f"chown root {part}, or run it as that user, as with the keyring of a leader",
         )
     others_write = info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     sticky_directory = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX and part != path

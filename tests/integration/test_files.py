@@ -184,4 +184,6 @@ def test_what_belongs_to_others_is_refused(
             patch.setattr(Path, "lstat", foreign)
             error = refused(path)
         assert f"{at_fault} belongs to user 12345" in error.message
-        assert error.hint == f"chown root {at_fault}"
+        assert error.hint == (
+            f"chown root {at_fault}, or run it as that user, as with the keyring of a leader"
+        )
