@@ -102,6 +102,8 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
     if status:
         status = replace(status, disabled=disabled)
     problems = list(status_problems(status, moment, limits))
+    if not (status and status.applied) and (live := live_kernel()) and live.only_audits:
+        problems.append(AUDIT_MODE)  # a rollback's rules, or a status that was lost
     if not disabled:
         problems += _kernel_problems(config, memory)
     elif os.geteuid() == 0 and (live := live_kernel()):
@@ -202,8 +204,6 @@ def _held_differences(
     if not held.kernel.judges:
         message = "the rollback brought back a time without rules of Reyes"
         yield Problem(severity="critical", message=message)
-    if held.kernel.only_audits:
-        yield AUDIT_MODE
     drifted = held.referenced_sets & drifted_sets(kernel.read_members())
     if drifted or plan_return(held, live, filter_table).steps:
         message = "drift: the kernel's rules are not those that the rollback brought back"

@@ -346,6 +346,9 @@ def test_audit_mode_counts_and_lets_through(host: FollowerHost) -> None:
     assert denied_in(text) > 0
     assert check(host) == (1, "WARNING: audit mode: what would be denied is let through\n")
     assert metrics.stat().st_mode & 0o777 == 0o644
+    (host.state / "status.json").unlink()
+    assert host.run().returncode == 0
+    assert check(host) == (1, "WARNING: audit mode: what would be denied is let through\n")
 
 
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
