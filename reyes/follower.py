@@ -221,12 +221,12 @@ class Follower(Struct, frozen=True, kw_only=True):
             log.warning("the rules before are back: those of the last run did not prove healthy")
         return True
 
-    def return_to_earlier(self, host: Host | None) -> None:
+    def return_to_earlier(self, host: Host | None) -> bool:
         """Bring remembered rules in force on a host without any: the newest that were good.
 
         For a boot that cannot have the ruleset that was accepted last, or does not know its host:
         no rules let in whomever AWS does. Where nobody knows the members of a set any more it is
-        empty.
+        empty. Tells whether the host had no rules.
 
         Raises:
             KernelError: the kernel refused.
@@ -237,6 +237,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         if earlier is not None and earlier.kernel.judges and not live.judges:
             self._bring_back(earlier, host, live)
             log.warning("rules of an earlier time are in force: those accepted last cannot be")
+        return not live.judges
 
     def _bring_back(self, rules: Generation, host: Host | None, live: LiveKernel) -> None:
         known = self._known_sets(rules, host, live) if host else ()

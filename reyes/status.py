@@ -106,7 +106,8 @@ class Pass(Struct, frozen=True, kw_only=True):
     """What one pass found out, as far as it came; None is what it did not get to know.
 
     `repaired` is also of a pass that failed, or that went on to new rules. `configured` is what
-    one that failed put in force: a changed configuration.
+    one that failed put in force: a changed configuration. `bare` is one that failed on a host
+    without rules: what was in force before is so no more.
     """
 
     run: Run
@@ -117,6 +118,7 @@ class Pass(Struct, frozen=True, kw_only=True):
     omitted: tuple[Omitted, ...] | None = None
     repaired: bool = False
     configured: Applied | None = None
+    bare: bool = False
     rolled_back: bool = False
     hold: Hold | None = None
 
@@ -206,7 +208,7 @@ def _in_force(before: Applied | None, done: Pass) -> Applied | None:
         case "held" | "removed" | "rolled back":
             return None
         case "failed":
-            return done.configured or before
+            return done.configured or (None if done.bare else before)
         case "unchanged" if before and done.applied:
             same = replace(done.applied, at=before.at, seconds=before.seconds)
             return before if same == before else done.applied

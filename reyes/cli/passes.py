@@ -189,6 +189,7 @@ class FollowerPass:
             )
             with bound:
                 live = live or follower.kernel.read()
+                record.bare = not live.judges
                 prepared = follower.prepare_repair(host, live, reconfigure=reconfigure)
                 if prepared is None:
                     return False
@@ -197,6 +198,7 @@ class FollowerPass:
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)
             return True
+        record.bare = record.bare and outcome == "unchanged"
         if outcome == "repaired":
             record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
@@ -249,7 +251,7 @@ class FollowerPass:
         if self._skips_as_disabled():
             return
         started = time.monotonic()
-        with self._recorded() as record, self._earlier_rules_if_it_fails():
+        with self._recorded() as record, self._earlier_rules_if_it_fails(record):
             verified = record.verified = follower.acceptance.last_good()
             remembered = remembered_host(self._config, self._memory.load().identity)
             host = record.host = with_logging(remembered, self._options)
@@ -271,13 +273,13 @@ class FollowerPass:
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     @contextmanager
-    def _earlier_rules_if_it_fails(self) -> Iterator[None]:
+    def _earlier_rules_if_it_fails(self, record: Record) -> Iterator[None]:
         """Let a boot that fails leave no host without rules that remembers some."""
         try:
             yield
         except ReyesError:
             try:
-                self._follower.return_to_earlier(self._remembered_host())
+                record.bare = self._follower.return_to_earlier(self._remembered_host())
             except ReyesError as error:
                 log.warning("no earlier rules come in force either: %s", error.message)
             raise

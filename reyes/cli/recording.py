@@ -39,9 +39,10 @@ log = logging.getLogger(__name__)
 class Record:
     """What a pass gets to know on its way, as it gets to know it.
 
-    `answered` tells whether the store has answered, be it by a refusal. A pass that fails may all
-    the same have `repaired` what is in force, or put a changed configuration in force (as
-    `configured` describes), or tried that and been `rolled_back`: `failed_trial` says why.
+    `answered` tells whether the store has answered, be it by a refusal, and `bare` whether there
+    were no rules. A pass that fails may all the same have `repaired` what is in force, or put a
+    changed configuration in force (as `configured` describes), or tried that and been
+    `rolled_back`: `failed_trial` says why.
     """
 
     host: Host | None = None
@@ -50,6 +51,7 @@ class Record:
     repaired: bool = False
     configured: Applied | None = None
     answered: bool = False
+    bare: bool = False
     rolled_back: bool = False
     failed_trial: str | None = None
     started: float = field(default_factory=time.monotonic)
@@ -136,6 +138,7 @@ def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pa
         omitted=prepared.policy.omitted if prepared else None,
         repaired=record.repaired,
         configured=record.configured,
+        bare=record.bare,
         rolled_back=record.rolled_back,
         hold=_state(memory).hold,
     )

@@ -270,6 +270,9 @@ def test_a_ruleset_that_is_damaged_hides_nothing_that_is_missing_in_the_kernel(
     code, said = check(host)
     assert code == 2
     assert said.endswith("; no ruleset is in force\n")
+    (host.directory / "ruleset.gpg").write_bytes(b"\x90 nobody signed this")
+    assert host.run().returncode == 21
+    assert "applied  " not in ask(host, "status").stdout
 
 
 def test_a_disabled_host_without_the_rules_of_one_family_says_so(host: FollowerHost) -> None:
