@@ -234,10 +234,14 @@ class Follower(Struct, frozen=True, kw_only=True):
         state, live = self.memory.load(), self.kernel.read()
         held = self.memory.generation("held") if state.hold or state.unhealthy else None
         earlier = self.memory.generation("trial") or held or self.memory.generation("previous")
-        if earlier is not None and earlier.kernel.judges and not live.judges:
+        if live.judges:
+            return False
+        if earlier is not None and earlier.kernel.judges:
             self._bring_back(earlier, host, live)
             log.warning("rules of an earlier time are in force: those accepted last cannot be")
-        return not live.judges
+        else:
+            log.warning("no rules are in force: none of an earlier time are remembered")
+        return True
 
     def _bring_back(self, rules: Generation, host: Host | None, live: LiveKernel) -> None:
         known = self._known_sets(rules, host, live) if host else ()

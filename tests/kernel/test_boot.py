@@ -109,6 +109,7 @@ def test_a_boot_that_fails_leaves_no_host_without_rules_that_remembers_some(
     assert ("rules of an earlier time are in force" in said) is remembers
     assert "applied  " not in booting.run(command="status", file=False).stdout
     if not remembers:
+        assert "no rules are in force" in said
         assert booting.in_force() == (UNFILTERED, UNFILTERED)
     else:  # what both rulesets let in is forgotten with the damaged one
         assert "staff" in said
