@@ -1,6 +1,7 @@
 """`reyes check-config`: all that can be told without touching AWS or the rules in force."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -119,6 +120,13 @@ def _doubts(settings: FollowerConfig) -> Iterator[str]:
                 f"follower.filtered_cidrs holds public addresses, {cidr}: new connections from"
                 " there are judged, yours from the internet perhaps"
             )
+    for name in settings.interfaces if settings.traffic == "interface" else ():
+        there = (
+            each.startswith(name[:-1]) if name.endswith("+") else each == name
+            for _, each in socket.if_nameindex()
+        )
+        if not any(there):
+            yield f"follower.interfaces names {name}, and no interface here is called so now"
     for entry in settings.failsafe:
         if not parse_network(entry.cidr).prefixlen:
             yield f"follower.failsafe lets {entry.protocol} in from everywhere, {entry.cidr}"

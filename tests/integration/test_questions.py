@@ -255,6 +255,15 @@ def test_networks_of_strangers_that_are_judged_are_noted(
     assert [line.split(": ")[0] for line in found] == noted
 
 
+def test_an_interface_that_is_not_there_is_noted(desk: Desk) -> None:
+    desk.configure(traffic="interface", interfaces=["lo", "l+", "wgg0", "tunn+"])
+    lines = desk.run("check-config", "--follower").stdout.splitlines()
+    desk.configure()
+    start = "note    follower.interfaces names "
+    found = [line.removeprefix(start) for line in lines if line.startswith(start)]
+    assert [line.split(",")[0] for line in found] == ["wgg0", "tunn+"]
+
+
 def test_places_that_cannot_be_written_to_are_told(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     places = {
