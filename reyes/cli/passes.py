@@ -194,6 +194,7 @@ class FollowerPass:
                 if prepared is None:
                     return False
                 guard = self._guard_without_ruleset(record) if reconfigure else None
+            prepared_at = time.monotonic()
             outcome = self._commit_repair(record, prepared, guard)
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)
@@ -203,7 +204,7 @@ class FollowerPass:
             record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
         if outcome == "applied":
-            record.note(prepared)
+            record.note(prepared, prepared_at)
             record.configured = record.applied(int(clock.now()))
             log.warning("put the configuration in force, with the ruleset that was accepted last")
         return True  # where no rule changed, sets that nothing needs may be gone

@@ -58,9 +58,9 @@ class Record:
     prepared: Prepared | None = None
     prepared_at: float = 0
 
-    def note(self, prepared: Prepared) -> Prepared:
-        """Take note of what is to be committed, and of when it was prepared."""
-        self.prepared, self.prepared_at = prepared, time.monotonic()
+    def note(self, prepared: Prepared, at: float | None = None) -> Prepared:
+        """Take note of what is to be committed, and of when it was prepared, by default now."""
+        self.prepared, self.prepared_at = prepared, at or time.monotonic()
         return prepared
 
     def applied(self, now: int) -> Applied | None:

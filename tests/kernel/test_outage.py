@@ -197,6 +197,7 @@ def test_a_changed_configuration_waits_for_no_ruleset(
         assert any("failsafe: tcp 22 from 192.0.2.1" in rule for rule in host.saved(4))
     report = json.loads((host.state / "status.json").read_bytes())
     assert report["applied"]["enforced"] is False
+    assert report["applied"]["seconds"] > 0.01, "a commit with its rehearsal"
     host.configure(enforce=True)
     host.run()
     assert any(r.startswith("-A reyes-drop") and r.endswith("-j DROP") for r in host.saved(4))
