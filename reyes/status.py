@@ -121,6 +121,7 @@ class Pass(Struct, frozen=True, kw_only=True):
     bare: bool = False
     rolled_back: bool = False
     hold: Hold | None = None
+    disabled: bool = False
 
 
 def accepted_ruleset(verified: VerifiedRuleset) -> AcceptedRuleset:
@@ -164,7 +165,7 @@ def after_pass(before: Status | None, done: Pass) -> Status:
         omitted=before.omitted if done.omitted is None else done.omitted,
         counters=_counted(before.counters, done),
         hold=done.hold,
-        disabled=run.outcome == "disabled",
+        disabled=done.disabled or run.outcome == "disabled",
     )
 
 

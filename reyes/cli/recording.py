@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from reyes.adapters import clock
 from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
+from reyes.cli.options import is_disabled
 from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import ReyesError, exit_code_of
@@ -108,7 +110,7 @@ def record_outcome(config: FollowerConfig, memory: StateDirectory, outcome: str)
 def _leave(
     config: FollowerConfig, memory: StateDirectory, record: Record, error: Exception | None
 ) -> None:
-    done = _pass(memory, record, error)
+    done = replace(_pass(memory, record, error), disabled=is_disabled(config))
     status = after_pass(None, done)
     try:
         status = after_pass(memory.status(), done)

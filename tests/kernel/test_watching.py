@@ -296,6 +296,8 @@ def test_a_removed_host_is_critical_and_a_disabled_one_a_warning(host: FollowerH
     (host.directory / "disabled").touch()
     warning = "WARNING: disabled: nothing is touched; no ruleset is in force\n"
     assert check(host) == (1, warning)
+    assert host.run("--remove", file=False).returncode == 0
+    assert status(host).disabled, "whatever was said last"
     assert host.run().returncode == 0
     assert status(host).run.outcome == "disabled"
     assert ask(host, "status").stdout.startswith("disabled      nothing is touched\n")
