@@ -63,13 +63,13 @@ class CommitGuard:
 
 def _ask(seconds: int) -> str | None:
     """Ask at the terminal; what is no whole `yes` in time is a no, and so is nobody there."""
-    sys.stderr.write(f"Can you still open new connections? Type yes within {seconds} s: ")
-    sys.stderr.flush()
     try:
+        sys.stderr.write(f"Can you still open new connections? Type yes within {seconds} s: ")
+        sys.stderr.flush()
         ready, _, _ = select.select([sys.stdin], [], [], seconds)
         if not ready:
             return f"nobody confirmed it within {seconds} s"
         answer = os.read(sys.stdin.fileno(), 80).decode(errors="replace")
-    except (OSError, TypeError, AttributeError):  # standard input is closed: it is None then
-        answer = ""
+    except (KeyboardInterrupt, OSError, TypeError, AttributeError):
+        answer = ""  # an interrupt is a no that is told like one; a closed input is None
     return None if answer.strip().lower() in ("y", "yes") else "it was not confirmed"

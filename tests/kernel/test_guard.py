@@ -293,6 +293,17 @@ def test_a_signal_while_the_rules_are_on_trial_ends_in_the_old_ones(
         assert host.in_force() == (0, 0)
 
 
+def test_who_interrupts_the_question_is_told_what_became_of_the_rules(host: FollowerHost) -> None:
+    host.apply(0)
+    with asked(host, "--confirm", "60") as running:
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(timeout=30)
+        assert running.returncode == 25
+    assert "it was not confirmed: the rules before are back in force" in said
+    assert host.in_force() == (0, 0)
+    assert "exit code 25" in host.run(command="status", file=False).stdout
+
+
 def test_a_repair_that_was_cut_off_at_the_question_is_due_again(host: FollowerHost) -> None:
     host.apply(0)
     host.iptables("-I", "reyes-ingress", "-j", "ACCEPT")
