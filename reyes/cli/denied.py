@@ -11,7 +11,7 @@ from msgspec import Struct
 from reyes.adapters.kernel import Kernel
 from reyes.adapters.kernel_log import kernel_lines
 from reyes.cli.explanation import packet_text, rule_text, source_text
-from reyes.cli.identity import this_host
+from reyes.cli.identity import asked_host
 from reyes.cli.options import config_option, echo_json, json_option, load_config
 from reyes.cli.rulesets import accepted_version, believed, believed_content, echo_notes
 from reyes.config import Config, FollowerConfig
@@ -99,7 +99,7 @@ class _Explainer:
         self._config = config
         self._version = accepted_version(config)
         content = believed_content(config, None)
-        self._host = this_host(config)
+        self._host = asked_host(config)
         self._go_by(content)
 
     def __call__(self, denial: Denial) -> Explanation:

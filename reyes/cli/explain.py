@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from reyes.cli.explanation import explanation_lines, omitted_lines, reach_lines, use_lines
-from reyes.cli.identity import this_host
+from reyes.cli.identity import asked_host
 from reyes.cli.options import FilePath, config_option, echo_json, json_option, load_config
 from reyes.cli.question import Question, asked_packet
 from reyes.cli.rulesets import believed_content
@@ -66,7 +66,7 @@ def command(context: click.Context, /, config_path: Path, **options: object) -> 
             raise click.UsageError(f"--group: the ruleset holds no group {asked.group!r}")
         _print(asked, uses, (line for use in uses for line in use_lines(use)))
         return
-    policy = resolve_content(content, this_host(config, asked.instance))
+    policy = resolve_content(content, asked_host(config, asked.instance))
     if packet_to is None:
         _print_reach(asked, policy)
         return

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from reyes.adapters.state import StateDirectory
 from reyes.config import Config
 from reyes.errors import ConfigError, SourceError
 from reyes.host import Host, configured_host
@@ -40,6 +41,18 @@ def known_host(config: Config, memory: Memory) -> Host:
         host = remembered_host(config, identity)
         log.warning("%s: taken as %s, as before", error.message, host.instance_id)
         return host
+
+
+def asked_host(config: Config, instance_id: str | None = None) -> Host:
+    """Describe another instance, or this host as its passes know it.
+
+    Raises:
+        SourceError: the metadata service is silent, and nothing is remembered.
+        ConfigError: nor may this user read what is.
+    """
+    if instance_id is not None:
+        return this_host(config, instance_id)
+    return known_host(config, StateDirectory(Path(config.follower.state_directory)).as_read_only())
 
 
 def remembered_host(config: Config, identity: Identity | None) -> Host:

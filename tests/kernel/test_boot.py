@@ -65,6 +65,14 @@ def test_a_host_knows_who_it_is_without_a_metadata_service(booting: FollowerHost
     assert booting.in_force() == (1, 1)
 
 
+def test_who_asks_about_a_packet_needs_no_metadata_service_either(booting: FollowerHost) -> None:
+    remember(booting, machine_id())
+    question = ("--from", "10.0.0.9", "--proto", "tcp", "--port", "9")
+    done = booting.run(*question, command="explain", file=False)
+    assert f"taken as {INSTANCE}, as before" in done.stdout
+    assert done.returncode == 1, done.stdout
+
+
 def test_a_host_does_not_believe_to_be_the_one_that_its_image_was_taken_of(
     booting: FollowerHost,
 ) -> None:
