@@ -106,8 +106,8 @@ class Pass(Struct, frozen=True, kw_only=True):
     """What one pass found out, as far as it came; None is what it did not get to know.
 
     `repaired` is also of a pass that failed, or that went on to new rules. `configured` is what
-    one that failed put in force: a changed configuration. `bare` is one that failed on a host
-    without rules: what was in force before is so no more.
+    one that failed put in force: a changed configuration. `without_rules` is one that failed on
+    a host that has none: what was in force before is so no more.
     """
 
     run: Run
@@ -118,7 +118,7 @@ class Pass(Struct, frozen=True, kw_only=True):
     omitted: tuple[Omitted, ...] | None = None
     repaired: bool = False
     configured: Applied | None = None
-    bare: bool = False
+    without_rules: bool = False
     rolled_back: bool = False
     hold: Hold | None = None
     disabled: bool = False
@@ -165,7 +165,7 @@ def after_pass(before: Status | None, done: Pass) -> Status:
         omitted=before.omitted if done.omitted is None else done.omitted,
         counters=_counted(before.counters, done),
         hold=done.hold,
-        disabled=done.disabled or run.outcome == "disabled",
+        disabled=done.disabled,
     )
 
 
@@ -209,7 +209,7 @@ def _in_force(before: Applied | None, done: Pass) -> Applied | None:
         case "held" | "removed" | "rolled back":
             return None
         case "failed":
-            return done.configured or (None if done.bare else before)
+            return done.configured or (None if done.without_rules else before)
         case "unchanged" if before and done.applied:
             same = replace(done.applied, at=before.at, seconds=before.seconds)
             return before if same == before else done.applied

@@ -189,7 +189,7 @@ class FollowerPass:
             )
             with bound:
                 live = live or follower.kernel.read()
-                record.bare = not live.judges
+                record.without_rules = not live.judges
                 prepared = follower.prepare_repair(host, live, reconfigure=reconfigure)
                 if prepared is None:
                     return False
@@ -199,7 +199,7 @@ class FollowerPass:
         except ReyesError as error:
             log.warning("what is in force could not be looked after: %s", error.message)
             return True
-        record.bare = record.bare and outcome == "unchanged"
+        record.without_rules = record.without_rules and outcome == "unchanged"
         if outcome == "repaired":
             record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
@@ -280,7 +280,7 @@ class FollowerPass:
             yield
         except ReyesError:
             try:
-                record.bare = self._follower.return_to_earlier(self._remembered_host())
+                record.without_rules = self._follower.return_to_earlier(self._remembered_host())
             except ReyesError as error:
                 log.warning("no earlier rules come in force either: %s", error.message)
             raise

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from msgspec.structs import replace
 
 from reyes.adapters import clock
 from reyes.adapters.kernel import Kernel
@@ -41,10 +40,10 @@ log = logging.getLogger(__name__)
 class Record:
     """What a pass gets to know on its way, as it gets to know it.
 
-    `answered` tells whether the store has answered, be it by a refusal, and `bare` whether there
-    were no rules. A pass that fails may all the same have `repaired` what is in force, or put a
-    changed configuration in force (as `configured` describes), or tried that and been
-    `rolled_back`: `failed_trial` says why.
+    `answered` tells whether the store has answered, be it by a refusal, and `without_rules`
+    whether the kernel had none of Reyes. A pass that fails may all the same have `repaired` what
+    is in force, or put a changed configuration in force (as `configured` describes), or tried that
+    and been `rolled_back`: `failed_trial` says why.
     """
 
     host: Host | None = None
@@ -53,7 +52,7 @@ class Record:
     repaired: bool = False
     configured: Applied | None = None
     answered: bool = False
-    bare: bool = False
+    without_rules: bool = False
     rolled_back: bool = False
     failed_trial: str | None = None
     started: float = field(default_factory=time.monotonic)
@@ -101,16 +100,22 @@ def recording(
     _leave(config, memory, record, None)
 
 
-def record_outcome(config: FollowerConfig, memory: StateDirectory, outcome: str) -> None:
-    """Leave the status behind of what is no pass, or of a pass that did nothing."""
+def record_outcome(
+    config: FollowerConfig, memory: StateDirectory, outcome: str, started: float | None = None
+) -> None:
+    """Leave the status behind of what is no pass, or of a pass that did nothing.
+
+    `started` is when it was begun, by the monotonic clock; by default now.
+    """
     with recording(config, memory) as record:
         record.outcome = outcome
+        record.started = started or record.started
 
 
 def _leave(
     config: FollowerConfig, memory: StateDirectory, record: Record, error: Exception | None
 ) -> None:
-    done = replace(_pass(memory, record, error), disabled=is_disabled(config))
+    done = _pass(config, memory, record, error)
     status = after_pass(None, done)
     try:
         status = after_pass(memory.status(), done)
@@ -121,7 +126,9 @@ def _leave(
         _write_metrics(Path(config.metrics_file), status)
 
 
-def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pass:
+def _pass(
+    config: FollowerConfig, memory: StateDirectory, record: Record, error: Exception | None
+) -> Pass:
     now = int(clock.now())
     verified = record.verified
     prepared = record.prepared
@@ -140,9 +147,10 @@ def _pass(memory: StateDirectory, record: Record, error: Exception | None) -> Pa
         omitted=prepared.policy.omitted if prepared else None,
         repaired=record.repaired,
         configured=record.configured,
-        bare=record.bare,
+        without_rules=record.without_rules,
         rolled_back=record.rolled_back,
         hold=_state(memory).hold,
+        disabled=is_disabled(config),
     )
 
 

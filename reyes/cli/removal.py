@@ -1,6 +1,7 @@
 """`reyes follower --remove`: the way out."""
 
 import logging
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def take_out(settings: FollowerConfig) -> None:
             stack.enter_context(memory.lock(WAY_OUT_PATIENCE))
         except ConfigError as error:
             log.warning("%s", error.message)
+        started = time.monotonic()
         # What is in force goes first: the other backend may keep whoever asks it waiting.
         places = (
             find(family)
@@ -31,7 +33,7 @@ def take_out(settings: FollowerConfig) -> None:
             for family in families()
         )
         found = remove(memory, *places)
-        record_outcome(settings, memory, "removed")
+        record_outcome(settings, memory, "removed", started)
     say("removed all of Reyes" if found else "there was nothing of Reyes")
     say(
         "nothing is judged any more: a group that lets in all of the tunnel opens this host now",

@@ -4,6 +4,7 @@ import logging
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 
 import click
 from msgspec.structs import replace
@@ -44,11 +45,12 @@ def command(config_path: Path, until: str | None, *, force: bool) -> None:
     end = _moment(until, int(now())) if until is not None else 0
     memory = StateDirectory(Path(config.follower.state_directory))
     with memory.lock(WAY_OUT_PATIENCE):
+        started = monotonic()
         _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)
         filter_table = config.follower.filter_table
         back = roll_back(memory, Kernel(), guard, filter_table, end, force=force)
-        record_outcome(config.follower, memory, "rolled back")
+        record_outcome(config.follower, memory, "rolled back", started)
     limit = f" or {moment_text(end)}" if end else ""
     say(f"rolled back; this holds until a ruleset with other content{limit}")
     if back.refused:

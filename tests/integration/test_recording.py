@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,13 @@ def test_a_status_that_cannot_be_written_is_logged(
     record_outcome(config(tmp_path, metrics_file=str(metrics)), memory, "unchanged")
     assert "the status of this pass is not written: " in caplog.text
     assert "reyes_last_exit_code 0.0" in metrics.read_text()
+
+
+def test_what_is_no_pass_takes_as_long_as_it_took(memory: StateDirectory, tmp_path: Path) -> None:
+    record_outcome(config(tmp_path), memory, "removed", time.monotonic() - 60)
+    status = memory.status()
+    assert status
+    assert 60 <= status.run.seconds < 120
 
 
 def test_metrics_go_on_where_no_status_can_be_written(

@@ -144,7 +144,7 @@ def test_counters_only_grow() -> None:
 
 
 def test_a_disabled_pass_leaves_all_but_the_run_as_it_was() -> None:
-    status = after(a_full_pass("applied"), a_pass("disabled", NOW + 60))
+    status = after(a_full_pass("applied"), a_pass("disabled", NOW + 60, disabled=True))
     assert status.disabled
     assert (status.applied, status.last_success) == (APPLIED, NOW + 60)
 
