@@ -1,5 +1,6 @@
 """Where signed rulesets come from: the object on S3, or a file."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from reyes.errors import ConfigError, SourceError, UnreachableError
 
 if TYPE_CHECKING:
     from reyes.adapters.s3 import S3Store
+
+log = logging.getLogger(__name__)
 
 
 class StoreSource:
@@ -25,7 +28,14 @@ class StoreSource:
 
     def fetch(self, etag: str | None = None) -> Envelope | None:
         """Return the object, or None if it still is the one of this tag."""
-        (envelope,) = side_by_side([partial(self._fetch, etag)])()
+        try:
+            (envelope,) = side_by_side([partial(self._fetch, etag)])()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a deadline or an interrupt
+                log.warning(
+                    "S3 has not answered: s3://%s/%s", self._config.bucket, self._config.key
+                )
+            raise
         return envelope
 
     def fetch_anew(self, etag: str | None) -> Envelope | None:

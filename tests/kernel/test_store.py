@@ -69,6 +69,7 @@ def test_a_name_that_nobody_resolves_ends_with_the_deadline(
     silent.close()
     assert done.returncode == 75, done.stdout
     assert "did not come within 2 s" in done.stdout
+    assert "S3 has not answered: s3://" in done.stdout
     assert time.monotonic() - started < 20
     assert host.in_force() == (0, 0)
 
