@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from reyes.adapters.backends import backend_in_use, refuse_mixed
+from reyes.adapters.backends import backend_in_use, refuse_mixed, refuse_split
 from reyes.adapters.commands import COMMANDS, PREFIX
 from reyes.adapters.files import check_private
 from reyes.adapters.gpg import Gpg
@@ -189,6 +189,8 @@ def _installed(name: str) -> str:
 
 def _one_backend(family: Family) -> str:
     refuse_mixed(family)
+    if os.geteuid() == 0:
+        refuse_split(family)
     return f"{PREFIX[family]} reads and writes the same backend, {backend_in_use(family)}"
 
 

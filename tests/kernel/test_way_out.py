@@ -64,6 +64,8 @@ def test_rules_of_others_in_the_other_backend_keep_nobody_from_a_rollback(
     for generation in range(2):
         host.apply(generation)
     host.wire.run(["ip6tables-legacy", "-w", "-A", "OUTPUT", "-j", "ACCEPT"])
+    split = "problem the tables of ip6tables are split"
+    assert split in host.run("--follower", command="check-config").stdout
     done = host.run(command="rollback")
     assert done.returncode == 0, done.stdout
     assert host.in_force() == (0, 0)
