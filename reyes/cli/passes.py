@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +41,8 @@ from reyes.state import Identity
 from reyes.text import moment_text
 
 log = logging.getLogger(__name__)
+
+_NOT_REPAIRED = "what is in force could not be looked after: %s"
 
 
 class _ChangedSinceError(click.Abort):
@@ -96,7 +98,7 @@ class FollowerPass:
                     prepared = self._prepare(record, host)
                     guard = self._guard() if prepared and prepared.plan.steps else None
             except ReyesError:
-                self._uphold(record, host)
+                self._repair_instead(record, host)
                 raise
             if prepared is None:
                 if unproved:
@@ -161,7 +163,7 @@ class FollowerPass:
         published = fetched is not None and not self._options.force
         as_left = published and follower.settling.is_as_left(host, live)
         replaced = fetched is not None and fetched.blob != self._memory.last_good()
-        if replaced and self._uphold(record, host, live):
+        if replaced and self._repair_first(record, host, live):
             live = follower.kernel.read()
         record.verified = follower.acceptance.accept(fetched, host, force=self._options.force)
         if as_left and follower.settling.says_nothing_new(record.verified, host):
@@ -170,36 +172,66 @@ class FollowerPass:
             follower.prepare(record.verified, host, live, thorough=self._options.force)
         )
 
-    def _uphold(self, record: Record, host: Host, live: LiveKernel | None = None) -> bool:
-        """Repair what is in force; tell whether the kernel may have changed by that.
+    def _repair_first(self, record: Record, host: Host, live: LiveKernel) -> bool:
+        """Repair what is in force, so that a commit leaves behind what Reyes has put there.
 
-        With `live` a new ruleset comes after it. Without, the pass has failed: the kernel is read,
-        and a changed configuration comes in force as well, as nobody remembers the one before.
+        Tell whether the kernel may have changed by that.
         """
-        # Who is shown all that a commit changes is shown what others have changed, too.
-        if self._options.interactive or is_disabled(self._config.follower):
+        if not self._may_repair():
             return False
-        follower, settings = self._follower, self._config.follower
-        bound = deadline(settings.deadline) if live is None else nullcontext()
         try:
-            reconfigure = (
-                live is None
-                and self._options.confirm is None
-                and follower.settling.accepted_is_applied()
-            )
-            with bound:
-                live = live or follower.kernel.read()
+            prepared = self._follower.prepare_repair(host, live)
+            if prepared is None:
+                return False
+            self._commit_repair(record, prepared, None)
+        except ReyesError as error:
+            log.warning(_NOT_REPAIRED, error.message)
+        return True  # where no rule changed, sets that nothing needs may be gone
+
+    def _repair_instead(self, record: Record, host: Host) -> None:
+        """Repair what is in force where no newer ruleset comes.
+
+        A changed configuration comes in force as well: nobody remembers the one before.
+        """
+        if not self._may_repair():
+            return
+        follower, settings = self._follower, self._config.follower
+        try:
+            reconfigure = self._options.confirm is None and follower.settling.accepted_is_applied()
+            with deadline(settings.deadline):
+                live = follower.kernel.read()
                 record.without_rules = not live.judges
                 prepared = follower.prepare_repair(host, live, reconfigure=reconfigure)
                 if prepared is None:
-                    return False
+                    return
                 guard = self._guard_without_ruleset(record) if reconfigure else None
-            prepared_at = time.monotonic()
-            outcome = self._commit_repair(record, prepared, guard)
+            self._commit_repair(record, prepared, guard)
         except ReyesError as error:
-            log.warning("what is in force could not be looked after: %s", error.message)
-            return True
-        record.without_rules = record.without_rules and outcome == "unchanged"
+            log.warning(_NOT_REPAIRED, error.message)
+
+    def _guard_without_ruleset(self, record: Record) -> CommitGuard:
+        """Ask a store after the commit that has answered before, whatever the answer was."""
+        return self._guard() if record.answered else CommitGuard(self._config.follower, None)
+
+    def _may_repair(self) -> bool:
+        """Who is shown all that a commit changes is shown what others have changed, too."""
+        return not (self._options.interactive or is_disabled(self._config.follower))
+
+    def _commit_repair(
+        self, record: Record, prepared: Prepared, guard: CommitGuard | None
+    ) -> None:
+        """Commit a repair, and record what became of it beside the end of the pass."""
+        blamed, prepared_at = self._memory.load().unhealthy, time.monotonic()
+        try:
+            outcome = self._follower.commit(prepared, guard)
+        except ReyesError as error:
+            if guard is not None:
+                tried = isinstance(error, UnhealthyError) and blamed != prepared.fingerprint
+                record.rolled_back, record.failed_trial = tried, error.message
+            raise
+        if outcome == "unchanged":
+            return
+        record.without_rules = False
         if outcome == "repaired":
             record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
@@ -207,24 +239,6 @@ class FollowerPass:
             record.note(prepared, prepared_at)
             record.configured = record.applied(int(clock.now()))
             log.warning("put the configuration in force, with the ruleset that was accepted last")
-        return True  # where no rule changed, sets that nothing needs may be gone
-
-    def _guard_without_ruleset(self, record: Record) -> CommitGuard:
-        """Ask a store after the commit that has answered before, whatever the answer was."""
-        return self._guard() if record.answered else CommitGuard(self._config.follower, None)
-
-    def _commit_repair(
-        self, record: Record, prepared: Prepared, guard: CommitGuard | None
-    ) -> Outcome:
-        """Commit a repair, and record a failed trial beside the failure of the pass."""
-        blamed = self._memory.load().unhealthy
-        try:
-            return self._follower.commit(prepared, guard)
-        except ReyesError as error:
-            if guard is not None:
-                tried = isinstance(error, UnhealthyError) and blamed != prepared.fingerprint
-                record.rolled_back, record.failed_trial = tried, error.message
-            raise
 
     def _agreed(self, host: Host) -> CommitPlan:
         """Return what a person agreed to; nobody is kept out while he thinks."""
