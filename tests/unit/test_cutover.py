@@ -991,6 +991,21 @@ def test_members_of_what_a_rollback_brought_back_are_compared_at_once() -> None:
     assert machine.kernel.sets[name].members == right
 
 
+def test_what_is_held_knows_the_members_of_sets_that_both_generations_name() -> None:
+    machine = Machine()
+    machine.run()
+    machine.clock.time += 60
+    machine.publish(int(machine.clock.time), opened_to("192.0.2.1"))
+    machine.run()
+    before = machine.notebook.previous
+    assert before
+    assert before.members.keys() < before.referenced_sets
+    machine.roll_back()
+    held = machine.notebook.held
+    assert held
+    assert held.members.keys() == before.referenced_sets
+
+
 def test_members_that_somebody_changed_are_not_remembered() -> None:
     machine, _ = about_to_change()
     for one in machine.kernel.sets.values():
