@@ -15,6 +15,7 @@ from reyes.net import (
     canonical,
     contains,
     family_of,
+    is_within,
     network_order,
     only_family,
     parse_address,
@@ -23,6 +24,7 @@ from reyes.net import (
     service_families,
     service_text,
     span,
+    without,
 )
 from tests.strategies import networks
 from tests.worlds import icmp, icmpv6, tcp, udp
@@ -109,6 +111,23 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 )
 def test_containing(outer: str, inner: str, holds: bool) -> None:
     assert contains(parse_network(outer), parse_network(inner)) is holds
+    assert is_within(span(inner), span(outer)) is holds
+
+
+@pytest.mark.parametrize(
+    ("others", "left"),
+    [
+        (("10.0.0.1",), ["10.0.0.0", "10.0.0.2/31"]),
+        (("10.0.0.1", "10.0.0.2/31"), ["10.0.0.0"]),
+        (("10.0.0.0/8",), []),
+        (("10.0.0.4/30", "::/0"), ["10.0.0.0/30"]),
+    ],
+)
+def test_what_is_left_of_a_network_without_others(
+    others: tuple[str, ...], left: list[str]
+) -> None:
+    rest = without(parse_network("10.0.0.0/30"), map(parse_network, others))
+    assert sorted(map(canonical, rest)) == left
 
 
 @given(networks(), networks())
