@@ -43,7 +43,11 @@ def kinds(content: Content, filtered: tuple[Network, ...] | None = FILTERED) -> 
 
 def test_an_ordinary_world_has_no_findings() -> None:
     content = world(
-        east(), west(allow(tcp(443), "10.2.0.0/24", "0.0.0.0/0"), allow(tcp(22), "sg-00000001"))
+        east(),
+        west(
+            allow(tcp(443), "10.2.0.0/24", "0.0.0.0/0"),
+            allow(tcp(22), "10.1.7.0/24", "sg-00000001"),
+        ),
     )
     assert kinds(content) == []
 
@@ -100,6 +104,14 @@ def test_networks_of_one_rule_count_together(networks: tuple[str, ...], found: s
 )
 def test_only_what_is_judged_counts_and_once_and_for_all_ports(rule: object) -> None:
     assert kinds(world(east(), west(rule))) == []
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found"), [(56, ["critical: open to whole networks"]), (57, [])]
+)
+def test_a_whole_network_of_ipv6_is_a_56(prefix: int, found: list[str]) -> None:
+    region = west(allow(Everything(), f"2001:db8::/{prefix}"))
+    assert kinds(world(east(), region), None) == found
 
 
 def test_a_group_of_another_vpc_is_judged_where_its_members_are() -> None:

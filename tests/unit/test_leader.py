@@ -197,6 +197,16 @@ def test_what_is_open_keeps_nobody_from_replacing_what_is_not_genuine() -> None:
     assert run(store, cidrs=["10.0.0.0/8"]).status == "published"
 
 
+def test_what_other_excluded_names_open_is_not_published_unless_forced() -> None:
+    store = MemoryStore()
+    run(store, cidrs=["10.0.0.0/8"], config=configuration(excluded_group_names=("web",)))
+    before = store.there
+    with pytest.raises(ImplausibleError, match="and excluded_group_names changed"):
+        run(store, cidrs=["10.0.0.0/8"], now=NOW + 300)
+    assert store.there == before
+    assert run(store, cidrs=["10.0.0.0/8"], now=NOW + 300, force=True).status == "published"
+
+
 def test_two_fleets_on_one_key_are_refused() -> None:
     store = MemoryStore()
     store.put(signed(document(NOW, environment="staging")))
