@@ -166,6 +166,8 @@ def test_protocol_and_ports_become_a_service(
         ("tcp", 0, 65536),
         ("udp", -2, 5),
         ("icmp", 256, 0),
+        ("icmp", -2, 0),
+        ("icmp", 8, -2),
         ("icmp", 8, 256),
         ("256", None, None),
         ("06", None, None),
