@@ -10,7 +10,7 @@ from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.errors import SignatureError
 from reyes.explain import Explanation, explain, may_reach, members_at
 from reyes.host import configured_host
-from reyes.net import Protocol
+from reyes.net import Everything, Protocol
 from reyes.netfilter.compiler import compile_policy
 from reyes.netfilter.evaluate import Packet
 from reyes.policy import resolve_content
@@ -183,6 +183,20 @@ def test_a_packet_that_is_not_judged_says_why(
 def test_audit_mode_still_says_denied() -> None:
     found = ask(two_vpcs(), "10.9.9.9", 22, enforce=False)
     assert found.decision == "denied"
+
+
+def test_a_rule_for_all_traffic_explains_any_packet() -> None:
+    found = ask(two_vpcs(allow(Everything(), "10.9.0.0/16")), "10.9.9.9", 22)
+    assert found.granted
+    assert (found.granted.rule, found.granted.service) == (5, "all")
+
+
+def test_only_members_by_the_source_of_the_rule_are_named() -> None:
+    east, west = two_vpcs().regions
+    both = interface("00000002", "10.2.0.20", "sg-00000003 sg-00000009", vpc="vpc-0000000b")
+    granted = ask(world(replace(east, interfaces=(both,)), west), "10.2.0.20").granted
+    assert granted
+    assert [member.group for member in granted.members] == ["sg-00000003"]
 
 
 def test_many_rules_are_explained_through_the_tree() -> None:
