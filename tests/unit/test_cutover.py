@@ -407,6 +407,17 @@ def test_what_somebody_made_of_the_rules_is_nothing_to_go_back_to(opened: str) -
 
 
 @pytest.mark.parametrize("opened", OPENED)
+def test_what_somebody_made_of_held_rules_is_nothing_to_go_back_to(opened: str) -> None:
+    machine, first = two_generations()
+    machine.roll_back()
+    spoil(machine.kernel, opened)
+    advanced(machine, "web")
+    assert machine.run() == "applied"
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first
+
+
+@pytest.mark.parametrize("opened", OPENED)
 def test_rules_are_not_blamed_for_what_somebody_made_of_those_before(opened: str) -> None:
     machine = Machine()
     machine.run()
@@ -649,6 +660,22 @@ def test_a_boot_that_fails_has_the_newest_rules_that_were_good() -> None:
     machine.follower.return_to_earlier(machine.host())
     assert state(machine.kernel)[0] == second
     assert machine.notebook.previous != machine.notebook.held
+
+
+def test_a_boot_that_fails_leaves_rules_that_are_in_force() -> None:
+    machine, _ = two_generations()
+    before = state(machine.kernel)
+    machine.follower.return_to_earlier(machine.host())
+    assert state(machine.kernel) == before
+
+
+def test_a_boot_that_fails_brings_nothing_back_from_before_the_first_rules() -> None:
+    machine = Machine(filter_table="exclusive")
+    spoil(machine.kernel, "-A INPUT -s 192.0.2.1 -j ACCEPT")
+    machine.run()
+    machine.kernel = MemoryKernel()
+    machine.follower.return_to_earlier(machine.host())
+    assert machine.kernel.executed == []
 
 
 def test_what_unhealthy_rules_replaced_is_what_stays() -> None:

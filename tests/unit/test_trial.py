@@ -203,6 +203,11 @@ def test_a_way_back_that_is_refused_is_tried_by_each_run(
     assert state(machine.kernel)[0] == before
 
 
+def test_rules_on_trial_are_nothing_to_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, *_ = abandoned(monkeypatch)
+    assert machine.follower.prepare_repair(machine.host(), machine.kernel.read()) is None
+
+
 def test_a_blame_outlives_the_return(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is asked has not agreed where his run was killed."""
     machine, before, _ = abandoned(monkeypatch)
