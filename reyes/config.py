@@ -193,7 +193,7 @@ def parse_config(text: str, name: str) -> Config:
     config, problems = convert(Config, raw)
     if config is not None:
         problems += _contradictions(config)
-    if problems or config is None:
+    if problems:
         raise ConfigError(
             f"{name}: " + "; ".join(_shortened(problems)),
             "examples/config.yaml documents every option",
