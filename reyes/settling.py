@@ -44,9 +44,8 @@ class Settling(Struct, frozen=True, kw_only=True):
         state, settled = self.memory.load(), self.memory.settled()
         return not (
             settled is None
-            or state.applied is None
+            or state.applied is None  # a rollback came last
             or state.unhealthy is not None
-            or state.hold
             or self.members_due(live)
             or settled.key != self.key_of(state.content_sha256, host)
             or (settled.until is not None and settled.until <= int(self.now()))
