@@ -219,7 +219,7 @@ def test_two_fleets_on_one_key_are_refused() -> None:
 
 
 def test_the_ruleset_of_another_fleet_is_replaced_by_force(log: pytest.LogCaptureFixture) -> None:
-    store = MemoryStore()
+    store = MemoryStore(refusals=1)
     store.put(signed(document(NOW * 2, environment="staging")))
 
     outcome = run(store, instances=1, force=True)
