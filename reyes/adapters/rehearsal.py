@@ -124,11 +124,10 @@ def _path(name: str) -> str:
 
 
 def _file_of(text: str) -> int:
-    """Put text into a file without a name, and return its descriptor at the file's start."""
+    """Put text into a file without a name, and return its descriptor: /proc opens it anew."""
     descriptor = os.memfd_create("rehearsal", 0)
     with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
         file.write(text)
-    os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 
 
