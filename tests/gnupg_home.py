@@ -44,8 +44,8 @@ class GnupgHome:
         return status.decode().partition("KEY_CREATED P ")[2][:40]
 
     def add_subkey(self, fingerprint: str) -> str:
-        """Give a key a signing subkey and return the subkey's fingerprint."""
-        self.run("--passphrase", "", "--quick-add-key", fingerprint, "ed25519", "sign", "0")
+        """Give a key a signing subkey for 30 days and return the subkey's fingerprint."""
+        self.run("--passphrase", "", "--quick-add-key", fingerprint, "ed25519", "sign", "30d")
         return self.fingerprints(fingerprint)[-1]
 
     def fingerprints(self, key: str) -> list[str]:

@@ -123,13 +123,17 @@ def test_subkey_signs_for_its_primary(workshop: Workshop) -> None:
     assert workshop.subkey[-16:] in packets.decode()
 
 
-def test_expiry_of_the_signing_key_is_reported(workshop: Workshop) -> None:
-    report = workshop.inspect(workshop.gpg(workshop.dying).sign(PAYLOAD).blob)
-    listing = workshop.home.run("--with-colons", "--list-keys", workshop.dying).decode()
-    assert report.key_expires_at == int(listing.partition("pub:")[2].split(":")[5])
-    assert (
-        workshop.inspect(workshop.gpg(workshop.leader).sign(PAYLOAD).blob).key_expires_at is None
-    )
+@pytest.mark.parametrize(("key", "part"), [("dying", "pub:"), ("divided", "sub:")])
+def test_expiry_of_the_signing_key_is_reported(workshop: Workshop, key: str, part: str) -> None:
+    fingerprint = getattr(workshop, key)
+    report = workshop.inspect(workshop.gpg(fingerprint).sign(PAYLOAD).blob)
+    listing = workshop.home.run("--with-colons", "--list-keys", fingerprint).decode()
+    assert report.key_expires_at == int(listing.partition(part)[2].split(":")[5])
+
+
+def test_a_key_without_end_has_no_expiry(workshop: Workshop) -> None:
+    report = workshop.inspect(workshop.gpg(workshop.leader).sign(PAYLOAD).blob)
+    assert report.key_expires_at is None
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,11 @@ def test_message_of_an_unrelated_key_in_the_ring(workshop: Workshop) -> None:
 
 
 def test_message_of_a_key_outside_the_ring(workshop: Workshop) -> None:
-    said = workshop.refuse(workshop.home.sign(PAYLOAD, workshop.outsider))
+    blob = workshop.home.sign(PAYLOAD, workshop.outsider)
+    report = workshop.inspect(blob)
+    assert report.returncode != 0
+    assert report.problems != 0
+    said = workshop.refuse(blob)
     assert f"no public key for {workshop.outsider[-16:]}" in said
 
 
