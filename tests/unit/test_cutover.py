@@ -662,6 +662,19 @@ def test_a_boot_that_fails_has_the_newest_rules_that_were_good() -> None:
     assert machine.notebook.previous != machine.notebook.held
 
 
+def test_a_boot_that_fails_has_the_rules_before_and_none_of_a_hold_that_ended() -> None:
+    machine, _ = two_generations()
+    machine.roll_back()
+    advanced(machine, "web")
+    machine.run()
+    third = state(machine.kernel)[0]
+    advanced(machine)
+    machine.run()
+    machine.kernel = MemoryKernel()
+    machine.follower.return_to_earlier(machine.host())
+    assert state(machine.kernel)[0] == third
+
+
 def test_a_boot_that_fails_leaves_rules_that_are_in_force() -> None:
     machine, _ = two_generations()
     before = state(machine.kernel)
