@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from reyes.adapters import rehearsal
+from reyes.adapters.deadline import deadline
 from reyes.adapters.rehearsal import check_possible, rehearse
-from reyes.errors import ConfigError, KernelError
+from reyes.errors import ConfigError, KernelError, UnreachableError
 from reyes.net import Family
 from reyes.netfilter.live import LiveKernel, LiveTable
 from tests.commits import BOTH_RULES, WANTED, dataplane, in_force
@@ -118,6 +119,13 @@ def test_a_rehearsal_that_hangs_ends(stage: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KernelError, match=r"did not end within 0\.3 s"):
         rehearse(WANTED, EMPTY)
     assert time.monotonic() - begin < 30
+    assert has_ended(int((stage / "ipset.pid").read_text()))
+
+
+def test_a_rehearsal_that_is_cut_off_leaves_nothing_behind(stage: Path) -> None:
+    script(stage, "ipset", 'echo $$ >"$0.pid"; exec sleep 60')
+    with pytest.raises(UnreachableError), deadline(0.3):
+        rehearse(WANTED, EMPTY)
     assert has_ended(int((stage / "ipset.pid").read_text()))
 
 
