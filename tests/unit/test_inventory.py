@@ -143,6 +143,7 @@ def interface_of(**fields: Any) -> Interface:
         ("50", None, None, Protocol(number=50)),
         ("47", 80, 90, Protocol(number=47)),
         ("0", None, None, Protocol(number=0)),
+        ("255", None, None, Protocol(number=255)),
     ],
 )
 def test_protocol_and_ports_become_a_service(
@@ -316,6 +317,7 @@ def test_excluded_groups_keep_their_name_and_lose_their_rules() -> None:
 def test_only_the_matching_tag_is_published(matching: str, tag: str | None) -> None:
     tags = [
         {"Key": "Name", "Value": "secret project"},
+        {"Key": "name", "Value": "secret project"},
         {"Key": "role", "Value": "front"},
         {"Key": "empty", "Value": ""},
     ]
