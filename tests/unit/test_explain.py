@@ -10,9 +10,9 @@ from reyes.config import FailsafeConfig, FollowerConfig
 from reyes.errors import SignatureError
 from reyes.explain import Explanation, explain, may_reach, members_at
 from reyes.host import configured_host
-from reyes.net import Everything, Protocol
+from reyes.net import Everything, Protocol, Service
 from reyes.netfilter.compiler import compile_policy
-from reyes.netfilter.evaluate import Packet
+from reyes.netfilter.evaluate import Packet, is_service
 from reyes.policy import resolve_content
 from reyes.ruleset import Content, GroupReference, PrefixList, Region
 from reyes.uses import group_uses
@@ -143,6 +143,35 @@ def test_a_packet_is_judged_at_the_interface_whose_address_it_goes_to() -> None:
     assert judged["10.1.0.12"].near_misses == ()
     (elsewhere,) = ask(content, "10.9.9.9", to="10.1.99.99").near_misses
     assert elsewhere.group == "sg-00000001"
+
+
+def test_a_packet_to_one_of_many_addresses_is_judged_at_their_interface() -> None:
+    east, west = two_vpcs().regions
+    many = " ".join(f"10.1.1.{number}" for number in range(20))
+    other = interface("00000011", many, "sg-00000002", HOST, device=1, vpc="vpc-0000000a")
+    content = world(east, replace(west, interfaces=(*west.interfaces, other)))
+    found = ask(content, "10.2.0.20", to="10.1.1.19")
+    assert (found.interface, found.decision) == ("eni-00000011", "denied")
+
+
+@pytest.mark.parametrize(
+    ("service", "kind", "is_meant"),
+    [
+        (icmp(8), (8, 0), True),
+        (icmp(8), (0, 0), False),
+        (icmp(3, 4), (3, 4), True),
+        (icmp(3, 4), (3, 1), False),
+        (icmp(-1), (3, 1), True),
+        (icmp(-1), None, True),
+        (icmp(0), None, False),
+    ],
+)
+def test_icmp_is_told_by_type_and_code(
+    service: Service, kind: tuple[int, int] | None, is_meant: bool
+) -> None:
+    address = ip_address("10.1.0.10")
+    packet = Packet(source=address, destination=address, protocol=1, icmp=kind)
+    assert is_service(service, packet) is is_meant
 
 
 def test_a_group_that_nobody_is_in_is_a_near_miss_all_the_same() -> None:
