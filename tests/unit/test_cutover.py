@@ -427,7 +427,7 @@ def test_rules_are_not_blamed_for_what_somebody_made_of_those_before(opened: str
     with pytest.raises(UnhealthyError) as caught:
         machine.run()
     assert "nothing better" in str(caught.value.hint)
-    assert machine.notebook.held is None
+    assert (machine.notebook.held, machine.notebook.trial) == (None, None)
     machine.guard.finds = None
     assert machine.run() == "applied"
 
