@@ -271,15 +271,19 @@ def test_high_numbers_that_mean_themselves_are_allowed(service: Service) -> None
     assert peers(policy(content(allow(service, "fd00::/64")))) == [("fd00::/64",)]
 
 
-def test_what_iptables_tells_in_one_family_only_is_told() -> None:
-    ah = Protocol(number=51)
-    assert policy(content(allow(ah, "10.2.0.0/16"))).omitted == ()
-    found = policy(content(allow(ah, "10.2.0.0/16", "pl-0000000a")))
+@pytest.mark.parametrize("number", [43, 44, 51, 60])
+def test_what_iptables_tells_in_one_family_only_is_told(number: int) -> None:
+    header = Protocol(number=number)
+    assert policy(content(allow(header, "10.2.0.0/16"))).omitted == ()
+    found = policy(content(allow(header, "10.2.0.0/16", "pl-0000000a")))
     assert peers(found) == [("10.2.0.0/16",), ("10.20.0.0/16", "192.0.2.7", "fd00:20::/64")]
     (omitted,) = found.omitted
-    assert omitted.what == "protocol 51 from pl-0000000a over IPv6"
-    # ICMP has its own protocol there, so nothing is missed.
-    assert policy(content(allow(icmp(8), "pl-0000000a"))).omitted == ()
+    assert omitted.what == f"protocol {number} from pl-0000000a over IPv6"
+
+
+@pytest.mark.parametrize("service", [icmp(8), Protocol(number=50)])
+def test_what_another_protocol_or_the_same_tells_there_is_not_missed(service: Service) -> None:
+    assert policy(content(allow(service, "pl-0000000a"))).omitted == ()
 
 
 def test_one_bad_peer_does_not_spoil_the_others_of_its_rule() -> None:
