@@ -422,6 +422,11 @@ def test_all_associated_cidrs_belong_to_a_vpc() -> None:
     assert found.cidrs == ("10.1.0.0/16", "100.64.0.0/16", "2001:db8::/56")
 
 
+def test_a_vpc_without_networks_of_a_family_is_one_all_the_same() -> None:
+    (found,) = region_of(inventory(vpcs=[{"VpcId": VPC, "OwnerId": OWNER}])).vpcs
+    assert found.cidrs == ()
+
+
 def test_only_prefix_lists_that_a_rule_names_are_published() -> None:
     naming = permission(PrefixListIds=[{"PrefixListId": "pl-0000000a"}])
     unreadable = permission("50", PrefixListIds=[{"PrefixListId": "pl-0000000b"}])
@@ -474,6 +479,13 @@ def test_what_two_accounts_see_counts_once_with_all_that_is_known() -> None:
     assert one_way == other_way
     assert [g.tag for g in one_way.groups] == ["front"]
     assert [i.instance for i in one_way.interfaces] == ["i-0aaaaaaaaaaaaaaaa"]
+
+
+def test_of_two_views_the_longer_one_counts() -> None:
+    one, both = group(open_to_all("6")), group(open_to_all("6"), open_to_all("17"))
+    for groups in ((one, both), (both, one)):
+        (found,) = region_of(*(inventory(groups=[each]) for each in groups)).groups
+        assert len(found.ingress) == 2
 
 
 def test_a_tag_counts_for_more_than_a_rule_that_came_between_two_readings() -> None:
@@ -565,6 +577,11 @@ def test_the_fields_that_are_looked_at_are_those_that_replies_names() -> None:
     named = {(kind.__name__, name) for kind in types for name in get_type_hints(kind)}
     # The reader itself looks for the instances of a reservation.
     assert seen | {("Reservation", "Instances")} == named
+
+
+def test_excluded_names_are_sorted_and_single() -> None:
+    names = [*"ghfebcda", "a"]
+    assert content_of(excluded=names).excluded_group_names == tuple("abcdefgh")
 
 
 def test_regions_are_apart_and_sorted() -> None:
