@@ -330,9 +330,9 @@ class Follower(Struct, frozen=True, kw_only=True):
             self._try_to_blame(prepared, state, confirm=confirm)
             raise
         except ReyesError:
-            if has_way_back and confirm:
-                with suppress(ConfigError):
-                    self.memory.save(state)  # no answer, but a failure: nothing is to blame
+            with suppress(ConfigError):
+                if self.memory.load() != state:
+                    self.memory.save(state)  # a failure is no answer: nothing is to blame, or good
             raise
 
     def _approve(self, prepared: Prepared, *, on_trial: bool) -> None:

@@ -209,7 +209,7 @@ def test_a_way_back_that_is_refused_once_costs_nobody_a_blame(
     assert state(machine.kernel)[0] == first
 
 
-def fails(*_: object) -> None:
+def fails(*_: object, **__: object) -> None:
     raise ConfigError("the disk is full")
 
 
@@ -262,15 +262,18 @@ def blamed() -> tuple[Machine, list[str]]:
     return machine, first
 
 
+@pytest.mark.parametrize("written", ["save", "end_trial"])
 def test_blamed_rules_that_are_forced_stay_only_if_the_blame_is_taken_back(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     machine, first = blamed()
     with monkeypatch.context() as patch:
-        patch.setattr(machine.notebook, "save", fails)
+        patch.setattr(machine.notebook, written, fails)
         with pytest.raises(ConfigError, match="disk is full"):
             machine.run(force=True)
     assert state(machine.kernel)[0] == first
+    with pytest.raises(UnhealthyError, match="not tried again"):
+        machine.run()
     with monkeypatch.context() as patch:
         patch.setattr(machine.notebook, "keep_settled", fails)
         assert machine.run(force=True) == "applied"
@@ -279,14 +282,15 @@ def test_blamed_rules_that_are_forced_stay_only_if_the_blame_is_taken_back(
     assert state(machine.kernel)[0] == second != first
 
 
+@pytest.mark.parametrize("written", ["save", "end_trial"])
 def test_a_hold_that_was_forced_open_stays_so_only_if_that_is_remembered(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     machine, first = two_generations()
     second = state(machine.kernel)[0]
     machine.roll_back()
     with monkeypatch.context() as patch:
-        patch.setattr(machine.notebook, "save", fails)
+        patch.setattr(machine.notebook, written, fails)
         with pytest.raises(ConfigError, match="disk is full"):
             machine.run(force=True)
     assert state(machine.kernel)[0] == first
