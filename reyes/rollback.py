@@ -81,6 +81,7 @@ def roll_back(
                 "another program may be changing the filter table at the same time",
             )
         if before is not held:
+            # Sets of a family that has been switched off since are not there to be read.
             back = snapshot(replace(before.kernel, sets=after.sets), kernel)
             # What the kernel has made of a set costs nothing of what was known of it before.
             memory.keep_generation(

@@ -73,6 +73,7 @@ class MemoryKernel:
 
     def read_members(self, names: Collection[str] | None = None) -> dict[str, tuple[str, ...]]:
         members = parse_set_members(self.ipset_save())
+        _require(members.keys() >= set(names or ()), "a set is not there")
         return {name: own for name, own in members.items() if names is None or name in names}
 
     def execute(self, plan: CommitPlan) -> None:

@@ -13,6 +13,7 @@ from reyes.cutover import UnhealthyError
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 from reyes.netfilter.live import LiveKernel
+from reyes.netfilter.names import set_family
 from reyes.netfilter.plan import FilterTable, RestoreTable
 from reyes.removal import remove
 from reyes.rollback import is_held
@@ -1048,6 +1049,21 @@ def test_what_is_held_knows_the_members_of_sets_that_both_generations_name() -> 
     held = machine.notebook.held
     assert held
     assert held.members.keys() == before.referenced_sets
+
+
+def test_a_rollback_goes_back_though_a_family_was_switched_off_meanwhile() -> None:
+    machine = Machine(filtered_cidrs=("10.0.0.0/8", "::/0"))
+    machine.run()
+    first = state(machine.kernel)[0]
+    advanced(machine, "db")
+    machine.run()
+    before = machine.notebook.previous
+    assert before
+    assert {set_family(name) for name in before.referenced_sets} == set(Family)
+    machine.kernel = MemoryKernel([Family.V4])
+    assert machine.run() == "repaired"
+    machine.roll_back()
+    assert state(machine.kernel)[0] == first[:1]
 
 
 def test_members_that_somebody_changed_are_not_remembered() -> None:
