@@ -221,27 +221,26 @@ class Follower(Struct, frozen=True, kw_only=True):
             log.warning("the rules before are back: those of the last run did not prove healthy")
         return True
 
-    def return_to_earlier(self, host: Host | None) -> bool:
+    def return_to_earlier(self, host: Host | None, live: LiveKernel) -> None:
         """Bring remembered rules in force on a host without any: the newest that were good.
 
         For a boot that cannot have the ruleset that was accepted last, or does not know its host:
         no rules let in whomever AWS does. Where nobody knows the members of a set any more it is
-        empty. Tells whether the host had no rules.
+        empty.
 
         Raises:
             KernelError: the kernel refused.
         """
-        state, live = self.memory.load(), self.kernel.read()
+        state = self.memory.load()
         held = self.memory.generation("held") if state.hold or state.unhealthy else None
         earlier = self.memory.generation("trial") or held or self.memory.generation("previous")
         if live.judges:
-            return False
+            return
         if earlier is not None and earlier.kernel.judges:
             self._bring_back(earlier, host, live)
             log.warning("rules of an earlier time are in force: those accepted last cannot be")
         else:
             log.warning("no rules are in force: none of an earlier time are remembered")
-        return True
 
     def _bring_back(self, rules: Generation, host: Host | None, live: LiveKernel) -> None:
         known = self._known_sets(rules, host, live) if host else ()

@@ -158,6 +158,7 @@ class FollowerPass:
             reading()  # a kernel that cannot be read is told first
             raise
         (live,) = reading()
+        record.without_rules = not live.judges
         if not self._options.force and follower.settling.is_settled(fetched, host, live):
             return None
         published = fetched is not None and not self._options.force
@@ -294,7 +295,9 @@ class FollowerPass:
             yield
         except ReyesError:
             try:
-                record.without_rules = self._follower.return_to_earlier(self._remembered_host())
+                live = self._follower.kernel.read()
+                record.without_rules = not live.judges
+                self._follower.return_to_earlier(self._remembered_host(), live)
             except ReyesError as error:
                 log.warning("no earlier rules come in force either: %s", error.message)
             raise

@@ -275,6 +275,18 @@ def test_a_ruleset_that_is_damaged_hides_nothing_that_is_missing_in_the_kernel(
     assert "applied  " not in ask(host, "status").stdout
 
 
+@pytest.mark.parametrize("how", [("--boot",), ()], ids=["boot", "pass"])
+def test_rules_that_a_restart_took_and_the_kernel_refuses_are_not_told_as_applied(
+    host: FollowerHost, how: tuple[str, ...]
+) -> None:
+    for generation in range(2):
+        host.apply(generation)
+    host.reboot()
+    host.wrap("iptables-restore", 'case "$*" in *--version*) exec {real} "$@";; esac; exit 1')
+    assert host.run(*how, file=not how).returncode == 25
+    assert status(host).applied is None
+
+
 def test_a_disabled_host_without_the_rules_of_one_family_says_so(host: FollowerHost) -> None:
     host.apply(0)
     (host.directory / "disabled").touch()

@@ -662,7 +662,7 @@ def test_a_boot_that_fails_has_the_newest_rules_that_were_good() -> None:
     with pytest.raises(UnhealthyError):
         machine.run()  # blamed: what stood before is held
     machine.kernel = MemoryKernel()
-    machine.follower.return_to_earlier(machine.host())
+    machine.follower.return_to_earlier(machine.host(), machine.kernel.read())
     assert state(machine.kernel)[0] == second
     assert machine.notebook.previous != machine.notebook.held
 
@@ -676,14 +676,14 @@ def test_a_boot_that_fails_has_the_rules_before_and_none_of_a_hold_that_ended() 
     advanced(machine)
     machine.run()
     machine.kernel = MemoryKernel()
-    machine.follower.return_to_earlier(machine.host())
+    machine.follower.return_to_earlier(machine.host(), machine.kernel.read())
     assert state(machine.kernel)[0] == third
 
 
 def test_a_boot_that_fails_leaves_rules_that_are_in_force() -> None:
     machine, _ = two_generations()
     before = state(machine.kernel)
-    machine.follower.return_to_earlier(machine.host())
+    machine.follower.return_to_earlier(machine.host(), machine.kernel.read())
     assert state(machine.kernel) == before
 
 
@@ -692,7 +692,7 @@ def test_a_boot_that_fails_brings_nothing_back_from_before_the_first_rules() -> 
     spoil(machine.kernel, "-A INPUT -s 192.0.2.1 -j ACCEPT")
     machine.run()
     machine.kernel = MemoryKernel()
-    machine.follower.return_to_earlier(machine.host())
+    machine.follower.return_to_earlier(machine.host(), machine.kernel.read())
     assert machine.kernel.executed == []
 
 

@@ -99,7 +99,7 @@ def test_a_boot_that_fails_has_the_rules_before_those_on_trial(
 ) -> None:
     machine, before, _ = abandoned(monkeypatch)
     machine.kernel = MemoryKernel()
-    machine.follower.return_to_earlier(machine.host())
+    machine.follower.return_to_earlier(machine.host(), machine.kernel.read())
     assert state(machine.kernel)[0] == before
 
 
