@@ -177,7 +177,6 @@ _TITLES = {
 
 
 def _lines(report: _Report) -> Iterator[str]:
-
     yield _TITLES[report.status].format(
         serial=report.serial, object=report.object, end=moment_text(report.not_after)
     )

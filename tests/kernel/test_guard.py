@@ -407,7 +407,7 @@ def test_who_thinks_keeps_nobody_out_and_agrees_to_nothing_else(host: FollowerHo
         assert host.in_force() == (1, 1)
 
 
-def test_who_asks_whether_to_keep_generation_is_named_to_others_and_can_be_ended(
+def test_who_asks_whether_to_keep_rules_is_named_to_others_and_can_be_ended(
     host: FollowerHost,
 ) -> None:
     host.apply(0)

@@ -330,7 +330,7 @@ def test_what_stands_instead_of_blamed_rules_is_repaired_whatever_the_configurat
     machine, first = blamed()
     machine.config = replace(machine.config, follower=FollowerConfig(denied="reject"))
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
-    assert uphold(machine) == "held"
+    assert repair(machine) == "held"
     assert state(machine.kernel)[0] == first
 
 
@@ -758,7 +758,7 @@ def test_what_a_dead_run_left_behind_is_destroyed_though_nothing_else_is_to_do()
     assert sets_of(machine) == right
 
 
-def uphold(machine: Machine) -> str:
+def repair(machine: Machine) -> str:
     prepared = machine.follower.prepare_repair(machine.host(), machine.kernel.read())
     return machine.follower.commit(prepared, None) if prepared else "unchanged"
 
@@ -767,17 +767,17 @@ def test_without_a_new_ruleset_what_is_in_force_is_repaired() -> None:
     machine = Machine()
     machine.run()
     right = state(machine.kernel)
-    assert uphold(machine) == "unchanged"
+    assert repair(machine) == "unchanged"
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
     machine.guard.asked.clear()
-    assert uphold(machine) == "repaired"
+    assert repair(machine) == "repaired"
     assert state(machine.kernel) == right
     assert machine.guard.asked == []
     for one in machine.kernel.sets.values():
         one.members = {f"192.0.2.{number}": "" for number in range(len(one.members))}
-    assert uphold(machine) == "unchanged"
+    assert repair(machine) == "unchanged"
     machine.clock.time += MEMBERS_CHECK_SECONDS
-    assert uphold(machine) == "repaired"
+    assert repair(machine) == "repaired"
     assert state(machine.kernel) == right
 
 
@@ -785,7 +785,7 @@ def test_without_a_new_ruleset_what_is_held_is_repaired() -> None:
     machine, first = two_generations()
     machine.roll_back()
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
-    assert uphold(machine) == "held"
+    assert repair(machine) == "held"
     assert state(machine.kernel)[0] == first
 
 
@@ -796,7 +796,7 @@ def test_rules_against_which_a_rollback_holds_are_no_good_sight() -> None:
     assert machine.run() == "held"
     machine.kernel.tables = second
     assert state(machine.kernel)[0] != first
-    assert uphold(machine) == "held"
+    assert repair(machine) == "held"
     assert state(machine.kernel)[0] == first
 
 
@@ -808,10 +808,10 @@ def test_without_a_new_ruleset_blamed_rules_do_not_come_back() -> None:
     machine.guard.finds = None
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
     with pytest.raises(UnhealthyError, match="not tried again"):
-        uphold(machine)
+        repair(machine)
     assert state(machine.kernel)[0] == first
     remove(machine.notebook, [machine.kernel])
-    assert uphold(machine) == "unchanged"
+    assert repair(machine) == "unchanged"
     assert machine.kernel.sets == {}
 
 
@@ -825,7 +825,7 @@ def test_what_was_accepted_and_never_in_force_repairs_nothing() -> None:
     machine.guard.refuses = False
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
     before = state(machine.kernel)
-    assert uphold(machine) == "unchanged"
+    assert repair(machine) == "unchanged"
     assert state(machine.kernel) == before
 
 

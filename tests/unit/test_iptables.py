@@ -126,7 +126,7 @@ def test_the_id_is_found_again_in_the_line() -> None:
 WAY = Rule((tcp(80),), Goto("reyes-y"), "see reyes-y", commented=False)
 
 
-def test_an_unmarked_rule_is_known_by_the_chain_it_leads_to() -> None:
+def test_an_uncommented_rule_is_known_by_the_chain_it_leads_to() -> None:
     rendered = render_chain(Chain("reyes-x", (WAY, RULE)), Family.V4)
     assert rendered[0] == ("80 reyes-y", "-A reyes-x -p tcp -m tcp --dport 80:80 -g reyes-y")
     live = LiveTable(Family.V4, rules={"reyes-x": tuple(line for _, line in rendered)})
@@ -172,7 +172,7 @@ def test_nobody_finds_two_rules_of_one_id() -> None:
     assert len(b64decode(wide, altchars="-_")) == 15
 
 
-def test_the_next_id_is_also_of_unmarked_rules() -> None:
+def test_the_next_id_is_also_of_uncommented_rules() -> None:
     def last(*rules: Rule) -> str:
         return render_chain(Chain("reyes-x", rules), Family.V4)[-1][0]
 

@@ -19,7 +19,6 @@ from reyes.errors import (
     SignatureError,
 )
 from reyes.ruleset import Content, Counts, count, encode
-from reyes.text import duration_text, moment_text
 from reyes.trust import (
     MAX_CLOCK_SKEW,
     Accepted,
@@ -316,27 +315,6 @@ def test_only_trust_makes_a_verified_ruleset() -> None:
     }
     assert makers == {"trust.py"}
     assert VerifiedRuleset.__module__ == Genuine.__module__ == trust.__name__
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 seconds"),
-        (1, "1 second"),
-        (119, "119 seconds"),
-        (750, "12 minutes"),
-        (7200, "2 hours"),
-        (604_800, "7 days"),
-    ],
-)
-def test_spans_are_written_for_people(seconds: int, text: str) -> None:
-    assert duration_text(seconds) == text
-
-
-def test_moments_are_written_in_utc_or_as_numbers() -> None:
-    assert moment_text(NOW) == "2026-11-18T11:06:40Z"
-    for beyond in (253_402_300_800, 2**62, 2**63):
-        assert moment_text(beyond) == str(beyond)
 
 
 def test_every_refusal_tells_what_to_do() -> None:
