@@ -93,7 +93,9 @@ def recording(
     except Exception as error:
         # Rules that were not tried once more did not have to be rolled back once more.
         tried = force or record.prepared is None or before.unhealthy != record.prepared.fingerprint
-        record.rolled_back |= isinstance(error, UnhealthyError) and tried
+        if isinstance(error, UnhealthyError):
+            record.rolled_back |= tried
+            record.without_rules &= tried  # else those that stay instead are in force again
         _leave(config, memory, record, error)
         raise
     record.rolled_back = record.outcome == "rolled back"
