@@ -1,5 +1,6 @@
 """Options of the whole suite."""
 
+import gc
 import logging
 import os
 import re
@@ -33,9 +34,10 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_log() -> Iterator[None]:
-    """Leave the package's logger as it was: commands that run in this process configure it."""
+def _own_process() -> Iterator[None]:
+    """Leave logger and collector as they were: commands that run in this process set them."""
     logger = logging.getLogger("reyes")
     before = logger.handlers[:], logger.level, logger.propagate
     yield
     logger.handlers, logger.level, logger.propagate = before[0], before[1], before[2]
+    gc.enable()
