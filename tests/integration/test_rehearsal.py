@@ -114,9 +114,9 @@ def test_a_host_without_unshare_is_told(stage: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_rehearsal_that_hangs_ends(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(stage, "ipset", 'echo $$ >"$0.pid"; exec sleep 60')
-    monkeypatch.setattr(rehearsal, "COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr(rehearsal, "COMMAND_SECONDS", 1)
     begin = time.monotonic()
-    with pytest.raises(KernelError, match=r"did not end within 0\.3 s"):
+    with pytest.raises(KernelError, match="did not end within 1 s"):
         rehearse(WANTED, EMPTY)
     assert time.monotonic() - begin < 30
     assert has_ended(int((stage / "ipset.pid").read_text()))
@@ -124,7 +124,7 @@ def test_a_rehearsal_that_hangs_ends(stage: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_rehearsal_that_is_cut_off_leaves_nothing_behind(stage: Path) -> None:
     script(stage, "ipset", 'echo $$ >"$0.pid"; exec sleep 60')
-    with pytest.raises(UnreachableError), deadline(0.3):
+    with pytest.raises(UnreachableError), deadline(1):
         rehearse(WANTED, EMPTY)
     assert has_ended(int((stage / "ipset.pid").read_text()))
 
