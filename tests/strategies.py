@@ -71,7 +71,7 @@ def headers(content: Content) -> st.SearchStrategy[Header]:
             serial=seconds * 1000 + 7,
             generated_at=seconds,
             not_after=seconds + validity,
-            generator="leader-a/2.0.0",
+            generator="leader-a reyes/2.0.0",
             counts=count(content, sources),
         ),
         st.sampled_from(["production", "staging"]),

@@ -121,7 +121,7 @@ def header_for(content: Content, now: int, **changes: Any) -> Header:
         serial=now * 1000,
         generated_at=now,
         not_after=now + 3600,
-        generator="leader-a/2.0.0",
+        generator="leader-a reyes/2.0.0",
         counts=count(content, sources=2),
     )
     return replace(header, **changes)

@@ -36,7 +36,7 @@ def test_header_in_words() -> None:
     text = "\n".join(describe(genuine(expires=NOW + 86_400), NOW + 300))
     assert text.startswith("ruleset 1795000000000 for production\n")
     assert "generated  2026-11-18T11:06:40Z (5 minutes ago)" in text
-    assert "generator  leader-a/2.0.0" in text
+    assert "generator  leader-a reyes/2.0.0" in text
     assert "not after  2026-11-18T12:06:40Z (in 55 minutes)" in text
     assert f"signed by  {SIGNER} (key expires 2026-11-19T11:06:40Z)" in text
     assert "holds      2 sources, 2 VPCs, 3 groups, 4 rules, 4 interfaces" in text
