@@ -65,6 +65,7 @@ class Keys:
     def __enter__(self) -> Self:
         home = self._opened.enter_context(gnupg_home())
         self.fingerprint = home.generate("kernel tests")
+        self.secret = home.path
         self.keyring = Path(self._opened.enter_context(tempfile.TemporaryDirectory()))
         home.export(home.path / "trusted.gpg", self.fingerprint)
         shutil.copy(home.path / "trusted.gpg", self.keyring)
