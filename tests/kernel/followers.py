@@ -228,6 +228,15 @@ class FollowerHost(Closing):
                 for second in allowed
             ), shown(family, row)
 
+    def wait_until_in_force(self, generation: int) -> None:
+        """Look until all packets meet this generation; what they meet before does not count."""
+
+        def is_in_force() -> bool:
+            rows = self._verdicts()
+            return all(expected(family).get(row) == generation for family, row in rows.items())
+
+        wait_for(is_in_force, f"generation {generation} is in force")
+
     def _verdicts(self) -> dict[Family, tuple[bool, ...]]:
         self.wire.forget()
         passed = self.wire.probe([*PACKETS[Family.V4], *PACKETS[Family.V6]])

@@ -1,5 +1,6 @@
 """The units under a real systemd, with their sandbox; packets tell what they did."""
 
+import re
 import socket
 from collections.abc import Iterator
 
@@ -18,6 +19,13 @@ LEADER, FOLLOWER, RESIDENT, BOOT = (
     f"reyes-{name}.service" for name in ("leader", "follower", "follower-resident", "boot")
 )
 TIMER = "reyes-follower.timer"
+
+WRITING = """#!/bin/sh
+for directory in /etc /opt /usr /var /var/log $(cut -d" " -f2 /proc/self/mounts); do
+    touch "$directory/try" && echo "written: $directory"
+done
+"""
+"""A program that says where it can write."""
 
 
 @pytest.fixture
@@ -51,6 +59,20 @@ def test_a_leader_publishes_and_a_follower_enforces(keys: Keys, backend: Backend
         assert host.in_force() == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("unit", "directory"), [(FOLLOWER, "/var/lib/reyes"), (LEADER, "/etc/reyes/keyring")]
+)
+def test_a_sandbox_leaves_one_directory_to_write_to(
+    booted: Booted, unit: str, directory: str
+) -> None:
+    booted.run("chown", "--recursive", "reyes:", "/etc/reyes/keyring")
+    booted.run("tee", "/opt/reyes/bin/reyes", text=WRITING)
+    booted.systemctl("start", unit)
+    own_alone = ("/dev", "/tmp", "/var/tmp")
+    written = re.findall("^written: (.*)$", booted.journal(), re.MULTILINE)
+    assert {path for path in written if not path.startswith(own_alone)} == {directory}
+
+
 def test_a_host_that_restarts_has_its_rules_before_its_network(
     host: FollowerHost, store: AwsServer, booted: Booted
 ) -> None:
@@ -75,11 +97,11 @@ def test_the_switch_outlives_a_follower_that_is_killed(
         publish(host, store, 1)
         booted.systemctl("start", "--no-block", FOLLOWER)
         service.accept()[0].close()
-    wait_for(lambda: host.in_force() == (1, 1), "the new rules are on trial")
+    host.wait_until_in_force(1)
     booted.systemctl("kill", "--signal=KILL", "--kill-whom=main", FOLLOWER)
-    wait_for(lambda: host.in_force() == (0, 0), "the rules before are back")
+    host.wait_until_in_force(0)
     assert booted.show(FOLLOWER, "Result") == "signal"
-    assert "the way back was taken" in booted.journal()
+    wait_for(lambda: "the way back was taken" in booted.journal(), "the switch has said so")
 
 
 def test_a_follower_that_stays_takes_the_place_of_the_timer(
@@ -90,10 +112,10 @@ def test_a_follower_that_stays_takes_the_place_of_the_timer(
     assert booted.show(TIMER, "NextElapseUSecRealtime") != ""
     booted.systemctl("start", RESIDENT)
     assert booted.show(TIMER, "ActiveState") == "inactive"
-    wait_for(lambda: host.in_force() == (0, 0), "the first pass is over")
+    host.wait_until_in_force(0)
     publish(host, store, 1)
     booted.systemctl("reload", RESIDENT)
-    wait_for(lambda: host.in_force() == (1, 1), "a reload passes anew")
+    host.wait_until_in_force(1)
     booted.systemctl("stop", RESIDENT)
     assert booted.show(RESIDENT, "Result") == "success"
     assert host.in_force() == (1, 1)
