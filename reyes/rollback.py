@@ -43,9 +43,13 @@ def roll_back(
     filter_table: FilterTable,
     until: int,
     *,
+    on_trial: Generation | None = None,
     force: bool = False,
 ) -> Return:
     """Bring the generation before back and stay there until a time; 0 for no end.
+
+    `on_trial` is what was remembered of a trial before the lock was had: whether that has ended
+    well or not, its change is the last one.
 
     Where a rollback holds already its rules stay the ones to go back to, so that whoever says it
     twice, or to a whole fleet once more, changes nothing. One that is cut short leaves things as
@@ -59,7 +63,7 @@ def roll_back(
     state = memory.load()
     held = memory.generation("held") if state.hold else None
     # What a run left on trial is the last change, also if it has been taken back since.
-    before = memory.generation("trial") or held or memory.generation("previous")
+    before = memory.generation("trial") or on_trial or held or memory.generation("previous")
     if before is None or state.accepted is None:
         raise ConfigError(
             "no earlier rules are remembered on this host",

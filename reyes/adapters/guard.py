@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +17,10 @@ from reyes.netfilter.live import LiveKernel
 
 _AGAIN_SECONDS = 5
 """So long a store may take to answer with the rules before, until it counts as silent, too."""
+
+
+_ENDINGS = (signal.SIGHUP, signal.SIGTERM)
+"""What a terminal that is closed sends, and `kill`: while people are asked, a no like Ctrl-C."""
 
 
 class CommitGuard:
@@ -63,6 +68,7 @@ class CommitGuard:
 
 def _ask(seconds: int) -> str | None:
     """Ask at the terminal; what is no whole `yes` in time is a no, and so is nobody there."""
+    before = {ending: signal.signal(ending, signal.default_int_handler) for ending in _ENDINGS}
     try:
         sys.stderr.write(f"Can you still open new connections? Type yes within {seconds} s: ")
         sys.stderr.flush()
@@ -72,4 +78,7 @@ def _ask(seconds: int) -> str | None:
         answer = os.read(sys.stdin.fileno(), 80).decode(errors="replace")
     except (KeyboardInterrupt, OSError, TypeError, AttributeError):
         answer = ""  # an interrupt is a no that is told like one; a closed input is None
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
     return None if answer.strip().lower() in ("y", "yes") else "it was not confirmed"

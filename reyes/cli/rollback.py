@@ -44,12 +44,16 @@ def command(config_path: Path, until: str | None, *, force: bool) -> None:
     config = load_config(config_path)
     end = _moment(until, int(now())) if until is not None else 0
     memory = StateDirectory(Path(config.follower.state_directory))
+    # Whoever has rules on trial means these, however the run ends that holds the lock.
+    on_trial = memory.generation("trial")
     with memory.lock(WAY_OUT_PATIENCE):
         started = monotonic()
         _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)
         filter_table = config.follower.filter_table
-        back = roll_back(memory, Kernel(), guard, filter_table, end, force=force)
+        back = roll_back(
+            memory, Kernel(), guard, filter_table, end, on_trial=on_trial, force=force
+        )
         record_outcome(config.follower, memory, "rolled back", started)
     limit = f" or {moment_text(end)}" if end else ""
     say(f"rolled back; this holds until a ruleset with other content{limit}")

@@ -295,10 +295,13 @@ def test_a_signal_while_the_rules_are_on_trial_ends_in_the_old_ones(
         assert host.in_force() == (0, 0)
 
 
-def test_who_interrupts_the_question_is_told_what_became_of_the_rules(host: FollowerHost) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_interrupts_the_question_is_told_what_became_of_the_rules(
+    host: FollowerHost, number: signal.Signals
+) -> None:
     host.apply(0)
     with asked(host, "--confirm", "60") as running:
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         said, _ = running.communicate(timeout=30)
         assert running.returncode == 25
     assert "it was not confirmed: the rules before are back in force" in said
@@ -490,6 +493,7 @@ def test_a_terminal_that_is_closed_ends_in_the_old_rules(host: FollowerHost) -> 
     host.settle()
     running.communicate()
     assert host.in_force() == (0, 0)
+    assert "exit code 25" in host.run(command="status", file=False).stdout
 
 
 def test_the_failsafe_stands_first_in_every_state(keys: Keys) -> None:
