@@ -102,15 +102,15 @@ class Status(Struct, frozen=True, kw_only=True):
     disabled: bool = False
 
 
-class Pass(Struct, frozen=True, kw_only=True):
-    """What one pass found out, as far as it came; None is what it did not get to know.
+class Pass(Struct, kw_only=True):
+    """What one pass finds out, as far as it comes; None is what it does not get to know.
 
     `repaired` is also of a pass that failed, or that went on to new rules. `configured` is what
     one that failed put in force: a changed configuration. `without_rules` is one that failed on
-    a host that has none: what was in force before is so no more.
+    a host that has none: what was in force before is so no more. `rolled_back` is a rollback, or
+    one that took new rules back.
     """
 
-    run: Run
     instance: str | None = None
     region: str | None = None
     ruleset: AcceptedRuleset | None = None
@@ -151,19 +151,18 @@ def applied_dataplane(dataplane: Dataplane, *, at: int, seconds: float, enforced
     )
 
 
-def after_pass(before: Status | None, done: Pass) -> Status:
+def after_pass(before: Status | None, run: Run, done: Pass) -> Status:
     """Say what is known after a pass."""
-    before = before or Status(run=done.run)
-    run = done.run
+    before = before or Status(run=run)
     return Status(
         run=run,
         last_success=run.at if run.exit_code == 0 else before.last_success,
         instance=done.instance or before.instance,
         region=done.region or before.region,
         ruleset=done.ruleset or before.ruleset,
-        applied=_in_force(before.applied, done),
+        applied=_in_force(before.applied, run.outcome, done),
         omitted=before.omitted if done.omitted is None else done.omitted,
-        counters=_counted(before.counters, done),
+        counters=_counted(before.counters, run, done),
         hold=done.hold,
         disabled=done.disabled,
     )
@@ -203,9 +202,9 @@ def hold_text(hold: Hold) -> str:
     return f"a rollback holds until a ruleset with other content than {hold.serial}'s{limit}"
 
 
-def _in_force(before: Applied | None, done: Pass) -> Applied | None:
+def _in_force(before: Applied | None, outcome: str, done: Pass) -> Applied | None:
     """Say what is in force; a pass that changed nothing does not change since when."""
-    match done.run.outcome:
+    match outcome:
         case "held" | "removed" | "rolled back":
             return None
         case "failed":
@@ -219,14 +218,14 @@ def _in_force(before: Applied | None, done: Pass) -> Applied | None:
             return before
 
 
-def _counted(before: Counters, done: Pass) -> Counters:
+def _counted(before: Counters, run: Run, done: Pass) -> Counters:
     refused = dict(before.refused)
-    if done.run.exit_code:
-        reason = REASONS.get(done.run.exit_code, "bug")
+    if run.exit_code:
+        reason = REASONS.get(run.exit_code, "bug")
         refused[reason] = refused.get(reason, 0) + 1
     return Counters(
         refused=refused,
-        repaired=before.repaired + (done.repaired or done.run.outcome == "repaired"),
+        repaired=before.repaired + (done.repaired or run.outcome == "repaired"),
         rolled_back=before.rolled_back + done.rolled_back,
     )
 

@@ -38,6 +38,7 @@ from reyes.host import Host
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan
 from reyes.state import Identity
+from reyes.status import accepted_ruleset
 from reyes.text import moment_text
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class FollowerPass:
         """
         settings, started = self._config.follower, time.monotonic()
         with self._recorded() as record:
-            record.host = host
+            record.instance, record.region = host.instance_id, host.region
             try:
                 with deadline(seconds):
                     unproved = self._return_from_trial(host)
@@ -166,12 +167,11 @@ class FollowerPass:
         replaced = fetched is not None and fetched.blob != self._memory.last_good()
         if replaced and self._repair_first(record, host, live):
             live = follower.kernel.read()
-        record.verified = follower.acceptance.accept(fetched, host, force=self._options.force)
-        if as_left and follower.settling.says_nothing_new(record.verified, host):
+        verified = follower.acceptance.accept(fetched, host, force=self._options.force)
+        record.ruleset = accepted_ruleset(verified)
+        if as_left and follower.settling.says_nothing_new(verified, host):
             return None
-        return record.note(
-            follower.prepare(record.verified, host, live, thorough=self._options.force)
-        )
+        return record.note(follower.prepare(verified, host, live, thorough=self._options.force))
 
     def _repair_first(self, record: Record, host: Host, live: LiveKernel) -> bool:
         """Repair what is in force, so that a commit leaves behind what Reyes has put there.
@@ -238,7 +238,7 @@ class FollowerPass:
             log.warning("repaired what is in force, from the ruleset that was accepted last")
         if outcome == "applied":
             record.note(prepared, prepared_at)
-            record.configured = record.applied(int(clock.now()))
+            record.configured = record.in_force(int(clock.now()))
             log.warning("put the configuration in force, with the ruleset that was accepted last")
 
     def _agreed(self, host: Host) -> CommitPlan:
@@ -268,10 +268,12 @@ class FollowerPass:
             return
         started = time.monotonic()
         with self._recorded() as record, self._earlier_rules_if_it_fails(record):
-            verified = record.verified = follower.acceptance.last_good()
+            verified = follower.acceptance.last_good()
+            record.ruleset = accepted_ruleset(verified)
             remembered = remembered_host(self._config, self._memory.load().identity)
-            host = record.host = with_logging(remembered, self._options)
-            not_after = verified.ruleset.header.not_after
+            host = with_logging(remembered, self._options)
+            record.instance, record.region = host.instance_id, host.region
+            not_after = record.ruleset.not_after
             if not_after < clock.now():
                 log.warning(
                     "the last good ruleset has expired (not_after %s)", moment_text(not_after)
@@ -378,7 +380,7 @@ def _raise_conntrack_max(config: FollowerConfig) -> None:
 
 
 def _serial(record: Record) -> str:
-    return f" serial={record.verified.ruleset.header.serial}" if record.verified else ""
+    return f" serial={record.ruleset.serial}" if record.ruleset else ""
 
 
 def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:

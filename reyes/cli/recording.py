@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+from msgspec import field
 
 from reyes.adapters import clock
 from reyes.adapters.kernel import Kernel
@@ -20,40 +20,21 @@ from reyes.config import FollowerConfig
 from reyes.cutover import UnhealthyError
 from reyes.errors import ReyesError, exit_code_of
 from reyes.follower import Prepared
-from reyes.host import Host
 from reyes.state import State
-from reyes.status import (
-    Applied,
-    Pass,
-    Run,
-    Status,
-    accepted_ruleset,
-    after_pass,
-    applied_dataplane,
-)
-from reyes.trust import VerifiedRuleset
+from reyes.status import Applied, Pass, Run, Status, after_pass, applied_dataplane
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Record:
-    """What a pass gets to know on its way, as it gets to know it.
+class Record(Pass, kw_only=True):
+    """A pass on its way.
 
-    `answered` tells whether the store has answered, be it by a refusal, and `without_rules`
-    whether the kernel had none of Reyes. A pass that fails may all the same have `repaired` what
-    is in force, or put a changed configuration in force (as `configured` describes), or tried that
-    and been `rolled_back`: `failed_trial` says why.
+    `answered` tells whether the store has answered, be it by a refusal, and `failed_trial` why a
+    changed configuration did not come in force.
     """
 
-    host: Host | None = None
-    verified: VerifiedRuleset | None = None
     outcome: str = "failed"
-    repaired: bool = False
-    configured: Applied | None = None
     answered: bool = False
-    without_rules: bool = False
-    rolled_back: bool = False
     failed_trial: str | None = None
     started: float = field(default_factory=time.monotonic)
     prepared: Prepared | None = None
@@ -62,9 +43,10 @@ class Record:
     def note(self, prepared: Prepared, at: float | None = None) -> Prepared:
         """Take note of what is to be committed, and of when it was prepared, by default now."""
         self.prepared, self.prepared_at = prepared, at or time.monotonic()
+        self.omitted = prepared.policy.omitted
         return prepared
 
-    def applied(self, now: int) -> Applied | None:
+    def in_force(self, now: int) -> Applied | None:
         """Describe what is in force if the pass succeeds."""
         if self.prepared is None:
             return None
@@ -117,43 +99,25 @@ def record_outcome(
 def _leave(
     config: FollowerConfig, memory: StateDirectory, record: Record, error: Exception | None
 ) -> None:
-    done = _pass(config, memory, record, error)
-    status = after_pass(None, done)
+    now = int(clock.now())
+    run = Run(
+        at=now,
+        seconds=time.monotonic() - record.started,
+        exit_code=exit_code_of(error) if error else 0,
+        outcome="failed" if error else record.outcome,
+        message=_message(error, record.failed_trial),
+    )
+    record.applied = record.in_force(now)
+    record.hold = _state(memory).hold
+    record.disabled = is_disabled(config)
+    status = after_pass(None, run, record)
     try:
-        status = after_pass(memory.status(), done)
+        status = after_pass(memory.status(), run, record)
         memory.save_status(status)
     except ReyesError as problem:
         log.warning("the status of this pass is not written: %s", problem.message)
     if config.metrics_file is not None:
         _write_metrics(Path(config.metrics_file), status)
-
-
-def _pass(
-    config: FollowerConfig, memory: StateDirectory, record: Record, error: Exception | None
-) -> Pass:
-    now = int(clock.now())
-    verified = record.verified
-    prepared = record.prepared
-    return Pass(
-        run=Run(
-            at=now,
-            seconds=time.monotonic() - record.started,
-            exit_code=exit_code_of(error) if error else 0,
-            outcome="failed" if error else record.outcome,
-            message=_message(error, record.failed_trial),
-        ),
-        instance=record.host.instance_id if record.host else None,
-        region=record.host.region if record.host else None,
-        ruleset=accepted_ruleset(verified) if verified else None,
-        applied=record.applied(now),
-        omitted=prepared.policy.omitted if prepared else None,
-        repaired=record.repaired,
-        configured=record.configured,
-        without_rules=record.without_rules,
-        rolled_back=record.rolled_back,
-        hold=_state(memory).hold,
-        disabled=is_disabled(config),
-    )
 
 
 def _message(error: Exception | None, failed_trial: str | None) -> str | None:

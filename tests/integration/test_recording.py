@@ -22,7 +22,7 @@ from reyes.metrics import follower_metrics
 from reyes.net import Family
 from reyes.netfilter.counters import Packets
 from reyes.state import State
-from reyes.status import Status
+from reyes.status import Status, accepted_ruleset
 from tests.machine import Machine
 from tests.statuses import GOOD
 
@@ -66,8 +66,9 @@ def test_everybody_may_read_the_status_and_nothing_else(
 def test_a_pass_that_succeeds_tells_what_it_knew(memory: StateDirectory, tmp_path: Path) -> None:
     prepared = Machine().prepare()
     with recording(config(tmp_path), memory) as record:
-        record.host = prepared.policy.host
-        record.verified = prepared.verified
+        host = prepared.policy.host
+        record.instance, record.region = host.instance_id, host.region
+        record.ruleset = accepted_ruleset(prepared.verified)
         record.note(prepared)
         record.outcome = "applied"
     status = left(memory)

@@ -41,15 +41,15 @@ APPLIED = Applied(
 OMITTED = Omitted(group="sg-0000000a", rule=1, what="pl-1", reason="unreadable")
 
 
-def a_pass(outcome: str, at: int = NOW, **more: Any) -> Pass:
+def a_pass(outcome: str, at: int = NOW, **more: Any) -> tuple[Run, Pass]:
     code = more.pop("exit_code", 0)
     run = Run(
         at=at, seconds=0.25, exit_code=code, outcome=outcome, message=more.pop("message", None)
     )
-    return Pass(run=run, **more)
+    return run, Pass(**more)
 
 
-def a_full_pass(outcome: str, at: int = NOW, **more: Any) -> Pass:
+def a_full_pass(outcome: str, at: int = NOW, **more: Any) -> tuple[Run, Pass]:
     known: dict[str, Any] = {
         "instance": "i-0000000b",
         "region": "us-west-2",
@@ -60,10 +60,10 @@ def a_full_pass(outcome: str, at: int = NOW, **more: Any) -> Pass:
     return a_pass(outcome, at, **(known | more))
 
 
-def after(*passes: Pass) -> Status:
+def after(*passes: tuple[Run, Pass]) -> Status:
     status: Status | None = None
     for one in passes:
-        status = after_pass(status, one)
+        status = after_pass(status, *one)
     assert status
     return status
 
@@ -153,7 +153,7 @@ def test_a_hold_ends_with_the_pass_that_ends_it() -> None:
     hold = Hold(serial=1, content_sha256="c", until=0)
     held = after(a_full_pass("held", hold=hold))
     assert held.hold == hold
-    assert after_pass(held, a_full_pass("applied")).hold is None
+    assert after_pass(held, *a_full_pass("applied")).hold is None
 
 
 @pytest.mark.parametrize(("until", "ended"), [(0, False), (NOW + 1, False), (NOW, True)])
