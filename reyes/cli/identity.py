@@ -13,27 +13,19 @@ from reyes.world import Memory
 log = logging.getLogger(__name__)
 
 
-def this_host(config: Config, instance_id: str | None = None) -> Host:
-    """Describe this host, or another instance as if it had this host's configuration.
+def known_host(config: Config, memory: Memory) -> Host:
+    """Say who this host is; a metadata service that is silent now has told it before.
 
     Raises:
-        SourceError: neither the configuration nor the metadata service tells who this host is.
+        SourceError: it is silent, and nothing is remembered.
     """
     follower = config.follower
-    if instance_id is not None and instance_id != follower.instance_id:
-        return configured_host(follower, instance_id, None)
     if follower.instance_id is not None:
         return configured_host(follower, follower.instance_id, follower.region)
     from reyes.adapters.metadata import instance_and_region
 
-    instance_id, region = instance_and_region()
-    return configured_host(follower, instance_id, follower.region or region)
-
-
-def known_host(config: Config, memory: Memory) -> Host:
-    """Say who this host is; a metadata service that is silent now has told it before."""
     try:
-        return this_host(config)
+        instance_id, region = instance_and_region()
     except SourceError as error:
         identity = memory.load().identity
         if identity is None:
@@ -41,18 +33,20 @@ def known_host(config: Config, memory: Memory) -> Host:
         host = remembered_host(config, identity)
         log.warning("%s: taken as %s, as before", error.message, host.instance_id)
         return host
+    return configured_host(follower, instance_id, follower.region or region)
 
 
 def asked_host(config: Config, instance_id: str | None = None) -> Host:
-    """Describe another instance, or this host as its passes know it.
+    """Describe another instance as if it had this host's configuration, or this host.
 
     Raises:
-        SourceError: the metadata service is silent, and nothing is remembered.
-        ConfigError: nor may this user read what is.
+        SourceError: as `known_host`.
+        ConfigError: nor may this user read what is remembered.
     """
-    if instance_id is not None:
-        return this_host(config, instance_id)
-    return known_host(config, StateDirectory(Path(config.follower.state_directory)).as_read_only())
+    follower = config.follower
+    if instance_id is not None and instance_id != follower.instance_id:
+        return configured_host(follower, instance_id, None)
+    return known_host(config, StateDirectory(Path(follower.state_directory)).as_read_only())
 
 
 def remembered_host(config: Config, identity: Identity | None) -> Host:
