@@ -55,6 +55,7 @@ class FollowerPass:
 
     def __init__(self, config: Config, options: Options) -> None:
         self._config = config
+        self._settings = config.follower
         self._options = options
         self._memory = StateDirectory(Path(config.follower.state_directory))
         self._store = StoreSource(config)
@@ -64,18 +65,17 @@ class FollowerPass:
 
     def __call__(self) -> None:
         """Fetch, admit and compile the ruleset, and put it in force."""
-        settings = self._config.follower
         if self._skips_as_disabled():
             return
         started = time.monotonic()
         try:
-            with deadline(settings.deadline):
+            with deadline(self._settings.deadline):
                 host = self._known_host()
         except ReyesError:
             with self._recorded():
                 self._memory.load()  # nobody else sets a corrupt one aside
                 raise
-        seconds = max(1, settings.deadline - (time.monotonic() - started))
+        seconds = max(1, self._settings.deadline - (time.monotonic() - started))
         _wait_for_turn(host.instance_id, self._options.splay)
         while True:
             agreed = self._agreed(host) if self._options.interactive else None
@@ -90,7 +90,7 @@ class FollowerPass:
 
         `seconds` are left to prepare, and `agreed` is what a person has said yes to.
         """
-        settings, started = self._config.follower, time.monotonic()
+        started = time.monotonic()
         with self._recorded() as record:
             record.instance, record.region = host.instance_id, host.region
             try:
@@ -105,13 +105,13 @@ class FollowerPass:
                 if unproved:
                     self._memory.end_trial(proved=False)  # they are not wanted any more
                 record.outcome = "unchanged"
-                _raise_conntrack_max(settings)
+                _raise_conntrack_max(self._settings)
                 log.info("unchanged%s, in %.2f s", _serial(record), time.monotonic() - started)
                 return
             if agreed is not None and prepared.plan != agreed:
                 raise _ChangedSinceError
-            if is_disabled(settings):
-                say(f"disabled by {settings.disable_file}: nothing is touched")
+            if is_disabled(self._settings):
+                say(f"disabled by {self._settings.disable_file}: nothing is touched")
                 record.outcome = "disabled"
                 return
             outcome = self._follower.commit(
@@ -124,7 +124,7 @@ class FollowerPass:
                 outcome = "repaired"
             record.outcome = outcome
             self._remember(host)
-        _raise_conntrack_max(settings)
+        _raise_conntrack_max(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     def _return_from_trial(self, host: Host) -> bool:
@@ -196,27 +196,23 @@ class FollowerPass:
         """
         if not self._may_repair():
             return
-        follower, settings = self._follower, self._config.follower
+        follower = self._follower
         try:
             reconfigure = self._options.confirm is None and follower.settling.accepted_is_applied()
-            with deadline(settings.deadline):
+            with deadline(self._settings.deadline):
                 live = follower.kernel.read()
                 record.without_rules = not live.judges
                 prepared = follower.prepare_repair(host, live, reconfigure=reconfigure)
                 if prepared is None:
                     return
-                guard = self._guard_without_ruleset(record) if reconfigure else None
+                guard = self._guard(answered=record.answered) if reconfigure else None
             self._commit_repair(record, prepared, guard)
         except ReyesError as error:
             log.warning(_NOT_REPAIRED, error.message)
 
-    def _guard_without_ruleset(self, record: Record) -> CommitGuard:
-        """Ask a store after the commit that has answered before, whatever the answer was."""
-        return self._guard() if record.answered else CommitGuard(self._config.follower, None)
-
     def _may_repair(self) -> bool:
         """Who is shown all that a commit changes is shown what others have changed, too."""
-        return not (self._options.interactive or is_disabled(self._config.follower))
+        return not (self._options.interactive or is_disabled(self._settings))
 
     def _commit_repair(
         self, record: Record, prepared: Prepared, guard: CommitGuard | None
@@ -243,10 +239,9 @@ class FollowerPass:
 
     def _agreed(self, host: Host) -> CommitPlan:
         """Return what a person agreed to; nobody is kept out while he thinks."""
-        settings = self._config.follower
         follower = replace(self._follower, memory=self._memory.as_read_only())
         try:
-            with deadline(settings.deadline):
+            with deadline(self._settings.deadline):
                 verified = follower.acceptance.accept(
                     follower.acceptance.fetch(), host, force=self._options.force, remember=False
                 )
@@ -257,16 +252,15 @@ class FollowerPass:
             with self._recorded():
                 raise
         if prepared.plan.steps:
-            echo_changes(prepared, follower.kernel.read_members(), settings)
+            echo_changes(prepared, follower.kernel.read_members(), self._settings)
             click.confirm("Commit this?", abort=True, err=True)
         return prepared.plan
 
     def boot(self) -> None:
         """Put the ruleset in force that was accepted last, before the network is up."""
-        follower, settings = self._follower, self._config.follower
         if self._skips_as_disabled():
             return
-        started = time.monotonic()
+        follower, started = self._follower, time.monotonic()
         with self._recorded() as record, self._earlier_rules_if_it_fails(record):
             verified = follower.acceptance.last_good()
             record.ruleset = accepted_ruleset(verified)
@@ -282,12 +276,12 @@ class FollowerPass:
                 # Nothing tells at boot whether a host is well: its first pass tries them.
                 log.warning("held: what was accepted last has not proved healthy here")
                 record.outcome = "held"
-                _raise_conntrack_max(settings)
+                _raise_conntrack_max(self._settings)
                 return
             prepared = record.note(follower.prepare(verified, host, follower.kernel.read()))
-            guard = CommitGuard(settings, None)
+            guard = self._guard(answered=False)
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
-        _raise_conntrack_max(settings)
+        _raise_conntrack_max(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     @contextmanager
@@ -307,30 +301,29 @@ class FollowerPass:
     def _remembered_host(self) -> Host | None:
         """Return who this host is; None if the state that tells it is lost."""
         identity = self._memory.load().identity
-        if identity is None and self._config.follower.instance_id is None:
+        if identity is None and self._settings.instance_id is None:
             return None
         return remembered_host(self._config, identity)
 
     def _skips_as_disabled(self) -> bool:
         """Tell whether Reyes is disabled here, and if so say and record that nothing is done."""
-        settings = self._config.follower
-        if not is_disabled(settings):
+        if not is_disabled(self._settings):
             return False
-        say(f"disabled by {settings.disable_file}: nothing is touched")
-        record_outcome(settings, self._memory, "disabled")
+        say(f"disabled by {self._settings.disable_file}: nothing is touched")
+        record_outcome(self._settings, self._memory, "disabled")
         return True
 
     @contextmanager
     def _recorded(self) -> Iterator[Record]:
         """Hold the lock, and leave the status of the pass behind; another run leaves its own."""
-        settings = self._config.follower
+        to_record = recording(self._settings, self._memory, force=self._options.force)
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._memory.lock())
             except ConfigError:
-                with recording(settings, self._memory):
+                with to_record:
                     raise
-            yield stack.enter_context(recording(settings, self._memory, force=self._options.force))
+            yield stack.enter_context(to_record)
 
     def _known_host(self) -> Host:
         """Ask who this host is, once."""
@@ -339,11 +332,14 @@ class FollowerPass:
             self._host = with_logging(host, self._options)
         return self._host
 
-    def _guard(self) -> CommitGuard:
-        """Look at the host's health before the commit."""
-        etag = self._memory.load().etag
-        ask = partial(self._store.fetch_anew, etag) if self._options.ruleset is None else None
-        return CommitGuard(self._config.follower, ask, self._options.confirm)
+    def _guard(self, *, answered: bool = True) -> CommitGuard:
+        """Look at the host's health before the commit.
+
+        A store must answer after it that has `answered` before, whatever the answer was.
+        """
+        asks = answered and self._options.ruleset is None
+        ask = partial(self._store.fetch_anew, self._memory.load().etag) if asks else None
+        return CommitGuard(self._settings, ask, self._options.confirm)
 
 
 def _is_answer(error: ReyesError) -> bool:
