@@ -74,14 +74,11 @@ def follower_metrics(
 
 
 def leader_metrics(
-    run: Run,
-    last_success: int | None = None,
-    header: Header | None = None,
-    findings: Iterable[Finding] = (),
+    run: Run, header: Header | None = None, findings: Iterable[Finding] = ()
 ) -> tuple[Metric, ...]:
     """Say what a leader knows after a pass; `header` is what it published, if it did."""
     metrics = [
-        *_run_metrics("reyes_leader", run, last_success),
+        *_run_metrics("reyes_leader", run, None if run.exit_code else run.at),
         _one(
             "reyes_leader_superseded",
             "1 if another leader published during the last pass.",

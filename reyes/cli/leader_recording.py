@@ -37,7 +37,7 @@ def recorded(
         outcome = make_pass()
     except Exception as error:
         if leaves_traces:
-            _write(config, _run(started, "failed", exit_code_of(error)))
+            _write(config, started, "failed", exit_code_of(error))
         raise
     findings = find_for(config, outcome.ruleset.content)
     if outcome.status != "superseded":
@@ -47,7 +47,7 @@ def recorded(
     if leaves_traces:
         header = outcome.ruleset.header if outcome.status == "published" else None
         code = outcome.not_archived.exit_code if outcome.not_archived else 0
-        _write(config, _run(started, outcome.status, code), header, findings)
+        _write(config, started, outcome.status, code, header=header, findings=findings)
     return outcome
 
 
@@ -61,18 +61,12 @@ def _counts_text(findings: tuple[Finding, ...]) -> str:
     return f"{', '.join(said)}; see reyes check-ruleset" if said else "none"
 
 
-def _run(started: float, outcome: str, exit_code: int) -> Run:
-    return Run(
-        at=int(clock.now()),
-        seconds=time.monotonic() - started,
-        exit_code=exit_code,
-        outcome=outcome,
-    )
-
-
 def _write(
     config: Config,
-    run: Run,
+    started: float,
+    outcome: str,
+    exit_code: int,
+    *,
     header: Header | None = None,
     findings: tuple[Finding, ...] = (),
 ) -> None:
@@ -81,10 +75,10 @@ def _write(
     from reyes.adapters.metrics import read_metrics, write_metrics
     from reyes.metrics import leader_metrics, updated
 
-    path = Path(config.leader.metrics_file)
-    success = run.at if run.exit_code == 0 else None
+    path, seconds = Path(config.leader.metrics_file), time.monotonic() - started
+    run = Run(at=int(clock.now()), seconds=seconds, exit_code=exit_code, outcome=outcome)
     try:
-        new = leader_metrics(run, success, header, findings)
+        new = leader_metrics(run, header, findings)
         write_metrics(path, updated(read_metrics(path), new))
     except ReyesError as problem:
         log.warning("the metrics of this pass are not written: %s", problem.message)

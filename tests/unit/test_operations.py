@@ -31,7 +31,7 @@ def metrics() -> dict[str, set[str]]:
     header = header_for(small_world(), NOW)
     found = (
         *follower_metrics(status, {Family.V4: Packets()}),
-        *leader_metrics(GOOD.run, NOW, header),
+        *leader_metrics(GOOD.run, header),
     )
     return {metric.name: set(metric.samples[0].labels) for metric in found}
 
