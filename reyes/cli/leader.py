@@ -6,23 +6,27 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 import reyes
+from reyes.adapters.clock import now
+from reyes.adapters.deadline import deadline
+from reyes.adapters.files import write_atomically
+from reyes.adapters.gpg import Gpg
+from reyes.cli.leader_recording import recorded
 from reyes.cli.options import FilePath, config_option, interval_option, json_option, load_config
+from reyes.cli.progress import progress_to
+from reyes.cli.resident import ResidentPass, run_resident
 from reyes.cli.words import say
+from reyes.config import Config
 from reyes.difference import Difference
 from reyes.errors import ConfigError
+from reyes.inventory import view
+from reyes.leader import Outcome, Request, leader_config, publish_pass
 from reyes.ruleset import Counts, Header
 from reyes.text import moment_text
-
-if TYPE_CHECKING:
-    from reyes.config import Config
-    from reyes.leader import Outcome, Request
-
 
 WORK_SECONDS = 60
 """What a pass may take besides its waiting: it signs and writes even after the largest world."""
@@ -64,7 +68,7 @@ def command(
     if output and output.exists() and not output.is_file():
         raise ConfigError(f"{output} is no regular file", "--output puts a file in its place")
 
-    def one_pass(config: "Config") -> None:
+    def one_pass(config: Config) -> None:
         _publish(config, dry_run=dry_run, output=output, force=force, as_json=as_json)
 
     if interval is None:
@@ -73,8 +77,6 @@ def command(
     if dry_run or force:
         name = "--dry-run" if dry_run else "--force"
         raise click.UsageError(f"{name} is for a single pass: leave --interval out")
-    from reyes.cli.resident import ResidentPass, run_resident
-    from reyes.leader import leader_config
 
     def make_pass() -> ResidentPass:
         config = load_config(config_path)
@@ -85,14 +87,9 @@ def command(
 
 
 def _publish(
-    config: "Config", *, dry_run: bool, output: Path | None, force: bool, as_json: bool
+    config: Config, *, dry_run: bool, output: Path | None, force: bool, as_json: bool
 ) -> None:
     """Make one pass, and print what it did."""
-    from reyes.adapters.clock import now
-    from reyes.adapters.files import write_atomically
-    from reyes.cli.leader_recording import recorded
-    from reyes.leader import Request
-
     generator = f"{socket.gethostname()} reyes/{reyes.__version__}"
     request = Request(now=now, generator=generator, dry_run=dry_run, force=force)
     outcome = recorded(config, partial(_run, config, request), leaves_traces=not dry_run)
@@ -109,15 +106,10 @@ def _publish(
         raise outcome.not_archived
 
 
-def _run(config: "Config", request: "Request") -> "Outcome":
+def _run(config: Config, request: Request) -> Outcome:
     """Wire the adapters to the pass."""
-    from reyes.adapters.deadline import deadline
     from reyes.adapters.ec2 import Ec2Reader
-    from reyes.adapters.gpg import Gpg
     from reyes.adapters.s3 import S3Store
-    from reyes.cli.progress import progress_to
-    from reyes.inventory import view
-    from reyes.leader import leader_config, publish_pass
 
     section = leader_config(config)
     understand = partial(
@@ -151,7 +143,7 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True):
     difference: Difference
 
 
-def _report(config: "Config", outcome: "Outcome") -> _Report:
+def _report(config: Config, outcome: Outcome) -> _Report:
     header = outcome.ruleset.header
     previous: Header | None = outcome.previous.header if outcome.previous else None
     return _Report(

@@ -9,25 +9,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reyes.adapters import clock
 from reyes.config import Config
 from reyes.errors import ReyesError, exit_code_of
 from reyes.findings import Finding, find_for
+from reyes.leader import Outcome
 from reyes.plausible import NAMED
 from reyes.ruleset import Header
 from reyes.status import Run
 
-if TYPE_CHECKING:
-    from reyes.leader import Outcome
-
 log = logging.getLogger(__name__)
 
 
-def recorded(
-    config: Config, make_pass: Callable[[], "Outcome"], *, leaves_traces: bool
-) -> "Outcome":
+def recorded(config: Config, make_pass: Callable[[], Outcome], *, leaves_traces: bool) -> Outcome:
     """Make a pass, log what is doubtful about the ruleset that it makes, and write its metrics.
 
     A dry run leaves no traces: it writes none.

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from reyes.adapters.clock import now
+from reyes.adapters.gpg import Gpg
 from reyes.adapters.state import LAST_GOOD, StateDirectory
 from reyes.check import AUDIT_MODE, jump_problems
 from reyes.cli.options import is_disabled
@@ -26,8 +27,6 @@ def fetch_genuine(config: Config, source: RulesetSource) -> Genuine:
         SourceError, ConfigError: it cannot be had.
         SignatureError: it is not signed by a trusted key.
     """
-    from reyes.adapters.gpg import Gpg
-
     envelope = source.fetch()
     if envelope is None:
         raise SourceError(f"s3://{config.s3.bucket}/{config.s3.key} came back without content")
@@ -145,8 +144,6 @@ def _last_good(config: Config) -> Path:
 
 def _unverified(config: Config, file: Path) -> Content:
     """Read a signed object without asking who signed it, or a bare document."""
-    from reyes.adapters.gpg import Gpg
-
     envelope = FileSource(file).fetch()
     text = envelope.blob
     if not text.startswith(b"{"):

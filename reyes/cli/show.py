@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from reyes.adapters.clock import now
+from reyes.cli.describe import describe, describe_instance
 from reyes.cli.options import FilePath, config_option, json_option, load_config
 from reyes.cli.rulesets import fetch_genuine, problem_of
 from reyes.cli.sources import FileSource, StoreSource
 from reyes.ruleset import encode
-from reyes.trust import Genuine
 
 
 @click.command("show", short_help="Verify a ruleset, and say in words what it holds.")
@@ -29,8 +30,6 @@ def command(
     One that is expired, or made for another environment, is shown all the same: the problem is
     said first, and is the exit code. One with a bad signature is not shown.
     """
-    from reyes.adapters.clock import now
-
     if as_json and instance:
         raise click.UsageError("--json prints the whole document, without --instance")
     config = load_config(config_path)
@@ -42,14 +41,9 @@ def command(
     if as_json:
         click.echo(encode(genuine.ruleset.header, genuine.ruleset.content))
     else:
-        _print_words(genuine, instance, int(now()))
+        at = int(now())
+        lines = describe_instance(genuine, instance, at) if instance else describe(genuine, at)
+        for line in lines:
+            click.echo(line)
     if problem:
         context.exit(problem.exit_code)
-
-
-def _print_words(genuine: Genuine, instance: str | None, now: int) -> None:
-    from reyes.cli.describe import describe, describe_instance
-
-    lines = describe_instance(genuine, instance, now) if instance else describe(genuine, now)
-    for line in lines:
-        click.echo(line)
