@@ -35,14 +35,14 @@ _ORDINARY = ("host_unknown", "implausible")
 _LAST_QUARTER = 4
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class Problem(Struct, frozen=True):
     """Something that is not as it should be."""
 
     severity: Severity
     message: str
 
 
-AUDIT_MODE = Problem(severity="warning", message="audit mode: what would be denied is let through")
+AUDIT_MODE = Problem("warning", "audit mode: what would be denied is let through")
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -77,15 +77,15 @@ def verdict_line(problems: Iterable[Problem], status: Status | None, now: int) -
 def status_problems(status: Status | None, now: int, limits: Limits) -> Iterator[Problem]:
     """Find what is wrong with the last passes."""
     if status is None:
-        yield Problem(severity="critical", message="no pass is on record: does a follower run?")
+        yield Problem("critical", "no pass is on record: does a follower run?")
         return
     yield from _too_old("the last pass was", status.run.at, now, limits)
     if status.run.exit_code:
         yield from _failure(status, now, limits)
     if status.disabled:
-        yield Problem(severity="warning", message="disabled: nothing is touched")
+        yield Problem("warning", "disabled: nothing is touched")
     elif status.hold and not status.hold.ended(now):
-        yield Problem(severity="warning", message=hold_text(status.hold))
+        yield Problem("warning", hold_text(status.hold))
     if status.applied and not status.applied.enforced:
         yield AUDIT_MODE
     if status.ruleset:
@@ -108,11 +108,9 @@ def drift_problems(
     ]
     if changes:
         said = first_of(changes, SHOWN)
-        message = f"drift: the kernel lacks (+) or has too much (-): {said}"
-        yield Problem(severity="critical", message=message)
+        yield Problem("critical", f"drift: the kernel lacks (+) or has too much (-): {said}")
     elif not jumps:
-        message = "drift: the kernel's rules are not those of the ruleset"
-        yield Problem(severity="critical", message=message)
+        yield Problem("critical", "drift: the kernel's rules are not those of the ruleset")
 
 
 def jump_problems(live: LiveKernel) -> Iterator[Problem]:
@@ -121,16 +119,16 @@ def jump_problems(live: LiveKernel) -> Iterator[Problem]:
         if not table.jump_in_place:
             wrong = "is there twice" if len(table.jumps) > 1 else "is not the first rule of INPUT"
             message = f"the jump to {names.INPUT} {wrong} (IPv{table.family.value})"
-            yield Problem(severity="critical", message=message)
+            yield Problem("critical", message)
 
 
 def _too_old(what: str, then: int, now: int, limits: Limits) -> Iterator[Problem]:
     severity: Severity = "critical" if now - then >= limits.critical else "warning"
     if now - then >= min(limits.warning, limits.critical):
-        yield Problem(severity=severity, message=f"{what} {age_text(then, now)} ago")
+        yield Problem(severity, f"{what} {age_text(then, now)} ago")
     elif then - now > MAX_CLOCK_SKEW:  # its age would be none for as long
         message = f"{what} at {moment_text(then)}, which is to come: is this host's clock right"
-        yield Problem(severity="warning", message=message)
+        yield Problem("warning", message)
 
 
 def _failure(status: Status, now: int, limits: Limits) -> Iterator[Problem]:
@@ -140,10 +138,10 @@ def _failure(status: Status, now: int, limits: Limits) -> Iterator[Problem]:
     if not harmless:
         severity: Severity = "warning" if reason in _ORDINARY else "critical"
         message = f"the last pass failed with exit code {run.exit_code}: {run.message}"
-        yield Problem(severity=severity, message=message)
+        yield Problem(severity, message)
     if status.last_success is None:
         why = f": {run.message}" if harmless else ""
-        yield Problem(severity="warning", message=f"no pass has succeeded yet{why}")
+        yield Problem("warning", f"no pass has succeeded yet{why}")
     else:
         yield from _too_old("the last success was", status.last_success, now, limits)
 
@@ -153,11 +151,10 @@ def _expiry(ruleset: AcceptedRuleset, now: int) -> Iterator[Problem]:
     validity = ruleset.not_after - ruleset.generated_at
     if left < 0:
         message = f"the ruleset expired {duration_text(-left)} ago: no fresher one arrives"
-        yield Problem(severity="critical", message=message)
+        yield Problem("critical", message)
     elif left * _LAST_QUARTER < validity:
         message = f"the ruleset expires in {duration_text(left)}: no fresher one arrives"
-        yield Problem(severity="warning", message=message)
+        yield Problem("warning", message)
     key = ruleset.key_expires_at
     if key is not None and key - now < KEY_WARNING:
-        message = f"the signing key expires at {moment_text(key)}"
-        yield Problem(severity="warning", message=message)
+        yield Problem("warning", f"the signing key expires at {moment_text(key)}")

@@ -48,7 +48,7 @@ from reyes.world import Kernel
 LOOKS = 3
 """A pass may end while we look: then we look again, so often at most."""
 
-NO_RULES = "no ruleset is in force"
+NO_RULES = Problem("critical", "no ruleset is in force")
 
 
 @click.command("check", short_help="Say, for monitoring, whether all is well on this host.")
@@ -86,7 +86,7 @@ def command(
         config = load_config(config_path)
         status, problems = _look(config, moment, Limits(warning=warning, critical=critical))
     except ConfigError as error:
-        problems = [Problem(severity="unknown", message=error.message)]
+        problems = [Problem("unknown", error.message)]
     found = verdict(problems)
     if as_json:
         echo_json({"verdict": found, "problems": problems, "status": status})
@@ -121,7 +121,7 @@ def _kernel_problems(config: Config, memory: ReadOnlyMemory) -> list[Problem]:
             if memory.load() == state:
                 break
     except ConfigError as error:
-        return [Problem(severity="unknown", message=error.message)]
+        return [Problem("unknown", error.message)]
     holder = memory.holder() if problems else None
     if holder is None:
         return problems
@@ -138,7 +138,7 @@ def _problems_at(config: Config, memory: ReadOnlyMemory, state: State) -> list[P
     except ConfigError:
         raise
     except ReyesError as error:
-        return [Problem(severity="critical", message=error.message)]
+        return [Problem("critical", error.message)]
 
 
 def _differences(config: Config, memory: ReadOnlyMemory, state: State) -> Iterator[Problem]:
@@ -149,7 +149,7 @@ def _differences(config: Config, memory: ReadOnlyMemory, state: State) -> Iterat
         verified = follower.acceptance.last_good()
     except ReyesError as error:
         unknown = isinstance(error, ConfigError)
-        yield Problem(severity="unknown" if unknown else "critical", message=error.message)
+        yield Problem("unknown" if unknown else "critical", error.message)
         yield from _unlike_before(memory, live)  # a host may be open meanwhile
         return
     if is_held(state.hold, verified.ruleset, now()):
@@ -158,13 +158,13 @@ def _differences(config: Config, memory: ReadOnlyMemory, state: State) -> Iterat
         )
         return
     if state.applied is None and not state.hold:
-        yield Problem(severity="critical", message=NO_RULES)
+        yield NO_RULES
         return
     host = remembered_host(config, state.identity)
     try:
         prepared = _prepared(follower, verified, host, live)
     except HostUnknownError as error:
-        yield Problem(severity="warning", message=error.message)
+        yield Problem("warning", error.message)
         yield from _unlike_before(memory, live)
         return
     if prepared.fingerprint != state.applied:
@@ -184,7 +184,7 @@ def _unlike_before(memory: ReadOnlyMemory, live: LiveKernel) -> Iterator[Problem
     yield from problems
     if not problems and not is_intact(memory, live):
         message = "drift: the kernel's rules are not those that the last good pass left there"
-        yield Problem(severity="critical", message=message)
+        yield Problem("critical", message)
 
 
 def _not_asked(live: LiveKernel) -> Iterator[Problem]:
@@ -192,22 +192,21 @@ def _not_asked(live: LiveKernel) -> Iterator[Problem]:
     if live.judges:
         yield from jump_problems(live)
     else:
-        yield Problem(severity="critical", message=NO_RULES)
+        yield NO_RULES
 
 
 def _held_differences(
     kernel: Kernel, held: Generation | None, live: LiveKernel, filter_table: FilterTable
 ) -> Iterator[Problem]:
     if held is None:
-        yield Problem(severity="critical", message="what the rollback brought back is forgotten")
+        yield Problem("critical", "what the rollback brought back is forgotten")
         return
     if not held.kernel.judges:
-        message = "the rollback brought back a time without rules of Reyes"
-        yield Problem(severity="critical", message=message)
+        yield Problem("critical", "the rollback brought back a time without rules of Reyes")
     drifted = held.referenced_sets & drifted_sets(kernel.read_members())
     if drifted or plan_return(held, live, filter_table).steps:
         message = "drift: the kernel's rules are not those that the rollback brought back"
-        yield Problem(severity="critical", message=message)
+        yield Problem("critical", message)
 
 
 def _prepared(
