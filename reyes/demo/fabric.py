@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from reyes.demo.evidence import Evidence, counters
 from reyes.demo.namespaces import Closing, Namespace
 from reyes.demo.probe import Outcome, listen, send
-from reyes.demo.world import Probe, Station
+from reyes.demo.story import Probe, Station
 from reyes.net import Service
 
 SERVICES_ADDRESS = "192.0.2.1"

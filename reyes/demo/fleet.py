@@ -12,7 +12,7 @@ from reyes.demo.fabric import Fabric
 from reyes.demo.isolation import FILES, reyes_command
 from reyes.demo.namespaces import run_command
 from reyes.demo.simulation import BUCKET, KEY, STORE_REGION, Simulation
-from reyes.demo.world import INSTANCES, OPEN_GROUP, SITES
+from reyes.demo.story import INSTANCES, OPEN_GROUP, SITES
 from reyes.errors import ReyesError
 
 _KEYS = FILES / "keys"

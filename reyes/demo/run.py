@@ -12,8 +12,7 @@ from reyes.demo.fleet import Fleet, succeeded
 from reyes.demo.isolation import enter
 from reyes.demo.probe import Outcome
 from reyes.demo.simulation import PORT, Simulation
-from reyes.demo.table import Row, mark, show
-from reyes.demo.world import (
+from reyes.demo.story import (
     AFTER_LEAVING,
     GROUPS,
     LAPTOPS,
@@ -27,6 +26,7 @@ from reyes.demo.world import (
     Probe,
     Station,
 )
+from reyes.demo.table import Row, mark, show
 from reyes.errors import ReplayError, ReyesError, SignatureError
 from reyes.net import Service, service_text
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import boto3
 from moto.server import ThreadedMotoServer
 
-from reyes.demo.world import (
+from reyes.demo.story import (
     GROUPS,
     INSTANCES,
     OPEN_GROUP,

@@ -6,7 +6,7 @@ import click
 from msgspec import Struct
 
 from reyes.demo.probe import Outcome
-from reyes.demo.world import Probe
+from reyes.demo.story import Probe
 from reyes.net import service_text
 
 _COLOURS = {Outcome.REACHED: "green", Outcome.NO_ANSWER: "red", Outcome.REFUSED: "yellow"}

@@ -14,8 +14,8 @@ from typing import Literal
 import pytest
 
 from reyes.demo.probe import Outcome
+from reyes.demo.story import Probe, tcp
 from reyes.demo.table import Row
-from reyes.demo.world import Probe, tcp
 from reyes.errors import ConfigError
 
 pytestmark = pytest.mark.kernel

@@ -89,13 +89,11 @@ GROUPS: dict[str, tuple[Permission, ...]] = {
     "bastion": (Permission(tcp(22), cidr="203.0.113.0/24"),),
 }
 
-APP_TO_DB = Probe("us-app", "eu-db", tcp(5432), "yes", "db lets in app, us-app is in it")
-APP_TO_METRICS = Probe("us-app", "eu-metrics", STATSD, "yes", "metrics lets in app by UDP")
 BASTION_TO_DB = Probe("us-bastion", "eu-db", tcp(22), "yes", "db lets in bastion for SSH")
 WEB_TO_APP = Probe("us-web", "eu-app", tcp(8080), "yes", "app lets in web on 8080-8089")
 
 PROBES = (
-    APP_TO_DB,
+    Probe("us-app", "eu-db", tcp(5432), "yes", "db lets in app, us-app is in it"),
     Probe("us-web", "eu-db", tcp(5432), "no", "db lets in app only, not web"),
     BASTION_TO_DB,
     Probe("us-app", "eu-db", tcp(22), "no", "SSH to db is for bastion only"),
@@ -103,7 +101,7 @@ PROBES = (
     Probe("us-web", "eu-app", tcp(8090), "no", "one port beyond 8080-8089"),
     Probe("us-bastion", "eu-app", ECHO, "yes", "bastion may ping app"),
     Probe("us-web", "eu-app", ECHO, "no", "only bastion may ping app"),
-    APP_TO_METRICS,
+    Probe("us-app", "eu-metrics", STATSD, "yes", "metrics lets in app by UDP"),
     Probe("us-web", "eu-metrics", STATSD, "no", "metrics lets in app, not web"),
     Probe("eu-db", "us-web", tcp(443), "yes", "web is open to all, EU to US too"),
     Probe("eu-metrics", "us-app", tcp(8080), "no", "app lets in web, not metrics"),
