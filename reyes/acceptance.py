@@ -11,13 +11,7 @@ from msgspec.structs import replace
 
 from reyes.config import Config
 from reyes.envelope import Envelope
-from reyes.errors import (
-    ConfigError,
-    ExpiredError,
-    ImplausibleError,
-    SignatureError,
-    SourceError,
-)
+from reyes.errors import ConfigError, ExpiredError, ImplausibleError, SignatureError, SourceError
 from reyes.host import Host
 from reyes.policy import check_known
 from reyes.state import State

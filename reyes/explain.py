@@ -162,9 +162,7 @@ def _near_misses(interface: InterfacePolicy | None, packet: Packet) -> Iterator[
 
 
 def _grant(
-    allow: Allow,
-    source: Address | None = None,
-    source_is: tuple[Member, ...] = (),
+    allow: Allow, source: Address | None = None, source_is: tuple[Member, ...] = ()
 ) -> Grant:
     peer = allow.peer
     groups = {group.id for group in peer.groups}

@@ -5,15 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from reyes.config import FailsafeConfig, FollowerConfig
-from reyes.net import (
-    LAST_PORT,
-    Everything,
-    Icmp,
-    Network,
-    Ports,
-    Service,
-    parse_network,
-)
+from reyes.net import LAST_PORT, Everything, Icmp, Network, Ports, Service, parse_network
 
 
 class VpcScope(Struct, frozen=True):

@@ -23,12 +23,7 @@ from msgspec import Struct
 from reyes import trust
 from reyes.config import Config, LeaderConfig
 from reyes.difference import Difference, compare
-from reyes.envelope import (
-    MAX_ENVELOPE_BYTES,
-    MAX_PAYLOAD_BYTES,
-    Envelope,
-    SignatureReport,
-)
+from reyes.envelope import MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES, Envelope, SignatureReport
 from reyes.errors import ConfigError, ReyesError, SignatureError, SourceError
 from reyes.inventory import View, merge
 from reyes.plausible import refuse_losses, refuse_openings
@@ -213,11 +208,7 @@ def _accepted(genuine: trust.Genuine | None, now: float) -> trust.Accepted | Non
 
 
 def _header(
-    config: Config,
-    request: Request,
-    now: float,
-    counts: Counts,
-    accepted: trust.Accepted | None,
+    config: Config, request: Request, now: float, counts: Counts, accepted: trust.Accepted | None
 ) -> Header:
     """Say when, where and by whom; a clock that is behind still counts the serial up."""
     return Header(
@@ -256,10 +247,7 @@ def _verify(
     """
     now = request.now()
     expectation = trust.Expectation(
-        environment=config.environment,
-        now=int(now),
-        accepted=accepted,
-        force=request.force,
+        environment=config.environment, now=int(now), accepted=accepted, force=request.force
     )
     try:
         verified = trust.admit(trust.authenticate(report, config.signing.pins), expectation)
@@ -271,10 +259,7 @@ def _verify(
 
 
 def _publish(
-    store: Store,
-    envelope: Envelope,
-    replacing: str | None,
-    is_newer: Callable[[Envelope], bool],
+    store: Store, envelope: Envelope, replacing: str | None, is_newer: Callable[[Envelope], bool]
 ) -> bool:
     """Replace what was read; False if another leader did so first.
 

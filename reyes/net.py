@@ -7,14 +7,7 @@ a host as its bare address, everything else as address/prefix.
 import functools
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import repeat
 from operator import lt
 from socket import AF_INET, getprotobyname, inet_pton

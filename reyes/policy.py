@@ -28,15 +28,7 @@ from reyes.net import (
     service_families,
     service_text,
 )
-from reyes.ruleset import (
-    Content,
-    Ingress,
-    Interface,
-    PrefixList,
-    Region,
-    SecurityGroup,
-    Vpc,
-)
+from reyes.ruleset import Content, Ingress, Interface, PrefixList, Region, SecurityGroup, Vpc
 from reyes.trust import VerifiedRuleset
 
 
@@ -249,9 +241,7 @@ class _Resolver:
         if prefix_list.id not in self._peers:
             check_addresses(prefix_list.cidrs)
             self._peers[prefix_list.id] = Peer(
-                name=prefix_list.id,
-                label=prefix_list.id,
-                addresses=prefix_list.cidrs,
+                name=prefix_list.id, label=prefix_list.id, addresses=prefix_list.cidrs
             )
         return self._peers[prefix_list.id]
 

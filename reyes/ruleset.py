@@ -30,8 +30,7 @@ FORMAT_VERSION = 3
 
 # \Z, because $ would also match before a final newline.
 RegionName = Annotated[
-    str,
-    Meta(pattern=r"^[a-z0-9-]{1,32}\Z", description="a region's name such as us-west-2"),
+    str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z", description="a region's name such as us-west-2")
 ]
 AccountId = Annotated[str, Meta(pattern=r"^[0-9]{12}\Z")]
 _VPC_ID = r"^vpc-[0-9a-f]{8,17}\Z"

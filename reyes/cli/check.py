@@ -22,13 +22,7 @@ from reyes.check import (
 )
 from reyes.cli.identity import remembered_host
 from reyes.cli.memories import ReadOnlyMemory
-from reyes.cli.options import (
-    config_option,
-    echo_json,
-    is_disabled,
-    json_option,
-    load_config,
-)
+from reyes.cli.options import config_option, echo_json, is_disabled, json_option, load_config
 from reyes.cli.rulesets import live_kernel
 from reyes.cli.sources import StoreSource
 from reyes.cli.wiring import follower_of

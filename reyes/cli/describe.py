@@ -5,14 +5,7 @@ from collections.abc import Iterable, Iterator
 from reyes.errors import HostUnknownError
 from reyes.matching import GroupKey, GroupMatching
 from reyes.net import service_text
-from reyes.ruleset import (
-    Content,
-    Counts,
-    Ingress,
-    Interface,
-    Region,
-    SecurityGroup,
-)
+from reyes.ruleset import Content, Counts, Ingress, Interface, Region, SecurityGroup
 from reyes.text import duration_text, moment_text, quoted
 from reyes.trust import Genuine
 

@@ -26,13 +26,7 @@ from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.cli.words import say
 from reyes.config import Config, FollowerConfig
 from reyes.cutover import UnhealthyError
-from reyes.errors import (
-    ConfigError,
-    ExpiredError,
-    KernelError,
-    ReyesError,
-    UnreachableError,
-)
+from reyes.errors import ConfigError, ExpiredError, KernelError, ReyesError, UnreachableError
 from reyes.follower import Outcome, Prepared
 from reyes.host import Host
 from reyes.netfilter.live import LiveKernel

@@ -208,11 +208,7 @@ def parse_table(text: str, family: Family) -> LiveTable:
             last.append(line.rstrip())
         elif last and line and not line.startswith("#"):  # a newline in a name: nothing quotes it
             last[-1] += f"\t{line.rstrip()}"
-    return LiveTable(
-        family,
-        policies,
-        {chain: tuple(lines) for chain, lines in rules.items()},
-    )
+    return LiveTable(family, policies, {chain: tuple(lines) for chain, lines in rules.items()})
 
 
 def parse_set_headers(text: str) -> dict[str, LiveSet]:
