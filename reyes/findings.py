@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from reyes.config import Config
-from reyes.host import IpsecScope, VpcScope, filtered_networks
+from reyes.host import filtered_networks, scope_of
 from reyes.matching import GroupMatching
 from reyes.members import JudgedSenders, network_of
 from reyes.net import (
@@ -91,8 +91,8 @@ def find_for(config: Config, content: Content) -> tuple[Finding, ...]:
     Raises:
         SignatureError: a network of the content is none.
     """
-    filtered = filtered_networks(config.follower) if config.has_follower_section else None
-    return find(content, filtered)
+    scope = scope_of(config.follower)
+    return find(content, filtered_networks(scope) if config.has_follower_section else None)
 
 
 class _World:
@@ -104,18 +104,15 @@ class _World:
         # Many rules name the same networks.
         self.network = cache(network_of)
         self.span = cache(lambda cidr: span(canonical(self.network(cidr))))
-        self.senders = cache(self._senders)
+        self.senders = cache(
+            lambda region, vpc: JudgedSenders(self.vpcs.get((region, vpc), ()), filtered)
+        )
         self.filtered = filtered
         self.vpcs = {
             (region.name, vpc.id): [self.network(cidr) for cidr in vpc.cidrs]
             for region in content.regions
             for vpc in region.vpcs
         }
-
-    def _senders(self, region: str, vpc: str) -> JudgedSenders:
-        """Return the senders that hosts of a VPC judge; all if no networks are filtered."""
-        scope = IpsecScope() if self.filtered is None else VpcScope(self.filtered)
-        return JudgedSenders(self.vpcs.get((region, vpc), ()), scope)
 
 
 def _vpc_findings(world: _World) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def configured_host(config: FollowerConfig, instance_id: str, region: str | None
     return Host(
         instance_id=instance_id,
         region=region,
-        scope=_scope(config),
+        scope=scope_of(config),
         failsafe=tuple(
             Failsafe(parse_network(entry.cidr), _failsafe_service(entry))
             for entry in config.failsafe
@@ -69,13 +69,13 @@ def configured_host(config: FollowerConfig, instance_id: str, region: str | None
     )
 
 
-def filtered_networks(config: FollowerConfig) -> tuple[Network, ...] | None:
-    """Return the networks whose packets are judged; None if the scope does not ask for them."""
-    scope = _scope(config)
+def filtered_networks(scope: Scope) -> tuple[Network, ...] | None:
+    """Return the networks whose packets are judged; None if a scope does not ask for them."""
     return scope.filtered if isinstance(scope, VpcScope) else None
 
 
-def _scope(config: FollowerConfig) -> Scope:
+def scope_of(config: FollowerConfig) -> Scope:
+    """Return which packets are judged by a configuration."""
     match config.traffic:
         case "vpc":
             return VpcScope(tuple(parse_network(cidr) for cidr in config.filtered_cidrs))

@@ -7,7 +7,6 @@ outside the filtered networks. Of a VPC that is judged as a whole no address is 
 from collections.abc import Iterable, Mapping, Sequence
 
 from reyes.errors import SignatureError
-from reyes.host import Scope, VpcScope
 from reyes.matching import GroupKey
 from reyes.net import (
     Network,
@@ -26,15 +25,14 @@ _Takers = list[list[str]]
 
 
 class JudgedSenders:
-    """The addresses whose packets a host judges by its rules, as far as addresses decide that."""
+    """The addresses whose packets a host judges by its rules, as far as addresses decide that.
 
-    def __init__(self, own_networks: Iterable[Network], scope: Scope) -> None:
-        self._own = [span(canonical(network)) for network in own_networks]
-        self._filtered = (
-            [span(canonical(network)) for network in scope.filtered]
-            if isinstance(scope, VpcScope)
-            else None
-        )
+    Without networks that are `filtered` they do not, and it may judge all.
+    """
+
+    def __init__(self, own: Iterable[Network], filtered: Iterable[Network] | None) -> None:
+        self._own = [span(canonical(network)) for network in own]
+        self._filtered = None if filtered is None else [span(canonical(n)) for n in filtered]
 
     def judges(self, member: Span) -> bool:
         """Tell whether packets from a member can be judged at all."""

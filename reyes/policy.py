@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from reyes.errors import HostUnknownError
-from reyes.host import Host
+from reyes.host import Host, filtered_networks
 from reyes.matching import GroupKey, GroupMatching
 from reyes.members import JudgedSenders, check_addresses, members_of, network_of
 from reyes.net import (
@@ -106,7 +106,7 @@ def resolve_content(content: Content, host: Host) -> HostPolicy:
     region, interfaces = _own_interfaces(content, host)
     vpcs = tuple(_own_vpc(region, vpc) for vpc in sorted({i.vpc for i in interfaces}))
     own_networks = tuple(network_of(cidr) for vpc in vpcs for cidr in vpc.cidrs)
-    judged = JudgedSenders(own_networks, host.scope)
+    judged = JudgedSenders(own_networks, filtered_networks(host.scope))
     resolver = _Resolver(content, region, interfaces, judged)
     return HostPolicy(
         host=host,

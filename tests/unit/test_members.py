@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reyes.errors import SignatureError
-from reyes.host import IpsecScope, VpcScope
 from reyes.members import JudgedSenders, check_addresses
 from reyes.net import Network, canonical, parse_network, span
 from reyes.ruleset import Vpc
@@ -31,7 +30,7 @@ def vpc(cidrs: list[Network]) -> Vpc:
 def test_who_is_judged_as_a_vpc_is_judged_as_an_address(
     own: list[Network], filtered: list[Network], cidrs: list[Network]
 ) -> None:
-    judged = JudgedSenders(own, VpcScope(tuple(filtered)))
+    judged = JudgedSenders(own, filtered)
     ends = {end for network in (*own, *filtered, *cidrs) for end in (network[0], network[-1])}
     members = [str(end) for end in ends if any(end in cidr for cidr in cidrs)]
     if judged.judges_all(vpc(cidrs)):
@@ -39,8 +38,8 @@ def test_who_is_judged_as_a_vpc_is_judged_as_an_address(
 
 
 def test_a_vpc_is_judged_as_a_whole_or_address_by_address() -> None:
-    ten = VpcScope((parse_network("10.0.0.0/8"),))
-    judged = JudgedSenders([parse_network("10.1.0.0/16")], ten)
+    ten = parse_network("10.0.0.0/8")
+    judged = JudgedSenders([parse_network("10.1.0.0/16")], [ten])
     found = {
         cidrs: judged.judges_all(vpc(list(map(parse_network, cidrs.split()))))
         for cidrs in ("10.2.0.0/16", "10.2.0.0/16 10.3.0.0/16", "10.1.0.0/16", "10.0.0.0/14")
@@ -50,7 +49,7 @@ def test_a_vpc_is_judged_as_a_whole_or_address_by_address() -> None:
         vpc([parse_network("10.2.0.0/16"), parse_network("100.64.0.0/16")])
     )
     assert not judged.judges_all(vpc([]))
-    out_of_ipsec = JudgedSenders([], IpsecScope())
+    out_of_ipsec = JudgedSenders([], None)
     assert out_of_ipsec.judges_all(vpc([]))
     assert out_of_ipsec.judges(span("192.0.2.1"))  # of a VPC that the ruleset does not hold
 
