@@ -17,7 +17,6 @@ from reyes.policy import check_known
 from reyes.state import State
 from reyes.trust import (
     Accepted,
-    Expectation,
     Genuine,
     VerifiedRuleset,
     admit,
@@ -69,14 +68,14 @@ class Acceptance(Struct, frozen=True, kw_only=True):
         envelope, genuine = self._newest(fetched, state, kept)
         header = genuine.ruleset.header
         implausible = tuple(sorted({*state.implausible, header.serial}))
-        expectation = Expectation(
-            environment=self.config.environment,
-            now=int(self.now()),
-            accepted=state.accepted or self._accepted_by(kept),
-            force=force or len(implausible) >= IMPLAUSIBLE_PATIENCE,
-        )
         try:
-            verified = admit(genuine, expectation)
+            verified = admit(
+                genuine,
+                environment=self.config.environment,
+                now=int(self.now()),
+                accepted=state.accepted or self._accepted_by(kept),
+                force=force or len(implausible) >= IMPLAUSIBLE_PATIENCE,
+            )
         except ImplausibleError:
             if remember:
                 self.memory.save(replace(state, implausible=implausible))

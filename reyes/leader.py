@@ -246,11 +246,14 @@ def _verify(
     By the time that it is now: a ruleset may expire while EC2 is read.
     """
     now = request.now()
-    expectation = trust.Expectation(
-        environment=config.environment, now=int(now), accepted=accepted, force=request.force
-    )
     try:
-        verified = trust.admit(trust.authenticate(report, config.signing.pins), expectation)
+        verified = trust.admit(
+            trust.authenticate(report, config.signing.pins),
+            environment=config.environment,
+            now=int(now),
+            accepted=accepted,
+            force=request.force,
+        )
     except ReyesError as error:
         message = f"followers would refuse this ruleset, it is not published: {error.message}"
         raise type(error)(message, error.hint) from error

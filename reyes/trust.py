@@ -74,15 +74,6 @@ class Genuine(Struct, frozen=True, kw_only=True):
         return Accepted(serial=header.serial, digest=self.digest, counts=header.counts)
 
 
-class Expectation(Struct, frozen=True, kw_only=True):
-    """What this host knows before it looks at a ruleset; `now` is in seconds."""
-
-    environment: str
-    now: int
-    accepted: Accepted | None
-    force: bool = False
-
-
 class VerifiedRuleset(Genuine, frozen=True, kw_only=True):
     """A ruleset to act on. Only `admit` and `readmit` make one."""
 
@@ -115,16 +106,18 @@ def authenticate(report: SignatureReport, pins: frozenset[str]) -> Genuine:
     )
 
 
-def admit(genuine: Genuine, expectation: Expectation) -> VerifiedRuleset:
-    """Return the ruleset if it is for this host, now.
+def admit(
+    genuine: Genuine, *, environment: str, now: int, accepted: Accepted | None, force: bool = False
+) -> VerifiedRuleset:
+    """Return the ruleset if it is for this host, now (in seconds).
 
     Raises:
         ReplayError: it is from elsewhere, from the future or from the past (10 to 12).
         ExpiredError: its time is over (13).
         ImplausibleError: hardly anything is left of the world (14).
     """
-    header, accepted, now = genuine.ruleset.header, expectation.accepted, expectation.now
-    _check_environment(header, expectation.environment)
+    header = genuine.ruleset.header
+    _check_environment(header, environment)
     _check_future(header, now)
     if accepted:
         _check_replay(header, genuine.digest, accepted)
@@ -132,7 +125,7 @@ def admit(genuine: Genuine, expectation: Expectation) -> VerifiedRuleset:
     refuse_expired(header.not_after, now)
     # 14. A ruleset that --force let in once needs no force to stay.
     known = accepted is not None and accepted.digest == genuine.digest
-    if not expectation.force and not known:
+    if not force and not known:
         _check_plausible(header.counts, accepted)
     return VerifiedRuleset(**asdict(genuine))
 

@@ -19,7 +19,7 @@ from reyes.ruleset import (
     count,
     encode,
 )
-from reyes.trust import Expectation, Genuine, VerifiedRuleset, admit
+from reyes.trust import Genuine, VerifiedRuleset, admit
 
 ACCOUNT = "123456789012"
 WEST_VPC = "vpc-0a1b2c3d"
@@ -207,4 +207,4 @@ def verified(content: Content, now: int = 1_795_000_000) -> VerifiedRuleset:
         signer="0" * 40,
         key_expires_at=None,
     )
-    return admit(signed, Expectation(environment="production", now=now, accepted=None, force=True))
+    return admit(signed, environment="production", now=now, accepted=None, force=True)

@@ -16,7 +16,7 @@ from reyes.config import Config
 from reyes.errors import ReyesError, SignatureError, SourceError
 from reyes.netfilter.live import LiveKernel
 from reyes.ruleset import Content, DocumentError, decode
-from reyes.trust import Expectation, Genuine, admit, authenticate
+from reyes.trust import Genuine, admit, authenticate
 from reyes.world import RulesetSource
 
 
@@ -35,9 +35,8 @@ def fetch_genuine(config: Config, source: RulesetSource) -> Genuine:
 
 def problem_of(genuine: Genuine, config: Config) -> ReyesError | None:
     """Say why a follower that knows nothing yet would refuse a genuine ruleset, if it would."""
-    expectation = Expectation(environment=config.environment, now=int(now()), accepted=None)
     try:
-        admit(genuine, expectation)
+        admit(genuine, environment=config.environment, now=int(now()), accepted=None)
     except ReyesError as error:
         return error
     return None

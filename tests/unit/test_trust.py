@@ -22,7 +22,6 @@ from reyes.ruleset import Content, Counts, count, encode
 from reyes.trust import (
     MAX_CLOCK_SKEW,
     Accepted,
-    Expectation,
     Genuine,
     VerifiedRuleset,
     admit,
@@ -55,12 +54,12 @@ def genuine(content: Content | None = None, now: int = NOW, **changes: Any) -> G
     return authenticate(good_report(payload=document(now, content, **changes)), frozenset({PIN}))
 
 
-def expectation(**changes: Any) -> Expectation:
-    return Expectation(**{"environment": "production", "now": NOW, "accepted": None, **changes})
+def expectation(**changes: Any) -> dict[str, Any]:
+    return {"environment": "production", "now": NOW, "accepted": None, **changes}
 
 
-def is_admitted(found: Genuine, expectation: Expectation) -> bool:
-    return admit(found, expectation).digest == found.digest
+def is_admitted(found: Genuine, expectation: dict[str, Any]) -> bool:
+    return admit(found, **expectation).digest == found.digest
 
 
 def accepted(of: Genuine, **changes: Any) -> Accepted:
@@ -142,7 +141,7 @@ def test_possible_validity_is_accepted(validity: int) -> None:
 
 def test_fresh_ruleset_is_admitted_on_first_sight() -> None:
     found = genuine()
-    verified = admit(found, expectation())
+    verified = admit(found, **expectation())
     assert (verified.ruleset, verified.digest, verified.signer, verified.key_expires_at) == (
         found.ruleset,
         found.digest,
@@ -153,7 +152,7 @@ def test_fresh_ruleset_is_admitted_on_first_sight() -> None:
 
 def test_same_ruleset_again_is_admitted() -> None:
     found = genuine()
-    assert admit(found, expectation(accepted=accepted(found))).digest == found.digest
+    assert admit(found, **expectation(accepted=accepted(found))).digest == found.digest
 
 
 def test_higher_serial_is_admitted() -> None:
@@ -164,7 +163,7 @@ def test_higher_serial_is_admitted() -> None:
 @pytest.mark.parametrize("environment", ["staging", "Production", "production ", ""])
 def test_ruleset_of_another_environment_is_a_replay(environment: str) -> None:
     with pytest.raises(ReplayError, match="environment"):
-        admit(genuine(environment=environment), expectation())
+        admit(genuine(environment=environment), **expectation())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +177,7 @@ def test_ruleset_of_another_environment_is_a_replay(environment: str) -> None:
 )
 def test_ruleset_from_the_future_is_a_replay(changes: dict[str, Any]) -> None:
     with pytest.raises(ReplayError, match="future"):
-        admit(genuine(**changes), expectation())
+        admit(genuine(**changes), **expectation())
 
 
 def test_clocks_may_differ_a_little() -> None:
@@ -189,26 +188,26 @@ def test_clocks_may_differ_a_little() -> None:
 def test_lower_serial_is_a_rollback() -> None:
     before = accepted(genuine(), serial=NOW * 1000 + 1)
     with pytest.raises(ReplayError, match="rollback"):
-        admit(genuine(), expectation(accepted=before))
+        admit(genuine(), **expectation(accepted=before))
 
 
 def test_same_serial_with_another_digest_is_equivocation() -> None:
     before = accepted(genuine(), digest="0" * 64)
     with pytest.raises(ReplayError, match="equivocation"):
-        admit(genuine(), expectation(accepted=before))
+        admit(genuine(), **expectation(accepted=before))
 
 
 def test_ruleset_counts_until_the_second_of_not_after() -> None:
     found = genuine()
     assert is_admitted(found, expectation(now=NOW + 3600))
     with pytest.raises(ExpiredError, match=r"expired 1 second ago \(not_after 2026-11-18T"):
-        admit(found, expectation(now=NOW + 3601))
+        admit(found, **expectation(now=NOW + 3601))
 
 
 def test_ruleset_accepted_before_expires_too() -> None:
     found = genuine()
     with pytest.raises(ExpiredError, match="12 minutes ago"):
-        admit(found, expectation(now=NOW + 3600 + 750, accepted=accepted(found)))
+        admit(found, **expectation(now=NOW + 3600 + 750, accepted=accepted(found)))
 
 
 EMPTY = replace(small_world(), regions=())
@@ -216,7 +215,7 @@ EMPTY = replace(small_world(), regions=())
 
 def test_world_without_interfaces_is_implausible() -> None:
     with pytest.raises(ImplausibleError, match="no network interface"):
-        admit(genuine(EMPTY), expectation())
+        admit(genuine(EMPTY), **expectation())
 
 
 def larger(**changes: int) -> Counts:
@@ -234,7 +233,7 @@ def larger(**changes: int) -> Counts:
 def test_world_that_fell_below_a_tenth_is_implausible(before: dict[str, int], what: str) -> None:
     was = accepted(genuine(now=NOW - 60), counts=larger(**before))
     with pytest.raises(ImplausibleError, match=f"{what} fell from"):
-        admit(genuine(), expectation(accepted=was))
+        admit(genuine(), **expectation(accepted=was))
 
 
 def test_world_of_exactly_a_tenth_is_plausible() -> None:
@@ -255,7 +254,7 @@ def test_force_admits_the_implausible_and_nothing_else() -> None:
         ({"generated_at": NOW - 7200, "not_after": NOW - 3600}, ExpiredError),
     ):
         with pytest.raises(error):
-            admit(genuine(**changes), expectation(force=True))
+            admit(genuine(**changes), **expectation(force=True))
 
 
 def test_what_was_forced_in_stays_without_force() -> None:
@@ -285,7 +284,7 @@ def test_an_attack_is_never_reported_as_something_milder(
         times = {"not_after": changes["generated_at"] + 1}
     fields = {**times, "serial": NOW * 1000, **changes}
     with pytest.raises(ReyesError, match=error):
-        admit(genuine(content, **fields), expectation(accepted=was))
+        admit(genuine(content, **fields), **expectation(accepted=was))
 
 
 @pytest.mark.parametrize("was", [{}, {"digest": "0" * 64, "serial": NOW * 1000 - 1}])
@@ -322,7 +321,7 @@ def test_every_refusal_tells_what_to_do() -> None:
         authenticate(good_report(valid=False), frozenset({PIN}))
     assert caught.value.hint
     with pytest.raises(ExpiredError) as late:
-        admit(genuine(), expectation(now=NOW + 10_000))
+        admit(genuine(), **expectation(now=NOW + 10_000))
     assert late.value.hint
 
 
