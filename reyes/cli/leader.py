@@ -67,10 +67,7 @@ def command(
         raise ConfigError(f"cannot write {output}", hint)
     if output and output.exists() and not output.is_file():
         raise ConfigError(f"{output} is no regular file", "--output puts a file in its place")
-
-    def one_pass(config: Config) -> None:
-        _publish(config, dry_run=dry_run, output=output, force=force, as_json=as_json)
-
+    one_pass = partial(_publish, dry_run=dry_run, output=output, force=force, as_json=as_json)
     if interval is None:
         one_pass(load_config(config_path))
         return
