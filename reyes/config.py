@@ -224,13 +224,9 @@ def _contradictions(config: Config) -> Iterator[str]:
     for index, entry in enumerate(follower.failsafe):
         if entry.port is not None and entry.protocol not in ("tcp", "udp"):
             yield f"follower.failsafe[{index}].port: has no meaning for protocol {entry.protocol}"
-        if _family_mismatch(entry):
+        version = parse_network(entry.cidr).version
+        if (entry.protocol, version) in (("icmp", 6), ("icmpv6", 4)):
             yield (
                 f"follower.failsafe[{index}].protocol: {entry.protocol} does not exist in"
                 f" {entry.cidr}"
             )
-
-
-def _family_mismatch(entry: FailsafeConfig) -> bool:
-    version = parse_network(entry.cidr).version
-    return (entry.protocol, version) in (("icmp", 6), ("icmpv6", 4))

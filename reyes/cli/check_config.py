@@ -58,7 +58,7 @@ def command(config_path: Path, role: str | None) -> None:
 
 
 def _leader_checks(config: Config) -> Iterator[Check]:
-    yield lambda: _sections(config)
+    yield lambda: f"leader.sources names {len(leader_config(config).sources)} sources"
     yield lambda: _can_sign(config)
 
 
@@ -130,10 +130,6 @@ def _doubts(settings: FollowerConfig) -> Iterator[str]:
     for entry in settings.failsafe:
         if not parse_network(entry.cidr).prefixlen:
             yield f"follower.failsafe lets {entry.protocol} in from everywhere, {entry.cidr}"
-
-
-def _sections(config: Config) -> str:
-    return f"leader.sources names {len(leader_config(config).sources)} sources"
 
 
 def _can_sign(config: Config) -> str:

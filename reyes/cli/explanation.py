@@ -28,7 +28,9 @@ def explanation_lines(explanation: Explanation, packet: Packet) -> Iterator[str]
         yield f"  rule         {rule_text(grant)}"
         yield f"  source       {source_text(grant)}"
         yield from (f"  matched by   {cidr}" for cidr in grant.matched if not grant.members)
-        yield from (f"  matched by   {_membership_text(member)}" for member in grant.members)
+        for member in grant.members:
+            group = f"{member.group} ({quoted(member.group_name)})"
+            yield f"  matched by   {member.address} in {group}"
         yield f"  kernel rule  {grant.kernel_rule}"
         if grant.set:
             yield f"  set          {grant.set}"
@@ -88,10 +90,6 @@ def packet_text(packet: Packet) -> str:
     if packet.port is not None:
         return f"{name} {packet.port}"
     return f"{name} {packet.icmp[0]}/{packet.icmp[1]}" if packet.icmp else name
-
-
-def _membership_text(member: Member) -> str:
-    return f"{member.address} in {member.group} ({quoted(member.group_name)})"
 
 
 def _place(member: Member) -> str:

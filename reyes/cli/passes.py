@@ -100,7 +100,8 @@ class FollowerPass:
                     self._memory.end_trial(proved=False)  # they are not wanted any more
                 record.outcome = "unchanged"
                 _raise_conntrack_max(self._settings)
-                log.info("unchanged%s, in %.2f s", _serial(record), time.monotonic() - started)
+                serial = f" serial={record.ruleset.serial}" if record.ruleset else ""
+                log.info("unchanged%s, in %.2f s", serial, time.monotonic() - started)
                 return
             if agreed is not None and prepared.plan != agreed:
                 raise _ChangedSinceError
@@ -367,10 +368,6 @@ def _raise_conntrack_max(config: FollowerConfig) -> None:
         return
     if before is not None:
         log.info("nf_conntrack_max raised from %d to %d", before, config.nf_conntrack_max)
-
-
-def _serial(record: Record) -> str:
-    return f" serial={record.ruleset.serial}" if record.ruleset else ""
 
 
 def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
