@@ -26,6 +26,10 @@ class UnhealthyError(KernelError):
     """
 
 
+class BlamedError(UnhealthyError):
+    """They did so in a pass before, and are not tried again."""
+
+
 def cut_over(
     plan: CommitPlan,
     before: LiveKernel,

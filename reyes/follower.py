@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from reyes.acceptance import Acceptance
 from reyes.config import Config
-from reyes.cutover import UnhealthyError, cut_over
+from reyes.cutover import BlamedError, UnhealthyError, cut_over
 from reyes.errors import ConfigError, ReyesError
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
@@ -176,7 +176,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         # They may stand though they are blamed, where the way back was refused.
         if not force and state.unhealthy == prepared.fingerprint:
             self._stay(prepared, state)
-            raise UnhealthyError(
+            raise BlamedError(
                 "these rules cost the host its health before, or were not agreed to:"
                 " they are not tried again",
                 "--force tries them all the same",

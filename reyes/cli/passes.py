@@ -25,7 +25,7 @@ from reyes.cli.sources import FileSource, StoreSource
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.cli.words import say
 from reyes.config import Config, FollowerConfig
-from reyes.cutover import UnhealthyError
+from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ConfigError, ExpiredError, KernelError, ReyesError, UnreachableError
 from reyes.follower import Outcome, Prepared
 from reyes.host import Host
@@ -213,12 +213,12 @@ class FollowerPass:
         self, record: Record, prepared: Prepared, guard: CommitGuard | None
     ) -> None:
         """Commit a repair, and record what became of it beside the end of the pass."""
-        blamed, prepared_at = self._memory.load().unhealthy, time.monotonic()
+        prepared_at = time.monotonic()
         try:
             outcome = self._follower.commit(prepared, guard)
         except ReyesError as error:
             if guard is not None:
-                tried = isinstance(error, UnhealthyError) and blamed != prepared.fingerprint
+                tried = isinstance(error, UnhealthyError) and not isinstance(error, BlamedError)
                 record.rolled_back, record.failed_trial = tried, error.message
             raise
         if outcome == "unchanged":
@@ -311,7 +311,7 @@ class FollowerPass:
     @contextmanager
     def _recorded(self) -> Iterator[Record]:
         """Hold the lock, and leave the status of the pass behind; another run leaves its own."""
-        to_record = recording(self._settings, self._memory, force=self._options.force)
+        to_record = recording(self._settings, self._memory)
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._memory.lock())

@@ -17,7 +17,7 @@ from reyes.adapters.kernel import Kernel
 from reyes.adapters.state import StateDirectory
 from reyes.cli.options import is_disabled
 from reyes.config import FollowerConfig
-from reyes.cutover import UnhealthyError
+from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ReyesError, exit_code_of
 from reyes.follower import Prepared
 from reyes.state import State
@@ -59,25 +59,21 @@ class Record(Pass, kw_only=True):
 
 
 @contextmanager
-def recording(
-    config: FollowerConfig, memory: StateDirectory, *, force: bool = False
-) -> Iterator[Record]:
+def recording(config: FollowerConfig, memory: StateDirectory) -> Iterator[Record]:
     """Leave the status of the pass in the block behind, whichever way it ends.
 
     An answer of no from a person is no end of a pass.
     """
     record = Record()
-    before = _state(memory)
     try:
         yield record
     except click.Abort:
         raise
     except Exception as error:
-        # Rules that were not tried once more did not have to be rolled back once more.
-        tried = force or record.prepared is None or before.unhealthy != record.prepared.fingerprint
-        if isinstance(error, UnhealthyError):
-            record.rolled_back |= tried
-            record.without_rules &= tried  # else those that stay instead are in force again
+        if isinstance(error, BlamedError):
+            record.without_rules = False  # those that stay instead are in force again
+        elif isinstance(error, UnhealthyError):
+            record.rolled_back = True
         _leave(config, memory, record, error)
         raise
     record.rolled_back = record.outcome == "rolled back"

@@ -16,7 +16,7 @@ from reyes.adapters.metrics import read_metrics, write_metrics
 from reyes.adapters.state import StateDirectory
 from reyes.cli.recording import record_outcome, recording
 from reyes.config import FollowerConfig
-from reyes.cutover import UnhealthyError
+from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ConfigError, KernelError, SignatureError
 from reyes.metrics import follower_metrics
 from reyes.net import Family
@@ -116,23 +116,12 @@ def test_a_person_who_says_no_leaves_nothing_behind(
     assert memory.status() is None
 
 
-@pytest.mark.parametrize(
-    ("known", "force", "rolled_back"), [(False, False, 1), (True, False, 0), (True, True, 1)]
-)
+@pytest.mark.parametrize(("kind", "rolled_back"), [(UnhealthyError, 1), (BlamedError, 0)])
 def test_only_commits_that_were_taken_back_count_as_rolled_back(
-    memory: StateDirectory, tmp_path: Path, *, known: bool, force: bool, rolled_back: int
+    memory: StateDirectory, tmp_path: Path, kind: type[UnhealthyError], rolled_back: int
 ) -> None:
-    prepared = Machine().prepare()
-    with memory.lock():
-        memory.save(State(unhealthy=prepared.fingerprint if known else None))
-
-    def lose_health() -> None:
-        with recording(config(tmp_path), memory, force=force) as record:
-            record.note(prepared)
-            raise UnhealthyError("trouble")
-
-    with pytest.raises(UnhealthyError):
-        lose_health()
+    with pytest.raises(kind), recording(config(tmp_path), memory):
+        raise kind("trouble")
     assert left(memory).counters.rolled_back == rolled_back
     assert left(memory).counters.refused == {"kernel": 1}
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from reyes.config import FollowerConfig
-from reyes.cutover import UnhealthyError
+from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 from reyes.netfilter.live import LiveKernel
@@ -132,7 +132,7 @@ def test_a_host_that_loses_its_health_gets_its_rules_back_and_tries_no_second_ti
         assert state(machine.kernel)[0] == rules
     assert machine.guard.asked.count("confirm") == 2
     machine.guard.finds = None
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         machine.run()
     assert machine.run(force=True) == "applied"
     assert machine.notebook.state.unhealthy is None
@@ -159,7 +159,7 @@ def test_blamed_rules_that_stand_because_the_way_back_was_refused_do_not_stay(
             machine.follower.commit(machine.prepare(), machine.guard, confirm=confirm)
     assert state(machine.kernel)[0] != first
     machine.guard.finds = None
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         machine.run()
     assert state(machine.kernel)[0] == first
 
@@ -175,7 +175,7 @@ def test_rules_that_stand_unanswered_do_not_stay(
         with pytest.raises(SystemExit):
             machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     assert state(machine.kernel)[0] != first
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         machine.run()
     assert state(machine.kernel)[0] == first
 
@@ -249,7 +249,7 @@ def test_rules_are_blamed_though_the_members_before_cannot_be_read(
         patch.setattr(machine.guard, "trouble", trouble)
         with pytest.raises(UnhealthyError, match="trouble"):
             machine.follower.commit(prepared, machine.guard)
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         machine.run()
     assert state(machine.kernel)[0] == first
 
@@ -273,7 +273,7 @@ def test_blamed_rules_that_are_forced_stay_only_if_the_blame_is_taken_back(
         with pytest.raises(ConfigError, match="disk is full"):
             machine.run(force=True)
     assert state(machine.kernel)[0] == first
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         machine.run()
     with monkeypatch.context() as patch:
         patch.setattr(machine.notebook, "keep_settled", fails)
@@ -340,7 +340,7 @@ def test_a_no_is_remembered() -> None:
     with pytest.raises(UnhealthyError, match="not confirmed"):
         machine.follower.commit(machine.prepare(), machine.guard, confirm=True)
     machine.guard.finds = None
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         machine.run()
     assert state(machine.kernel)[0] == first
 
@@ -702,7 +702,7 @@ def test_what_unhealthy_rules_replaced_is_what_stays() -> None:
     with pytest.raises(UnhealthyError):
         machine.run()
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         machine.run()
     assert state(machine.kernel)[0] == first
     machine.kernel = MemoryKernel()
@@ -807,7 +807,7 @@ def test_without_a_new_ruleset_blamed_rules_do_not_come_back() -> None:
         machine.run()
     machine.guard.finds = None
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
-    with pytest.raises(UnhealthyError, match="not tried again"):
+    with pytest.raises(BlamedError, match="not tried again"):
         repair(machine)
     assert state(machine.kernel)[0] == first
     remove(machine.notebook, [machine.kernel])
