@@ -157,8 +157,7 @@ class FollowerPass:
         record.without_rules = not live.judges
         if not self._options.force and follower.settling.is_settled(fetched, host, live):
             return None
-        published = fetched is not None and not self._options.force
-        as_left = published and follower.settling.is_as_left(host, live)
+        as_left = not self._options.force and follower.settling.is_as_left(host, live)
         replaced = fetched is not None and fetched.blob != self._memory.last_good()
         if replaced and self._repair_first(record, host, live):
             live = follower.kernel.read()
