@@ -25,9 +25,10 @@ from reyes.status import hold_text
 
 def dry_run(config: Config, options: Options) -> None:
     """Do all but remember and commit, as far as this user's rights go."""
+    config = with_logging(config, options)
     memory = DryMemory(Path(config.follower.state_directory))
     with deadline(config.follower.deadline):
-        host = with_logging(known_host(config, memory), options)
+        host = known_host(config, memory)
         source = FileSource(options.ruleset) if options.ruleset else StoreSource(config)
         follower = follower_of(config, memory, source)
         acceptance = follower.acceptance

@@ -48,7 +48,7 @@ class FollowerPass:
     """One host's pass with all it needs, to be run once or again and again."""
 
     def __init__(self, config: Config, options: Options) -> None:
-        self._config = config
+        self._config = config = with_logging(config, options)
         self._settings = config.follower
         self._options = options
         self._memory = StateDirectory(Path(config.follower.state_directory))
@@ -258,8 +258,7 @@ class FollowerPass:
         with self._recorded() as record, self._earlier_rules_if_it_fails(record):
             verified = follower.acceptance.last_good()
             record.ruleset = accepted_ruleset(verified)
-            remembered = remembered_host(self._config, self._memory.load().identity)
-            host = with_logging(remembered, self._options)
+            host = remembered_host(self._config, self._memory.load().identity)
             record.instance, record.region = host.instance_id, host.region
             not_after = record.ruleset.not_after
             if not_after < clock.now():
@@ -322,8 +321,7 @@ class FollowerPass:
     def _known_host(self) -> Host:
         """Ask who this host is, once."""
         if self._host is None:
-            host = known_host(self._config, self._memory.as_read_only())
-            self._host = with_logging(host, self._options)
+            self._host = known_host(self._config, self._memory.as_read_only())
         return self._host
 
     def _guard(self, *, answered: bool = True) -> CommitGuard:

@@ -12,7 +12,6 @@ from reyes.adapters.gpg import Gpg
 from reyes.adapters.kernel import Kernel
 from reyes.config import Config, FollowerConfig
 from reyes.follower import Follower, Prepared
-from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
 from reyes.world import Memory, RulesetSource
 
@@ -42,13 +41,12 @@ def follower_of(config: Config, memory: Memory, source: RulesetSource) -> Follow
     )
 
 
-def with_logging(host: Host, options: Options) -> Host:
+def with_logging(config: Config, options: Options) -> Config:
     """Let a host log what the command line asks for besides."""
-    return replace(
-        host,
-        log_accept=host.log_accept or options.log_accept,
-        log_drop=host.log_drop or options.log_drop,
-    )
+    log_accept = config.follower.log_accept or options.log_accept
+    log_drop = config.follower.log_drop or options.log_drop
+    follower = replace(config.follower, log_accept=log_accept, log_drop=log_drop)
+    return replace(config, follower=follower)
 
 
 def echo_changes(
