@@ -116,6 +116,7 @@ class Booted(Closing):
             )
         )
         self._wait_until_booted()
+        self.run("chown", "--recursive", "reyes:", "/etc/reyes/keyring")
 
     def run(self, *argv: str, text: str | None = None) -> CompletedProcess[str]:
         """Run a command on this system."""

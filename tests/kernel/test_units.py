@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.bench.aws_server import AwsServer, aws_server
-from tests.bench.replies import render_region
+from tests.bench.replies import Pages, render_region
 from tests.kernel.booted import Booted
 from tests.kernel.followers import FollowerHost, Keys, wait_for
 from tests.kernel.generations import policy
@@ -15,10 +15,7 @@ from tests.kernel.judge import BACKENDS, Backend
 
 pytestmark = pytest.mark.kernel
 
-LEADER, FOLLOWER, RESIDENT, BOOT = (
-    f"reyes-{name}.service" for name in ("leader", "follower", "follower-resident", "boot")
-)
-TIMER = "reyes-follower.timer"
+LEADER, FOLLOWER, BOOT = (f"reyes-{name}.service" for name in ("leader", "follower", "boot"))
 
 WRITING = """#!/bin/sh
 for directory in /etc /opt /usr /var /var/log $(cut -d" " -f2 /proc/self/mounts); do
@@ -40,6 +37,11 @@ def booted(host: FollowerHost, keys: Keys, store: AwsServer) -> Iterator[Booted]
         yield made
 
 
+def pages(generation: int) -> dict[str, Pages]:
+    """Return a generation as EC2 says it."""
+    return {region.name: render_region(region) for region in policy(generation).regions}
+
+
 def publish(host: FollowerHost, store: AwsServer, generation: int) -> None:
     host.publish(generation)
     store.blob = (host.directory / "ruleset.gpg").read_bytes()
@@ -52,8 +54,7 @@ def test_a_leader_publishes_and_a_follower_enforces(keys: Keys, backend: Backend
         aws_server(host.wire.host) as store,
         Booted(host, keys, store) as booted,
     ):
-        store.regions = {region.name: render_region(region) for region in policy(1).regions}
-        booted.run("chown", "--recursive", "reyes:", "/etc/reyes/keyring")
+        store.regions = pages(1)
         booted.systemctl("start", LEADER)
         booted.systemctl("start", FOLLOWER)
         assert host.in_force() == (1, 1)
@@ -65,7 +66,6 @@ def test_a_leader_publishes_and_a_follower_enforces(keys: Keys, backend: Backend
 def test_a_sandbox_leaves_one_directory_to_write_to(
     booted: Booted, unit: str, directory: str
 ) -> None:
-    booted.run("chown", "--recursive", "reyes:", "/etc/reyes/keyring")
     booted.run("tee", "/opt/reyes/bin/reyes", text=WRITING)
     booted.systemctl("start", unit)
     own_alone = ("/dev", "/tmp", "/var/tmp")
@@ -104,18 +104,38 @@ def test_the_switch_outlives_a_follower_that_is_killed(
     wait_for(lambda: "the way back was taken" in booted.journal(), "the switch has said so")
 
 
-def test_a_follower_that_stays_takes_the_place_of_the_timer(
+def stay_instead_of_timer(booted: Booted, role: str) -> str:
+    """Start the service that stays, and return its name."""
+    timer, resident = f"reyes-{role}.timer", f"reyes-{role}-resident.service"
+    booted.systemctl("start", timer)
+    assert booted.show(timer, "NextElapseUSecRealtime")
+    booted.systemctl("start", resident)
+    assert booted.show(timer, "ActiveState") == "inactive"
+    return resident
+
+
+def test_a_follower_that_stays_passes_anew_when_it_is_reloaded(
     host: FollowerHost, store: AwsServer, booted: Booted
 ) -> None:
     publish(host, store, 0)
-    booted.systemctl("start", TIMER)
-    assert booted.show(TIMER, "NextElapseUSecRealtime") != ""
-    booted.systemctl("start", RESIDENT)
-    assert booted.show(TIMER, "ActiveState") == "inactive"
+    resident = stay_instead_of_timer(booted, "follower")
     host.wait_until_in_force(0)
     publish(host, store, 1)
-    booted.systemctl("reload", RESIDENT)
+    booted.systemctl("reload", resident)
     host.wait_until_in_force(1)
-    booted.systemctl("stop", RESIDENT)
-    assert booted.show(RESIDENT, "Result") == "success"
+    booted.systemctl("stop", resident)
+    assert booted.show(resident, "Result") == "success"
     assert host.in_force() == (1, 1)
+
+
+def test_a_leader_that_stays_publishes_anew_when_it_is_reloaded(
+    store: AwsServer, booted: Booted
+) -> None:
+    store.regions = pages(0)
+    resident = stay_instead_of_timer(booted, "leader")
+    wait_for(lambda: store.blob is not None, "the first pass publishes")
+    first, store.regions = store.blob, pages(1)
+    booted.systemctl("reload", resident)
+    wait_for(lambda: store.blob != first, "a reload publishes what has changed")
+    booted.systemctl("stop", resident)
+    assert booted.show(resident, "Result") == "success"
