@@ -115,7 +115,11 @@ class Booted(Closing):
                 start_new_session=True,
             )
         )
-        self._wait_until_booted()
+        try:
+            self._wait_until_booted()
+        except AssertionError:
+            self.close()
+            raise
         self.run("chown", "--recursive", "reyes:", "/etc/reyes/keyring")
 
     def run(self, *argv: str, text: str | None = None) -> CompletedProcess[str]:
