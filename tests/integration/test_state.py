@@ -119,6 +119,13 @@ READERS: dict[str, Callable[[StateDirectory], object]] = {
 }
 
 
+OTHER_READERS: dict[str, Callable[[StateDirectory], object]] = {
+    "last-good.gpg": StateDirectory.last_good,
+    "settled.json": StateDirectory.settled,
+    "status.json": StateDirectory.status,
+}
+
+
 @pytest.mark.parametrize("garbage", GARBAGE, ids=[text[:12].decode("latin1") for text in GARBAGE])
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_corrupt_is_set_aside_once(
@@ -147,6 +154,31 @@ def test_what_is_corrupt_stays_where_it_is_in_a_read_only_directory(
         with pytest.raises(ConfigError, match=f"{name} is corrupt"):
             READERS[name](memory.as_read_only())
     assert path.read_bytes() == b"{"
+
+
+@pytest.mark.parametrize("name", [*READERS, *OTHER_READERS])
+def test_what_cannot_be_read_is_not_taken_for_missing(
+    memory: StateDirectory, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(ConfigError, match=f"cannot read .*{name}: Is a directory"):
+        {**READERS, **OTHER_READERS}[name](memory)
+
+
+def test_what_decides_outlives_a_crash_of_the_machine(
+    memory: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", note)
+    memory.save(State())
+    memory.keep(b"")
+    memory.keep_generation("trial", Generation(LiveKernel()))
+    files = [name for name in synced if name.startswith(".")]
+    assert [name.split(".")[1] for name in files] == ["state", "last-good", "trial"]
 
 
 def test_a_lock_is_held_by_one(memory: StateDirectory) -> None:
