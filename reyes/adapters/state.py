@@ -248,13 +248,12 @@ class StateDirectory:
 
 def _open(path: Path) -> int:
     """Open a file to be locked; on a disk that has become read-only one can still repair rules."""
-    flags = os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+        return os.open(path, os.O_NOFOLLOW | os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        return os.open(path, flags | os.O_RDONLY)
+        return os.open(path, os.O_NOFOLLOW | os.O_RDONLY)
 
 
 def _try_to_lock(descriptor: int) -> bool:
@@ -286,11 +285,10 @@ def _read_holder(descriptor: int) -> int | None:
 def _has_open(process: int, descriptor: int) -> bool:
     """Tell whether a process has our file open."""
     wanted = os.fstat(descriptor)
-    with suppress(OSError):
-        for entry in Path(f"/proc/{process}/fd").iterdir():
-            with suppress(OSError):
-                if os.path.samestat(entry.stat(), wanted):
-                    return True
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):  # it has just been closed
+            if os.path.samestat(entry.stat(), wanted):
+                return True
     return False
 
 
