@@ -10,7 +10,7 @@ from reyes.adapters.programs import find_program
 from reyes.errors import ConfigError, KernelError
 from reyes.net import Family
 from reyes.netfilter.live import JUMP, LiveKernel, LiveTable
-from reyes.netfilter.plan import CommitPlan, DestroySets, RestoreTable
+from reyes.netfilter.plan import CommitPlan, CountSets, DestroySets, RestoreSets, RestoreTable
 
 TABLE = b"*filter\n:INPUT ACCEPT [0:0]\n%sCOMMIT\n"
 SET = "r4:web:0123456789abcdefghij"
@@ -139,6 +139,24 @@ def test_only_the_sets_that_are_asked_for_are_read_however_many(commands: Comman
     commands.say("ipset", "".join(f"create {name} hash:net\n" for name in names).encode())
     assert Kernel().read_members(names[:9]) == dict.fromkeys(names[:9], ())
     assert Kernel().read_members() == dict.fromkeys(names, ())
+
+
+@pytest.mark.parametrize("entries", [1, 3])
+def test_a_set_that_holds_another_number_than_it_was_filled_with_ends_a_commit(
+    commands: Commands, entries: int
+) -> None:
+    commands.say("ipset", f"Name: {SET}\nReferences: 0\nNumber of entries: 2\n".encode())
+    Kernel().execute(CommitPlan((CountSets(((SET, 2),)),)))
+    with pytest.raises(KernelError, match=f"holds 2 entries after it was filled with {entries}"):
+        Kernel().execute(CommitPlan((CountSets(((SET, entries),)),)))
+
+
+def test_the_sets_of_a_commit_that_fails_are_destroyed_again(commands: Commands) -> None:
+    commands.say("ipset", f"Name: {SET}\nReferences: 0\nNumber of entries: 0\n".encode())
+    heard = commands.hear("ipset")
+    with pytest.raises(KernelError, match="holds 0 entries"):
+        Kernel().execute(CommitPlan((RestoreSets("new\n", (SET,)), CountSets(((SET, 1),)))))
+    assert heard.read_text() == f"new\ndestroy {SET}\n"
 
 
 def test_sets_in_use_keep_no_others_from_going(commands: Commands) -> None:
