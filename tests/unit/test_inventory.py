@@ -214,8 +214,9 @@ def test_addresses_of_both_families_are_canonical_sorted_and_single() -> None:
 
 def test_an_address_that_is_none_is_left_out() -> None:
     ranges = [{"CidrIp": "10.1.0.0/33"}, {"CidrIp": "everybody"}, {}, {"CidrIp": "10.2.0.0/16"}]
+    with_a_scope = [{"CidrIpv6": "fe80::1%eth0"}, {"CidrIpv6": "fe80::%eth0/64"}]
 
-    assert rule_of(permission(IpRanges=ranges)).cidrs == ("10.2.0.0/16",)
+    assert rule_of(permission(IpRanges=ranges, Ipv6Ranges=with_a_scope)).cidrs == ("10.2.0.0/16",)
 
 
 def test_null_and_missing_lists_are_empty() -> None:

@@ -243,6 +243,23 @@ def test_strangers_do_not_walk_types_that_have_no_room_together() -> None:
     assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
 
 
+def test_what_everybody_may_do_stands_before_what_has_no_room() -> None:
+    group = SourceSet("r4:web:0123456789abcdefghij")
+    members = tuple(f"10.0.0.{number}" for number in range(10))
+    services = [Protocol(number=number) for number in range(100, 120)]
+    sources = [Source(group, members, "", replace(ANYBODY, service=s)) for s in services]
+    everybody = Source(None, ("0.0.0.0/0",), "0.0.0.0/0", ANYBODY)
+    sources += [replace(everybody, allow=replace(ANYBODY, service=s)) for s in (GRE, UNNAMED)]
+    denied = Rule((), Goto(names.DROP), "denied")
+    with patch.object(tree, "SERVICE_ENTRIES", 2):
+        chains = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "s4:x").chains("first")
+    (joint, walked, way, _), below = (chain.rules for chain in chains)
+    assert joint.origins[0].service == GRE
+    assert walked.matches == (UNNAMED,)
+    assert way.matches == (group,)
+    assert len(below) == len(services) + 1
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_groups_before_everybody_keep_nobody_out(groups: int) -> None:
     services: list[Service] = [tcp(443, 443), tcp(1000, 2000), _icmp(8), GRE, Everything()]
