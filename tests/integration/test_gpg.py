@@ -176,6 +176,21 @@ def test_signature_by_another_key_than_asked_for_is_refused(
         workshop.gpg(workshop.leader).sign(PAYLOAD)
 
 
+def test_a_message_that_gpg_signed_and_failed_is_none(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = gpg_adapter.gnupg_program
+    (fake := tmp_path / "gpg").write_text(
+        f'#!/bin/sh\n{real("gpg")} "$@" || exit\ncase "$*" in *" -s "*) exit 2 ;; esac\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(
+        gpg_adapter, "gnupg_program", lambda name: str(fake) if name == "gpg" else real(name)
+    )
+    with pytest.raises(ConfigError, match=f"cannot sign with {workshop.leader}: exit code 2"):
+        workshop.gpg(workshop.leader).sign(PAYLOAD)
+
+
 def test_signing_leaves_the_secret_home_as_it_was(workshop: Workshop) -> None:
     workshop.gpg(workshop.leader).sign(PAYLOAD)
     before = contents(workshop.home.path)
@@ -374,6 +389,19 @@ def test_report_that_cannot_be_understood_is_refused(
 ) -> None:
     fake_gpg(tmp_path, monkeypatch, "cat >/dev/null; echo '[GNUPG:] GOODSIG' >&2")
     assert "cannot be understood" in workshop.refuse(b"\x90")
+    fake_gpg(tmp_path, monkeypatch, "cat >/dev/null; echo 'GOODSIG' >&2")  # no report
+    assert "no complete message" in workshop.refuse(b"\x90")
+
+
+def test_gpg_that_does_not_work_is_no_fault_of_the_object(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for script in ("#!/bin/sh\nexit 127\n", "no program"):
+        (fake := tmp_path / "gpg").write_text(script)
+        fake.chmod(0o755)
+        monkeypatch.setattr(gpg_adapter, "gnupg_program", lambda _, path=fake: str(path))
+        with pytest.raises(ConfigError, match=f"^cannot run {fake} in /proc: "):
+            workshop.inspect(b"\x90")
 
 
 def test_gpg_that_somebody_ends_is_no_fault_of_the_object(
