@@ -569,6 +569,13 @@ def test_an_endpoint_that_nobody_listens_on_is_a_failed_call(
         read()
 
 
+def test_settings_that_cannot_be_used_are_no_failed_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", "nowhere")
+
+    with pytest.raises(ConfigError, match=r"AWS settings of this host cannot be used: .*nowhere"):
+        read()
+
+
 def test_without_credentials_the_hint_says_how_to_get_some(
     ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,10 +105,10 @@ def test_where_there_is_no_way_the_configuration_must_say_so(stage: Path) -> Non
     assert not (stage / "ipset.fed").exists()
 
 
-def test_a_host_without_unshare_is_told(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (stage / "unshare").unlink()
-    monkeypatch.setattr(rehearsal, "find_program", lambda name: str(stage / name))
-    with pytest.raises(ConfigError, match="cannot start unshare: No such file"):
+def test_a_host_without_unshare_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "find_program", lambda _: None)
+    monkeypatch.setattr(rehearsal, "_WAYS", (("absent", "--net"),))
+    with pytest.raises(ConfigError, match="cannot start absent: No such file"):
         rehearse(WANTED, EMPTY)
 
 
