@@ -131,6 +131,19 @@ def test_expiry_of_the_signing_key_is_reported(workshop: Workshop, key: str, par
     assert report.key_expires_at == int(listing.partition(part)[2].split(":")[5])
 
 
+@pytest.mark.parametrize("expire", ["7d", "60d"])
+def test_of_primary_and_signing_subkey_the_first_to_expire_counts(expire: str) -> None:
+    with gnupg_home() as home:
+        key = home.generate("Leader", usage="cert", expire=expire)
+        home.add_subkey(key)
+        home.export(home.path / KEYRING_FILE, key)
+        report = gpg_in(home.path, key).inspect(gpg_in(home.path, key).sign(PAYLOAD))
+        listing = home.run("--with-colons", "--list-keys", key).decode()
+    primary, subkey = (int(listing.partition(part)[2].split(":")[5]) for part in ("pub:", "sub:"))
+    assert report.key_expires_at == (primary if expire == "7d" else subkey)
+    assert abs(primary - subkey) > 86_400
+
+
 def test_a_key_without_end_has_no_expiry(workshop: Workshop) -> None:
     report = workshop.inspect(workshop.gpg(workshop.leader).sign(PAYLOAD).blob)
     assert report.key_expires_at is None

@@ -190,6 +190,18 @@ def test_keys_that_this_user_may_not_read(keys: tuple[Path, str]) -> None:
         os.seteuid(0)
 
 
+def test_a_keyring_that_this_user_may_not_read(host: Host) -> None:
+    for directory in (host.directory, host.keyring):
+        directory.chmod(0o755)
+    (host.keyring / KEYRING_FILE).chmod(0o600)
+    os.seteuid(FOREIGNER)
+    try:
+        with pytest.raises(ConfigError, match=r"cannot read the keyring .*Permission denied"):
+            gpg_in(host.keyring, "0" * 40).trusted_fingerprints()
+    finally:
+        os.seteuid(0)
+
+
 def refused(found: tuple[int, str]) -> None:
     code, said = found
     assert (code, "cannot trust" in said) == (ConfigError.exit_code, True), said
