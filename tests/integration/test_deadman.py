@@ -140,6 +140,13 @@ def test_a_terminal_that_takes_nothing_does_not_hinder_the_switch(
     assert told(marks) == ["back", "back"]
 
 
+def test_words_that_nobody_takes_keep_nobody_from_a_commit(marks: Path) -> None:
+    full = "import sys; sys.stdout = open('/dev/full', 'w'); print('words')"
+    script = full + SCRIPT.format(block="pass", fate="pass", seconds=60)
+    subprocess.run([sys.executable, "-c", script, str(marks)], check=False)
+    assert told(marks) == ["on"]
+
+
 def test_a_process_that_is_not_its_parent_any_more_is_not_ended() -> None:
     # The number may be another's by then. No test could wait until numbers come again.
     with subprocess.Popen(["sleep", "60"]) as other:
