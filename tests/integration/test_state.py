@@ -75,7 +75,19 @@ def test_everybody_may_look_into_a_directory_that_is_made_whatever_the_umask(
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_read_only_directory_ends_no_trial(memory: StateDirectory) -> None:
+def test_who_holds_the_lock_has_removed_what_killed_runs_left(
+    memory: StateDirectory, tmp_path: Path
+) -> None:
+    (left := tmp_path / ".state.json.k1ll3d_x").touch()
+    os.utime(left, (0, 0))
+    with memory.lock():
+        assert not left.exists()
+
+
+def test_a_read_only_directory_stays_as_it_is(memory: StateDirectory) -> None:
+    with pytest.raises(AssertionError, match="read only"):
+        memory.as_read_only().save(State(not_after=5))
+    assert memory.load() == State()
     memory.keep_generation("trial", Generation(LiveKernel()))
     for proved in (False, True):
         with pytest.raises(AssertionError, match="read only"):
