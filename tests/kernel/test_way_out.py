@@ -213,6 +213,21 @@ def test_a_command_of_the_other_backend_that_cannot_be_started_keeps_nobody_from
     assert host.in_force() == (0, 0)
 
 
+def test_no_way_out_loads_tables_of_a_backend_that_holds_no_rules(host: FollowerHost) -> None:
+    def loaded() -> str:
+        names = [f"/proc/thread-self/net/{name}_names" for name in ("ip_tables", "ip6_tables")]
+        return host.wire.run(["cat", *names]).stdout
+
+    host.apply(0)
+    host.apply(1)
+    for command, *arguments in (("rollback",), ("follower", "--remove")):
+        done = host.run(*arguments, command=command, file=False)
+        assert done.returncode == 0, done.stdout
+    assert loaded() == ""
+    host.wire.run(["iptables-legacy-save", "-t", "filter"])
+    assert loaded() != ""
+
+
 def test_each_family_of_the_other_backend_is_looked_at(host: FollowerHost) -> None:
     host.apply(0)
     host.apply(1)
