@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import NoReturn
 
 from reyes.adapters.commands import COMMAND_SECONDS
 from reyes.adapters.deadman import armed
@@ -18,9 +19,10 @@ from reyes.netfilter.live import LiveKernel
 _AGAIN_SECONDS = 5
 """So long a store may take to answer with the rules before, until it counts as silent, too."""
 
+_ENDINGS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""What a closed terminal, Ctrl-C and `kill` send: a no, while people are asked."""
 
-_ENDINGS = (signal.SIGHUP, signal.SIGTERM)
-"""What a terminal that is closed sends, and `kill`: while people are asked, a no like Ctrl-C."""
+_NO = "it was not confirmed"
 
 
 class CommitGuard:
@@ -67,8 +69,31 @@ class CommitGuard:
 
 
 def _ask(seconds: int) -> str | None:
-    """Ask at the terminal; what is no whole `yes` in time is a no, and so is nobody there."""
-    before = {ending: signal.signal(ending, signal.default_int_handler) for ending in _ENDINGS}
+    """Ask at the terminal; what is no whole `yes` in time is a no, and so is nobody there.
+
+    A terminal that is closed is first a closed input, then a signal of its own and one of its
+    shell: nothing may cut short what follows a no, nor the commands that it takes.
+    """
+    trouble = None
+    try:
+        before = {ending: signal.signal(ending, _refuse) for ending in _ENDINGS}
+        trouble = _answer(seconds)
+        after = dict.fromkeys(_ENDINGS, signal.SIG_IGN) if trouble else before
+        for ending, handler in after.items():
+            signal.signal(ending, handler)
+    except KeyboardInterrupt:
+        trouble = trouble or _NO
+    return trouble
+
+
+def _refuse(*_: object) -> NoReturn:
+    """Take a signal for a no, and be deaf from then on."""
+    for ending in _ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _answer(seconds: int) -> str | None:
     try:
         sys.stderr.write(f"Can you still open new connections? Type yes within {seconds} s: ")
         sys.stderr.flush()
@@ -76,9 +101,6 @@ def _ask(seconds: int) -> str | None:
         if not ready:
             return f"nobody confirmed it within {seconds} s"
         answer = os.read(sys.stdin.fileno(), 80).decode(errors="replace")
-    except (KeyboardInterrupt, OSError, TypeError, AttributeError):
-        answer = ""  # an interrupt is a no that is told like one; a closed input is None
-    finally:
-        for ending, handler in before.items():
-            signal.signal(ending, handler)
-    return None if answer.strip().lower() in ("y", "yes") else "it was not confirmed"
+    except (OSError, TypeError, AttributeError):
+        return _NO  # a closed input is None
+    return None if answer.strip().lower() in ("y", "yes") else _NO

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -301,7 +302,9 @@ def test_who_interrupts_the_question_is_told_what_became_of_the_rules(
 ) -> None:
     host.apply(0)
     with asked(host, "--confirm", "60") as running:
-        running.send_signal(number)
+        for _ in range(3):  # a shell that loses its terminal sends more than one
+            running.send_signal(number)
+            time.sleep(0.01)
         said, _ = running.communicate(timeout=30)
         assert running.returncode == 25
     assert "it was not confirmed: the rules before are back in force" in said
@@ -474,15 +477,16 @@ def test_nobody_can_agree_where_standard_input_is_closed(host: FollowerHost) -> 
     assert host.in_force() == (0, 0)
 
 
-def test_a_terminal_that_is_closed_ends_in_the_old_rules(host: FollowerHost) -> None:
+# An interactive shell tells its jobs of it only after they have met the end of their input.
+@pytest.mark.parametrize("shell", ["", """set -- bash --norc -ic '"$@"; :' bash "$@"; """])
+def test_a_terminal_that_is_closed_ends_in_the_old_rules(host: FollowerHost, shell: str) -> None:
     host.apply(0)
     host.publish(1)
     ours, theirs = pty.openpty()
     # A session's leader that opens a terminal is from then on controlled by it.
     terminal = os.ttyname(theirs)
-    running = host.start(
-        "--confirm", "60", before=f"exec <{terminal} >{terminal} 2>&1; ", start_new_session=True
-    )
+    before = f"exec <{terminal} >{terminal} 2>&1; {shell}"
+    running = host.start("--confirm", "60", before=before, start_new_session=True)
     said = b""
     while QUESTION.encode() not in said:
         said += os.read(ours, 1024)
