@@ -2,6 +2,7 @@
 
 import logging
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -16,7 +17,7 @@ from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
 from reyes.cli.words import say
-from reyes.errors import KernelError, ReyesError
+from reyes.errors import ConfigError, KernelError, ReyesError
 from reyes.net import Family
 from reyes.rollback import OTHERS_STAY_AWAY, roll_back
 from reyes.text import moment_text
@@ -44,8 +45,10 @@ def command(config_path: Path, until: str | None, *, force: bool) -> None:
     config = load_config(config_path)
     end = _moment(until, int(now())) if until is not None else 0
     memory = StateDirectory(Path(config.follower.state_directory))
+    on_trial = None
     # Whoever has rules on trial means these, however the run ends that holds the lock.
-    on_trial = memory.generation("trial")
+    with suppress(ConfigError):  # it may end as we look, and what is wrong is told within the lock
+        on_trial = memory.as_read_only().generation("trial")
     with memory.lock(WAY_OUT_PATIENCE):
         started = monotonic()
         _refuse_ours_elsewhere()

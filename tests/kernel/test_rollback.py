@@ -166,6 +166,22 @@ def test_a_way_out_waits_for_a_pass_that_is_at_work(
     assert third.in_force() == (left, left)
 
 
+def test_a_trial_that_cannot_be_read_is_nothing_to_a_rollback_that_waits(
+    third: FollowerHost,
+) -> None:
+    trial = third.state / "trial.json"
+    with StateDirectory(third.state).lock():
+        trial.write_text("{")
+        running = third.launch(command="rollback")
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(2)
+        trial.unlink()
+    with running:
+        said = running.communicate(PATIENCE)
+    assert running.returncode == 0, said
+    assert third.in_force() == (1, 1)
+
+
 def test_without_a_generation_there_is_no_way_back(host: FollowerHost) -> None:
     host.publish(0)
     done = host.run(command="rollback")
