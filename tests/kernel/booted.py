@@ -1,7 +1,8 @@
 """A systemd of its own, which starts the units as that of an installed host does.
 
-It is the first process of its namespaces, on a copy-on-write view of this machine's files: what it
-writes outlives `Booted.reboot`, and is lost at the end. Its network is that of a `FollowerHost`.
+It is the first process of its namespaces, in a cgroup of its own, on a copy-on-write view of this
+machine's files: what it writes outlives `Booted.reboot`, and is lost at the end. Its network is
+that of a `FollowerHost`.
 
 Of the system's own units it starts those of `basic.target`. /opt/reyes has the package, the
 libraries and the interpreter of these tests. Of the kernel's tunables only /proc/sys/net can be
@@ -9,9 +10,7 @@ written, and nothing is done that is done for a machine as a whole.
 """
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -21,14 +20,17 @@ from typing import Any
 
 from reyes.demo.namespaces import Closing
 from tests.bench.aws_server import AwsServer
-from tests.kernel.followers import FollowerHost, Keys, wait_for
+from tests.kernel.followers import PATIENCE, FollowerHost, Keys, wait_for
 
 CONFIG, LEADER_CONFIG = "/etc/reyes/config.yaml", "/etc/reyes/leader.yaml"
 
 _REPOSITORY = Path(__file__).parents[2]
 _PACKAGING = _REPOSITORY / "packaging" / "systemd"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LEFT_OUT = ("systemd-sysctl.service", "systemd-modules-load.service", "systemd-udevd.service")
+_LEFT_OUT = (
+    *("systemd-sysctl.service", "systemd-modules-load.service", "systemd-udevd.service"),
+    "modprobe@.service",
+)
 _IS_BOOTED = ("systemctl", "is-system-running", "--wait")
 _KEYS = "AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none"
 _LIBRARIES = {
@@ -43,7 +45,8 @@ export PYTHONPATH=/opt/reyes:/opt/reyes/packages LD_LIBRARY_PATH=/opt/reyes/pyth
 exec /opt/reyes/python/bin/python{sysconfig.get_python_version()} -m reyes "$@"
 """
 
-# $1 is the directory of it all; then come a source and a name in /opt/reyes each.
+# $1 is the directory of it all; then come a source and a name in /opt/reyes each. A line of input
+# boots anew, and the end of it ends all.
 _MACHINE = """
 set -e
 cd "$1"
@@ -54,14 +57,24 @@ mount -t overlay -o lowerdir=/,upperdir=mounted/upper,workdir=mounted/work overl
 mount --bind mounted/upper/etc/systemd/system mounted/root/etc/systemd/system
 shift
 while [ $# -gt 0 ]; do
-    mount --bind "$1" "mounted/root/opt/reyes/$2"
+    mount -o bind,ro "$1" "mounted/root/opt/reyes/$2"
     shift 2
 done
+mount -t cgroup2 cgroup2 cgroups
+own=cgroups$(sed -n s/^0:://p /proc/self/cgroup)/reyes-$$
+mkdir "$own"
 set +e
 while :; do
-    unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -ec "$BOOT"
-    read -r _
+    (
+        echo 0 >"$own/cgroup.procs"
+        exec unshare --mount --pid --uts --ipc --cgroup --fork --kill-child sh -ec "$BOOT"
+    ) &
+    read -r _ || break
+    wait
 done
+kill -KILL $!
+wait
+until find "$own" -depth -type d -exec rmdir {} + 2>/dev/null; do sleep 0.01; done
 """
 
 _BOOT = """
@@ -100,7 +113,8 @@ class Booted(Closing):
         self._host = host
         self._first = host.directory / "first"
         files = host.directory / "files"
-        (host.directory / "mounted").mkdir()
+        for name in ("mounted", "cgroups"):
+            (host.directory / name).mkdir()
         _write_programs(files, host)
         _write_units(files / "etc/systemd/system", store)
         _write_configurations(files / "etc/reyes", host, keys)
@@ -165,8 +179,7 @@ class Booted(Closing):
 
     def close(self) -> None:
         """End all that runs; the mounts go with it."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+        self._process.communicate(timeout=PATIENCE)
 
     def _wait_until_booted(self) -> None:
         def is_booted() -> bool:
