@@ -9,7 +9,7 @@ import pytest
 from tests.bench.aws_server import AwsServer, aws_server
 from tests.bench.replies import Pages, render_region
 from tests.kernel.booted import Booted
-from tests.kernel.followers import FollowerHost, Keys, wait_for
+from tests.kernel.followers import PATIENCE, FollowerHost, Keys, wait_for
 from tests.kernel.generations import policy
 from tests.kernel.judge import BACKENDS, Backend
 
@@ -66,6 +66,7 @@ def test_a_leader_publishes_and_a_follower_enforces(keys: Keys, backend: Backend
 def test_a_sandbox_leaves_one_directory_to_write_to(
     booted: Booted, unit: str, directory: str
 ) -> None:
+    booted.run("chmod", "a+w", "/etc", "/opt", "/usr", "/var", "/var/log", "/run")
     booted.run("tee", "/opt/reyes/bin/reyes", text=WRITING)
     booted.systemctl("start", unit)
     own_alone = ("/dev", "/tmp", "/var/tmp")
@@ -93,6 +94,7 @@ def test_the_switch_outlives_a_follower_that_is_killed(
     publish(host, store, 0)
     booted.systemctl("start", FOLLOWER)
     with host.wire.host.call(socket.create_server, ("127.0.0.1", 0)) as service:
+        service.settimeout(PATIENCE)
         booted.configure(probes=[f"127.0.0.1:{service.getsockname()[1]}"])
         publish(host, store, 1)
         booted.systemctl("start", "--no-block", FOLLOWER)
