@@ -63,7 +63,7 @@ def roll_back(
     state = memory.load()
     held = memory.generation("held") if state.hold else None
     # What a run left on trial is the last change, also if it has been taken back since.
-    before = memory.generation("trial") or on_trial or held or memory.generation("previous")
+    before = memory.generation("trial") or held or on_trial or memory.generation("previous")
     if before is None or state.accepted is None:
         raise ConfigError(
             "no earlier rules are remembered on this host",

@@ -174,9 +174,9 @@ class Machine:
         self.follower.return_from_trial(self.host())
         return self.follower.commit(self.prepare(), self.guard, force=force)
 
-    def roll_back(self, until: int = 0, *, force: bool = False) -> None:
+    def roll_back(self, until: int = 0, **how: Any) -> None:
         filter_table = self.config.follower.filter_table
-        roll_back(self.notebook, self.kernel, self.guard, filter_table, until, force=force)
+        roll_back(self.notebook, self.kernel, self.guard, filter_table, until, **how)
 
     def untouched(self) -> tuple[Any, ...]:
         """All that a refused ruleset must leave as it is."""

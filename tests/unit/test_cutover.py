@@ -649,8 +649,9 @@ def test_a_rollback_to_before_the_first_rules_takes_force() -> None:
         machine.roll_back()
     assert state(machine.kernel) == in_force
     assert machine.notebook.state.hold is None
-    for force in (True, False):  # what holds already may be said again
-        machine.roll_back(force=force)
+    before = machine.notebook.previous
+    for force in (True, False):  # what holds already may be said again, also after a trial
+        machine.roll_back(force=force, on_trial=before)
         assert not machine.kernel.read().judges
 
 
