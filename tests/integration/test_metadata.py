@@ -6,6 +6,7 @@ import socket
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -51,6 +52,18 @@ def test_no_service_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         unheard.bind(("127.0.0.1", 0))
         monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{unheard.getsockname()[1]}")
         assert "refused" in refused()
+
+
+def test_a_service_that_takes_no_connection_is_told_the_same_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{full.getsockname()[1]}")
+        stack.enter_context(socket.create_connection(full.getsockname()))
+        said = refused()
+    assert "timed out" in said
+    assert " at 0x" not in said
 
 
 @pytest.mark.parametrize(
