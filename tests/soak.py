@@ -40,8 +40,6 @@ MEMORY_KILOBYTES = 2048
 """What the memory may grow from the first mark to the last: room between objects does, by half a
 megabyte at a time, where tracemalloc finds not one object more."""
 
-_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "soak", "AWS_SECRET_ACCESS_KEY": "soak"}
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -91,7 +89,7 @@ def soak(host: FollowerHost, marks: tuple[int, ...], blobs: tuple[Path, ...] = (
     numbers = ",".join(map(str, marks))
     done = host.namespace.run(
         [sys.executable, "-m", "tests.soak_process", str(host.config), numbers, *map(str, blobs)],
-        environment={**os.environ, **host.server.environment(), **_CREDENTIALS},
+        environment={**os.environ, **host.server.environment()},
     )
     found = [msgspec.json.decode(line, type=Mark) for line in done.stdout.splitlines()]
     if len(found) != len(marks):

@@ -62,8 +62,8 @@ def instance_and_region() -> tuple[str, str]:
         *(ValueError, KeyError, TypeError, RecursionError),  # no such document
     ) as error:
         # All of a time-out would name the connection by its address in memory.
-        why = f"{error.args[-1]}" if error.args else type(error).__name__
-        raise _unavailable(one_line(why)) from error
+        why = f"{error.args[-1]}" if error.args else ""
+        raise _unavailable(one_line(why or type(error).__name__)) from error
     if not (_matches(_INSTANCE_ID, instance_id) and _matches(_REGION, region)):
         claim = one_line(f"{instance_id!r} in {region!r}")
         raise _unavailable(f"it calls this host {claim}")

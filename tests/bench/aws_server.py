@@ -35,7 +35,12 @@ class AwsServer(ThreadingHTTPServer):
 
     def environment(self) -> dict[str, str]:
         """Return what leads the tools of AWS here."""
-        return {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-west-2"}
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": "us-west-2",
+            "AWS_ACCESS_KEY_ID": "none",
+            "AWS_SECRET_ACCESS_KEY": "none",
+        }
 
 
 @contextmanager

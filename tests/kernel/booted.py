@@ -32,7 +32,6 @@ _LEFT_OUT = (
     "modprobe@.service",
 )
 _IS_BOOTED = ("systemctl", "is-system-running", "--wait")
-_KEYS = "AWS_ACCESS_KEY_ID=none AWS_SECRET_ACCESS_KEY=none"
 _LIBRARIES = {
     "python": sys.base_prefix,
     "packages": sysconfig.get_path("purelib"),
@@ -209,7 +208,7 @@ def _write_units(directory: Path, store: AwsServer) -> None:
         drop_in = directory / f"{service.name}.d" / "store.conf"
         drop_in.parent.mkdir()
         of_leader = f" REYES_CONFIG={LEADER_CONFIG}" if "leader" in service.name else ""
-        drop_in.write_text(f"[Service]\nEnvironment={environment} {_KEYS}{of_leader}\n")
+        drop_in.write_text(f"[Service]\nEnvironment={environment}{of_leader}\n")
     for unit in _LEFT_OUT:
         (directory / unit).symlink_to("/dev/null")
 

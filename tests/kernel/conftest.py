@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from reyes.demo.namespaces import Namespace
+from tests.bench.aws_server import AwsServer, aws_server
 from tests.kernel.followers import FollowerHost, Keys
 
 
@@ -47,3 +48,10 @@ def keys(_real_kernel: None) -> Iterator[Keys]:
 def host(keys: Keys) -> Iterator[FollowerHost]:
     with FollowerHost(keys) as made:
         yield made
+
+
+@pytest.fixture
+def store(host: FollowerHost) -> Iterator[AwsServer]:
+    """EC2 and S3 on the host's loopback."""
+    with aws_server(host.wire.host) as server:
+        yield server

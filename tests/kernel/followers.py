@@ -21,6 +21,7 @@ from reyes.adapters.programs import find_program
 from reyes.demo.namespaces import Closing
 from reyes.net import Family
 from reyes.ruleset import Content
+from tests.bench.aws_server import AwsServer
 from tests.gnupg_home import gnupg_home, gpg_in
 from tests.kernel.generations import (
     COLOURS,
@@ -125,6 +126,11 @@ class FollowerHost(Closing):
         header.setdefault("serial", (now - 60) * 1000 + next(self._serials))
         text = document(now, content or policy(generation), **header)
         (self.directory / "ruleset.gpg").write_bytes(self._keys.sign(text))
+
+    def publish_to(self, store: AwsServer, generation: int) -> None:
+        """Make the ruleset of a generation what a store has."""
+        self.publish(generation)
+        store.blob = (self.directory / "ruleset.gpg").read_bytes()
 
     def start(
         self,

@@ -3,37 +3,23 @@
 import json
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.bench.aws_server import AwsServer, aws_server
+from tests.bench.aws_server import AwsServer
 from tests.kernel.followers import FollowerHost
 
 pytestmark = pytest.mark.kernel
 
-KEYS = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-
-
-@pytest.fixture
-def store(host: FollowerHost) -> Iterator[AwsServer]:
-    with aws_server(host.wire.host) as server:
-        yield server
-
-
-def put(host: FollowerHost, store: AwsServer, generation: int) -> None:
-    host.publish(generation)
-    store.blob = (host.directory / "ruleset.gpg").read_bytes()
-
 
 def run(host: FollowerHost, store: AwsServer) -> tuple[int, str]:
-    done = host.run(file=False, environment={**store.environment(), **KEYS})
+    done = host.run(file=False, environment=store.environment())
     return done.returncode, done.stdout
 
 
 def settle(host: FollowerHost, store: AwsServer) -> None:
     """Apply the first generation, and let the next pass read the members back."""
-    put(host, store, 0)
+    host.publish_to(store, 0)
     for word in ("applied", "unchanged"):
         code, said = run(host, store)
         assert code == 0, said
@@ -63,7 +49,7 @@ def test_a_name_that_nobody_resolves_ends_with_the_deadline(
     configuration.write_text("nameserver 127.0.0.53\noptions timeout:25 attempts:1\n")
     host.mount("--bind", str(configuration), "/etc/resolv.conf")
     host.configure(deadline=2)
-    unknown = {"AWS_ENDPOINT_URL": "http://s3.example.test:1", **KEYS}
+    unknown = {**store.environment(), "AWS_ENDPOINT_URL": "http://s3.example.test:1"}
     started = time.monotonic()
     done = host.run(file=False, environment=unknown)
     silent.close()
@@ -102,7 +88,7 @@ def test_new_rules_come_from_the_store_and_stay_when_it_is_gone(
     host: FollowerHost, store: AwsServer
 ) -> None:
     settle(host, store)
-    put(host, store, 1)
+    host.publish_to(store, 1)
     code, said = run(host, store)
     assert code == 0
     assert "INFO applied serial=" in said
@@ -126,7 +112,7 @@ def test_the_same_content_published_again_is_accepted_and_changes_nothing(
     settle(host, store)
     before, serial = host.kernel(), host.remembered()["accepted"]["serial"]
     _, rules = applied_rules(host)
-    put(host, store, 0)
+    host.publish_to(store, 0)
     code, said = run(host, store)
     accepted = host.remembered()["accepted"]["serial"]
     assert (code, said.count("\n")) == (0, 1)
@@ -142,7 +128,7 @@ def test_rules_that_others_changed_are_repaired_by_the_same_content_again(
     settle(host, store)
     before, (_, rules) = host.kernel(), applied_rules(host)
     host.iptables("-F", "reyes-ingress", version=4)
-    put(host, store, 0)
+    host.publish_to(store, 0)
     code, said = run(host, store)
     assert code == 0
     assert "WARNING repaired what is in force" in said
@@ -158,7 +144,7 @@ def test_members_that_are_due_go_the_whole_way_with_the_same_content_again(
     remembered = host.remembered()
     text = json.dumps({**remembered, "members_checked_at": 1, "identity": None})
     (host.state / "state.json").write_text(text)
-    put(host, store, 0)
+    host.publish_to(store, 0)
     code, said = run(host, store)
     assert (code, "INFO unchanged serial=" in said) == (0, True)
     assert applied_rules(host)[1] > 0

@@ -26,12 +26,6 @@ done
 
 
 @pytest.fixture
-def store(host: FollowerHost) -> Iterator[AwsServer]:
-    with aws_server(host.wire.host) as server:
-        yield server
-
-
-@pytest.fixture
 def booted(host: FollowerHost, keys: Keys, store: AwsServer) -> Iterator[Booted]:
     with Booted(host, keys, store) as made:
         yield made
@@ -40,11 +34,6 @@ def booted(host: FollowerHost, keys: Keys, store: AwsServer) -> Iterator[Booted]
 def pages(generation: int) -> dict[str, Pages]:
     """Return a generation as EC2 says it."""
     return {region.name: render_region(region) for region in policy(generation).regions}
-
-
-def publish(host: FollowerHost, store: AwsServer, generation: int) -> None:
-    host.publish(generation)
-    store.blob = (host.directory / "ruleset.gpg").read_bytes()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -77,7 +66,7 @@ def test_a_sandbox_leaves_one_directory_to_write_to(
 def test_a_host_that_restarts_has_its_rules_before_its_network(
     host: FollowerHost, store: AwsServer, booted: Booted
 ) -> None:
-    publish(host, store, 0)
+    host.publish_to(store, 0)
     booted.systemctl("enable", BOOT)
     booted.systemctl("start", FOLLOWER)
     store.blob = None
@@ -91,12 +80,12 @@ def test_a_host_that_restarts_has_its_rules_before_its_network(
 def test_the_switch_outlives_a_follower_that_is_killed(
     host: FollowerHost, store: AwsServer, booted: Booted
 ) -> None:
-    publish(host, store, 0)
+    host.publish_to(store, 0)
     booted.systemctl("start", FOLLOWER)
     with host.wire.host.call(socket.create_server, ("127.0.0.1", 0)) as service:
         service.settimeout(PATIENCE)
         booted.configure(probes=[f"127.0.0.1:{service.getsockname()[1]}"])
-        publish(host, store, 1)
+        host.publish_to(store, 1)
         booted.systemctl("start", "--no-block", FOLLOWER)
         service.accept()[0].close()
     host.wait_until_in_force(1)
@@ -119,10 +108,10 @@ def stay_instead_of_timer(booted: Booted, role: str) -> str:
 def test_a_follower_that_stays_passes_anew_when_it_is_reloaded(
     host: FollowerHost, store: AwsServer, booted: Booted
 ) -> None:
-    publish(host, store, 0)
+    host.publish_to(store, 0)
     resident = stay_instead_of_timer(booted, "follower")
     host.wait_until_in_force(0)
-    publish(host, store, 1)
+    host.publish_to(store, 1)
     booted.systemctl("reload", resident)
     host.wait_until_in_force(1)
     booted.systemctl("stop", resident)
