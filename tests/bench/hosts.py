@@ -49,6 +49,11 @@ class Bench:
     def rounds(self) -> int:
         return 2 if self.quick else 5
 
+    @property
+    def few_rounds(self) -> int:
+        """For what takes seconds each time."""
+        return 1 if self.quick else 3
+
     @cached_property
     def fingerprint(self) -> str:
         return make_keyrings(self.directory / "keys", "Reyes bench", "0")

@@ -83,7 +83,9 @@ def _in_process(bench: Bench, which: Backend, dataplane: Dataplane) -> Row:
         "floor": _on_fresh_host(lambda host: run_raw(host, commands)),
         "ours": _on_fresh_host(lambda host: host.call(execute)),
     }
-    found = {name: median(times) for name, times in alternate(ways, bench.rounds).items()}
+    found = {
+        name: median(times) for name, times in alternate(ways, bench.few_rounds, warm_up=0).items()
+    }
     return Row(
         measure="apply",
         what=f"first apply, 200 sets of 1,000, 1,000 rules: plan and execute, {which}",
@@ -116,7 +118,7 @@ def _through_command_line(bench: Bench, which: Backend, dataplane: Dataplane, bl
         with follower_host(bench, name, BUSY_HOST, blob) as host:
             return host.follow().wall
 
-    found = alternate({"floor": raw_and_bare, "ours": follow}, bench.rounds)
+    found = alternate({"floor": raw_and_bare, "ours": follow}, bench.few_rounds, warm_up=0)
     return Row(
         measure="apply",
         what=f"first apply, 200 sets of 1,000, 1,000 rules: reyes follower, {which}",

@@ -16,7 +16,7 @@ from statistics import median
 
 from reyes.adapters.kernel import Kernel
 from reyes.net import Family
-from reyes.netfilter.compiler import compile_policy
+from reyes.netfilter.compiler import Dataplane, compile_policy
 from reyes.netfilter.ipset import create_text
 from reyes.netfilter.plan import RestoreTable, plan_commit
 from reyes.policy import HostPolicy
@@ -63,11 +63,20 @@ def measure(bench: Bench) -> Iterator[Row | Curve]:
         with backend(which, bench.directory), Wire([*ADDRESSES.values()]) as wire:
             targets = {family: _Target(wire, flood, family) for family in Family}
             counts = QUICK_COUNTS if bench.quick else COUNTS
-            curves = _curves(targets, counts, rounds=1 if bench.quick else 5)
+            curves = _curves(targets, counts, rounds=1 if bench.quick else bench.rounds)
             yield from _packet_rows(which, curves)
             yield from _plot_curves(which, curves)
             for shape in SHAPES:
                 yield from _payload_rows(bench, targets[family_of(shape)], which, shape)
+
+
+class _World:
+    """What a host with so many rules of a shape lets in, and what it denies."""
+
+    def __init__(self, shape: Shape, count: int) -> None:
+        self.probes = probes_of(shape, count)
+        self.policy = policy_with(rules_of(shape, count), family_of(shape))
+        self.dataplane = compile_policy(self.policy)
 
 
 class _Target:
@@ -85,10 +94,10 @@ class _Target:
             self.wire.run([f"{command}-restore"], _EMPTY.format(""))
         self.wire.run(["ipset", "destroy"])
 
-    def apply_compiled(self, policy: HostPolicy) -> None:
+    def apply_compiled(self, dataplane: Dataplane) -> None:
         """Put what Reyes makes of a policy in force."""
         self.clear()
-        self.wire.host.call(self._commit, policy)
+        self.wire.host.call(self._commit, dataplane)
 
     def apply_linear(self, policy: HostPolicy) -> None:
         """Put the linear form of a policy in force."""
@@ -102,9 +111,9 @@ class _Target:
         self.clear()
         self.wire.run([self.restore], _DROP_ALL)
 
-    def _commit(self, policy: HostPolicy) -> None:
+    def _commit(self, dataplane: Dataplane) -> None:
         kernel = Kernel()
-        kernel.execute(plan_commit(compile_policy(policy), kernel.read(), "shared"))
+        kernel.execute(plan_commit(dataplane, kernel.read(), "shared"))
 
     def cost(self, probe: Probe) -> float:
         """Return the nanoseconds of one packet; RuntimeError unless every one was denied."""
@@ -116,9 +125,8 @@ class _Target:
             raise RuntimeError(f"flood: {done.stderr}")
         sent, cost = done.stdout.split()
         until = time.monotonic() + 5
-        while self._denied() - before < int(sent) and time.monotonic() < until:
+        while (denied := self._denied() - before) < int(sent) and time.monotonic() < until:
             time.sleep(0.01)
-        denied = self._denied() - before
         if denied != int(sent):
             raise RuntimeError(f"{sent} packets of {probe} were sent, and {denied} denied")
         return float(cost)
@@ -130,18 +138,22 @@ class _Target:
 
 
 def _curves(targets: Mapping[Family, _Target], counts: tuple[int, ...], rounds: int) -> Curves:
-    """Measure in turn; the linear form once, as it is so far off that nobody asks for more."""
+    """Measure in turn, and in one round what only the plot shows.
+
+    That is the linear form, and the numbers of rules between the least and the most.
+    """
     found: defaultdict[tuple[str, Shape, int], list[dict[Probe, PacketCost]]] = defaultdict(list)
-    for number, shape, count in product(range(rounds), SHAPES, counts):
+    worlds = {(shape, count): _World(shape, count) for shape, count in product(SHAPES, counts)}
+    for number, ((shape, count), world) in product(range(rounds), worlds.items()):
+        if number > 0 and min(counts) < count < max(counts):
+            continue
         target = targets[family_of(shape)]
-        probes = probes_of(shape, count)
-        policy = policy_with(rules_of(shape, count), target.family)
         target.drop_all()
-        base = {probe: target.cost(probe) for probe in probes}
-        target.apply_compiled(policy)
+        base = {probe: target.cost(probe) for probe in world.probes}
+        target.apply_compiled(world.dataplane)
         found["Reyes", shape, count].append(_measure(target, base))
         if number == 0:
-            target.apply_linear(policy)
+            target.apply_linear(world.policy)
             found["linear", shape, count].append(_measure(target, base))
     curves: Curves = {}
     for (form, shape, count), costs in found.items():
@@ -223,7 +235,7 @@ def _payload_rows(bench: Bench, target: _Target, which: Backend, shape: Shape) -
         "compiled": create_text(dataplane.sets),
     }
     taken: dict[str, list[float]] = {"linear": [], "compiled": []}
-    for _ in range(bench.rounds):
+    for _ in range(bench.few_rounds):
         for form, text in texts.items():
             path = bench.directory / f"{form}.rules"
             path.write_text(text, encoding="ascii")
