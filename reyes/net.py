@@ -198,6 +198,9 @@ class Everything(Struct, frozen=True, order=True, tag_field="kind", tag="all"):
 PROTOCOL_NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 """IANA's numbers of the protocols that have ports or types."""
 
+ICMP_OF: dict[Family, Literal["icmp", "icmpv6"]] = {Family.V4: "icmp", Family.V6: "icmpv6"}
+"""What each family calls its ICMP."""
+
 
 def protocol_number(text: str) -> int | None:
     """Return a protocol's number, given as one or by the name that this host has for it."""

@@ -1,8 +1,8 @@
 """HostPolicy -> Dataplane: the chains and sets that a host should have.
 
     INPUT -> reyes-input      what is never touched returns; what is judged goes on
-             reyes-ingress    established, innocuous ICMP, other interfaces, the primary's rules
-             reyes-eni-...    the rules of other interfaces of the host, of the same groups
+             reyes-ingress    established, other interfaces, innocuous ICMP, the primary's rules
+             reyes-eni-...    the same for other interfaces of the host, of the same groups
              reyes-accept     back to INPUT
              reyes-drop       the end
 
@@ -22,7 +22,6 @@ from msgspec.structs import replace
 from reyes.host import Failsafe, Host, InterfaceScope, IpsecScope, VpcScope
 from reyes.net import (
     Family,
-    Icmp,
     Network,
     canonical,
     family_of,
@@ -52,29 +51,9 @@ from reyes.netfilter.iptables import (
     Verdict,
     referenced_sets,
 )
-from reyes.netfilter.rules import PLAIN_RULES, Source, grouped, plain_rules
+from reyes.netfilter.rules import PLAIN_RULES, Source, grouped, innocuous_icmp, plain_rules
 from reyes.netfilter.tree import TreeCompiler
 from reyes.policy import Allow, HostPolicy, InterfacePolicy
-
-INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
-    Family.V4: (
-        (3, "destination unreachable"),
-        (11, "time exceeded"),
-        (12, "parameter problem"),
-    ),
-    Family.V6: (
-        (1, "destination unreachable"),
-        (2, "packet too big"),
-        (3, "time exceeded"),
-        (4, "parameter problem"),
-        (133, "router solicitation"),
-        (134, "router advertisement"),
-        (135, "neighbour solicitation"),
-        (136, "neighbour advertisement"),
-    ),
-}
-"""Messages without which a network does not work (RFC 792, RFC 4890)."""
-
 
 LINK_LOCAL = parse_network("fe80::/10")
 """Senders on the host's own link (RFC 4291: no router sends their packets on): DHCPv6 is theirs,
@@ -132,7 +111,7 @@ class _FamilyCompiler:
             return Table(self._family, (entry,))
         primaries, *others = self._interfaces_by_groups()
         first, *branches = self._interface_chains(primaries, 0, names.INGRESS)
-        ingress, chains = [*self._ingress_rules()], list(branches)
+        ingress, chains = [_established_rule(host)], list(branches)
         for number, sharing in enumerate(others, start=1):
             own = names.interface_chain(sharing[0].interface.id)
             ingress += self._ways_to(own, sharing)
@@ -177,13 +156,6 @@ class _FamilyCompiler:
                     comment = f"not judged: own VPC {vpc.id} {cidr}"
                     yield Rule((SourceNetwork(network),), Verdict.RETURN, comment)
 
-    def _ingress_rules(self) -> Iterator[Rule]:
-        yield _established_rule(self._policy.host)
-        protocol = "icmp" if self._family is Family.V4 else "icmpv6"
-        for kind, meaning in INNOCUOUS_ICMP[self._family]:
-            service = Icmp(protocol=protocol, type=kind, code=-1)  # type: ignore[arg-type]  # one of two literals
-            yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
-
     def _interfaces_by_groups(self) -> Sequence[Sequence[_Addressed]]:
         """Put interfaces of the same groups together, as they share rules; the primary's first.
 
@@ -224,7 +196,8 @@ class _FamilyCompiler:
         ]
         denied = Rule((), Goto(names.DROP), f"denied: no rule of {_listed(sharing)} allows it")
         if len(sources) <= PLAIN_RULES:
-            return (Chain(name, plain_rules(sources, denied, self._make_set)),)
+            own = plain_rules(sources, denied, self._make_set)
+            return (Chain(name, (*innocuous_icmp(self._family), *own)),)
         return TreeCompiler(self._family, sources, number, denied, self._make_set).chains(name)
 
     def _sources(self, allow: Allow) -> Iterator[Source]:

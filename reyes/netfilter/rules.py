@@ -4,14 +4,14 @@ A source is whom a part of a group's rule is open to, in one family. A rule stan
 or for several that share a set.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
 
-from reyes.net import Service, service_text
+from reyes.net import ICMP_OF, Family, Icmp, Service, service_text
 from reyes.netfilter import names
-from reyes.netfilter.iptables import Goto, Match, Rule, SourceSet
+from reyes.netfilter.iptables import Goto, Match, Rule, SourceSet, Verdict
 from reyes.policy import Allow
 
 PLAIN_RULES = 16
@@ -21,6 +21,26 @@ LOOKUPS = 3
 """So many sources of a service are looked up one by one in a list."""
 
 MAX_COMMENT = 200
+
+
+INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
+    Family.V4: (
+        (3, "destination unreachable"),
+        (11, "time exceeded"),
+        (12, "parameter problem"),
+    ),
+    Family.V6: (
+        (1, "destination unreachable"),
+        (2, "packet too big"),
+        (3, "time exceeded"),
+        (4, "parameter problem"),
+        (133, "router solicitation"),
+        (134, "router advertisement"),
+        (135, "neighbour solicitation"),
+        (136, "neighbour advertisement"),
+    ),
+}
+"""Messages without which a network does not work (RFC 792, RFC 4890)."""
 
 
 class Source(Struct, frozen=True):
@@ -36,6 +56,14 @@ Item = TypeVar("Item")
 Key = TypeVar("Key")
 MakeSet = Callable[[str, Iterable[str]], str]
 """Make a set of this label and these members, and return its name."""
+
+
+def innocuous_icmp(family: Family) -> Iterator[Rule]:
+    """Yield the rules that let everybody send what a network does not work without."""
+    protocol = ICMP_OF[family]
+    for kind, meaning in INNOCUOUS_ICMP[family]:
+        service = Icmp(protocol=protocol, type=kind, code=-1)
+        yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
 
 
 def plain_rules(sources: Sequence[Source], denied: Rule, make_set: MakeSet) -> tuple[Rule, ...]:

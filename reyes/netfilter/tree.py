@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from reyes.net import (
+    ICMP_OF,
     PROTOCOL_NUMBERS,
     Everything,
     Family,
@@ -41,6 +42,7 @@ from reyes.netfilter.rules import (
     Source,
     comment_for,
     grouped,
+    innocuous_icmp,
     members_of_all,
     rule_for,
     union,
@@ -80,11 +82,10 @@ class TreeCompiler:
         Those of tcp or of udp, whichever has more, begin there. Whole protocols come first where a
         way leads on for the same packets, else last: no packet should meet a rule for nothing.
         """
-        icmp = [service for service in self._by_service if isinstance(service, Icmp)]
+        ports = [service for service in self._by_service if isinstance(service, Ports)]
         branched = {
-            PROTOCOL_NUMBERS[service.protocol]
-            for service in self._by_service
-            if isinstance(service, Icmp | Ports)
+            PROTOCOL_NUMBERS[protocol]
+            for protocol in (ICMP_OF[self._family], *(service.protocol for service in ports))
         }
         first: list[Rule] = []
         unbranched: list[Service] = []
@@ -93,8 +94,8 @@ class TreeCompiler:
                 unbranched.append(service)
             elif isinstance(service, Everything | Protocol):
                 first.append(self._accept(sources, service))
-        by_size = sorted(self._port_branches(), key=lambda branch: len(branch[1]))
-        branches, largest = [*by_size[:-1], *self._icmp_branches(icmp)], by_size[-1:]
+        by_size = sorted(self._port_branches(ports), key=lambda branch: len(branch[1]))
+        branches, largest = [*by_size[:-1], self._icmp_branch()], by_size[-1:]
         last, below = self._walk(unbranched, f"{self._prefix}protocols")
         ways = [_way(_whole(protocol), root.name) for protocol, (root, *_) in branches]
         below += [chain for _, chains in branches for chain in chains]
@@ -105,11 +106,8 @@ class TreeCompiler:
                 ways.append(Rule((_whole(protocol),), self._denied.target, self._denied.comment))
         return [Chain(name, (*first, *ways, *last, self._denied)), *below]
 
-    def _port_branches(self) -> Iterator[tuple[str, list[Chain]]]:
-        by_protocol = grouped(
-            [service for service in self._by_service if isinstance(service, Ports)],
-            lambda service: service.protocol,
-        )
+    def _port_branches(self, every: Iterable[Ports]) -> Iterator[tuple[str, list[Chain]]]:
+        by_protocol = grouped(every, lambda service: service.protocol)
         for protocol, services in sorted(by_protocol.items()):
             stretches = cut(services, self._for_all)
             shared = [stretch for stretch in stretches if self._is_shared(stretch)]
@@ -162,15 +160,15 @@ class TreeCompiler:
     def _sources_of(self, services: Iterable[Ports]) -> list[Source]:
         return [source for service in sorted(services) for source in self._by_service[service]]
 
-    def _icmp_branches(self, services: Sequence[Icmp]) -> Iterator[tuple[str, list[Chain]]]:
-        """Yield the chains of the one ICMP that the family has, if any service is of it."""
-        if not services:
-            return
-        protocol = services[0].protocol
+    def _icmp_branch(self) -> tuple[str, list[Chain]]:
+        """Return the chains of the one ICMP that the family has."""
+        services = [service for service in self._by_service if isinstance(service, Icmp)]
+        protocol = ICMP_OF[self._family]
         name = f"{self._prefix}{protocol}"
-        first = self._walked(service for service in services if service.type == -1)
+        first = [*innocuous_icmp(self._family)]
+        first += self._walked(service for service in services if service.type == -1)
         ways, chains = self._walk([s for s in services if s.type != -1], f"{name}-types")
-        yield protocol, [Chain(name, (*first, *ways, self._denied_below)), *chains]
+        return protocol, [Chain(name, (*first, *ways, self._denied_below)), *chains]
 
     def _walk(self, services: Sequence[Service], name: str) -> tuple[list[Rule], list[Chain]]:
         """Write the rules of services that have no ranges: a few one by one, many together.

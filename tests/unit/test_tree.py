@@ -21,6 +21,7 @@ from reyes.netfilter.iptables import (
     SourcePortsSet,
     SourceServiceSet,
     SourceSet,
+    Verdict,
 )
 from reyes.netfilter.plan import drifted_sets, plan_commit
 from reyes.netfilter.rules import Source
@@ -39,6 +40,13 @@ def compiled(rules: Sequence[tuple[Service, int]]) -> dict[str, Chain]:
     """The IPv4 chains for rules: a service, and the number of the group it is open to."""
     table, _ = compile_policy(policy_with(rules)).tables
     return {chain.name: chain for chain in table.chains}
+
+
+def icmp_rules(chains: dict[str, Chain]) -> list[Rule]:
+    """What the chain of ICMP says behind the messages that everybody may send."""
+    always, rest = chains["reyes-0-icmp"].rules[:3], chains["reyes-0-icmp"].rules[3:]
+    assert [rule.target for rule in always] == [Verdict.RETURN] * 3
+    return list(rest)
 
 
 def ways(chains: dict[str, Chain], name: str) -> Iterator[tuple[str, ...]]:
@@ -213,14 +221,14 @@ TYPES: list[tuple[Service, int]] = [
 
 def test_many_types_of_icmp_are_one_look_up() -> None:
     chains = compiled([*TYPES, (_icmp(200), 1)])
-    joint, denied = chains["reyes-0-icmp"].rules
+    joint, denied = icmp_rules(chains)
     assert [type(match) for match in joint.matches] == [SourceServiceSet]
     assert (joint.target, denied.target) == (Goto(names.ACCEPT), Goto(names.DROP))
     assert len(joint.origins) == len(TYPES) + 1
 
 
 def test_a_whole_icmp_is_asked_for_before() -> None:
-    whole, joint, _ = compiled([*TYPES, (_icmp(-1), 1)])["reyes-0-icmp"].rules
+    whole, joint, _ = icmp_rules(compiled([*TYPES, (_icmp(-1), 1)]))
     assert is_look_up(whole)
     assert not is_look_up(joint)
 
@@ -228,7 +236,7 @@ def test_a_whole_icmp_is_asked_for_before() -> None:
 def test_what_has_no_room_is_walked_if_it_is_little() -> None:
     with patch.object(tree, "SERVICE_ENTRIES", 200 * 10 + 5 * 2560):
         chains = compiled([*TYPES, (_icmp(200), 1)])
-    joint, *walked, denied = chains["reyes-0-icmp"].rules
+    joint, *walked, denied = icmp_rules(chains)
     assert len(joint.origins) == 200 + 5
     assert len(walked) == 5
     assert denied.target == Goto(names.DROP)
@@ -237,7 +245,7 @@ def test_what_has_no_room_is_walked_if_it_is_little() -> None:
 def test_strangers_do_not_walk_types_that_have_no_room_together() -> None:
     types: list[tuple[Service, int]] = [(_icmp(kind), kind) for kind in range(100)]
     chains = compiled(types)
-    way, denied = chains["reyes-0-icmp"].rules
+    way, denied = icmp_rules(chains)
     assert (is_look_up(way), way.target) == (True, Goto("reyes-0-icmp-types"))
     assert denied.target == Goto(names.DROP)
     assert len(chains["reyes-0-icmp-types"].rules) == len(types) + 1
@@ -253,7 +261,7 @@ def test_what_everybody_may_do_stands_before_what_has_no_room() -> None:
     denied = Rule((), Goto(names.DROP), "denied")
     with patch.object(tree, "SERVICE_ENTRIES", 2):
         chains = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "s4:x").chains("first")
-    (joint, walked, way, _), below = (chain.rules for chain in chains)
+    (_, joint, walked, way, _), below, _ = (chain.rules for chain in chains)
     assert joint.origins[0].service == GRE
     assert walked.matches == (UNNAMED,)
     assert way.matches == (group,)
@@ -286,8 +294,8 @@ def test_what_everybody_may_do_is_told_together_whatever_else_has_no_room() -> N
     services = [Protocol(number=number) for number in (*range(90, 130), *range(200, 210))]
     sources = [replace(everybody, allow=replace(ANYBODY, service=s)) for s in services]
     denied = Rule((), Goto(names.DROP), "denied")
-    (chain,) = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "s4:x").chains("first")
-    joint, *walked, _ = chain.rules
+    chain, _ = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "s4:x").chains("first")
+    _, joint, *walked, _ = chain.rules
     assert (len(joint.origins), len(walked)) == (40, 10)
 
 
@@ -297,7 +305,7 @@ def test_sources_of_several_rules_take_the_room_of_one() -> None:
     ]
     with patch.object(tree, "SERVICE_ENTRIES", 30 * 2560):
         chains = compiled(types)
-    assert len(chains["reyes-0-icmp"].rules) == 1 + 1
+    assert len(icmp_rules(chains)) == 1 + 1
 
 
 def test_many_types_are_told_together_whatever_the_ports_take() -> None:
@@ -308,7 +316,7 @@ def test_many_types_are_told_together_whatever_the_ports_take() -> None:
             *types,
         ]
     )
-    joint, denied = chains["reyes-0-icmp"].rules
+    joint, denied = icmp_rules(chains)
     assert isinstance(joint.matches[0], SourceServiceSet)
     assert denied.target == Goto(names.DROP)
 
@@ -318,15 +326,15 @@ def test_protocols_of_ipv6_are_walked() -> None:
     services = [Protocol(number=number) for number in range(100, 120)]
     sources = [replace(everybody, allow=replace(ANYBODY, service=s)) for s in services]
     denied = Rule((), Goto(names.DROP), "denied")
-    (chain,) = TreeCompiler(Family.V6, sources, 0, denied, lambda *_: "").chains("first")
-    assert len(chain.rules) == 20 + 1
+    chain, _ = TreeCompiler(Family.V6, sources, 0, denied, lambda *_: "").chains("first")
+    assert len(chain.rules) == 1 + 20 + 1
     assert not any(isinstance(rule.matches[0], SourceServiceSet) for rule in chain.rules[:-1])
 
 
 def test_few_types_are_walked() -> None:
     types = [(_icmp(kind), kind) for kind in range(8)]
     chains = compiled([*types, *rules_of("single ports", 20)])
-    assert len(chains["reyes-0-icmp"].rules) == 8 + 1
+    assert len(icmp_rules(chains)) == 8 + 1
 
 
 def test_many_protocols_are_one_look_up_but_those_with_ports_or_without_a_name() -> None:
