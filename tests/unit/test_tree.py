@@ -17,6 +17,7 @@ from reyes.netfilter.evaluate import Evaluator, Packet
 from reyes.netfilter.iptables import (
     Chain,
     Goto,
+    Match,
     Rule,
     SourcePortsSet,
     SourceServiceSet,
@@ -154,6 +155,66 @@ def test_a_rule_for_the_own_set_of_a_source_speaks_of_it_alone() -> None:
         peer = allow.peer
         assert own.name == names.set_name(Family.V4, peer.label, peer.addresses)
         assert rule.comment.endswith(f"from {allow.peer.name}")
+
+
+SEVENTEEN_PORTS = [(tcp(100 + 2 * n), 4) for n in range(17)]
+"""Enough to make a tree of any other rules."""
+
+
+def look_ups_of(rules: Sequence[tuple[Service, int]]) -> dict[Ports, type[Match]]:
+    """What each stretch of ports is looked up in."""
+    return {
+        ports: type(look_up)
+        for chain in compiled([*rules, *SEVENTEEN_PORTS]).values()
+        for rule in chain.rules
+        if rule.target == Goto(names.ACCEPT)
+        for ports, look_up in [rule.matches]
+        if isinstance(ports, Ports)
+    }
+
+
+def test_ports_of_one_source_beside_shared_ones_are_told_by_the_same_set() -> None:
+    found = look_ups_of(
+        [
+            (tcp(10, 30), 1),
+            (tcp(20, 50), 2),
+            (tcp(40, 60), 3),
+            (tcp(61, 70), 3),
+            (tcp(71), 4),
+            (tcp(72, 80), 3),
+        ]
+    )
+    alone = [tcp(10, 19), tcp(31, 39), tcp(51, 60), tcp(61, 70)]
+    for ports in (*alone, tcp(20, 30), tcp(40, 50)):
+        assert found[ports] is SourcePortsSet
+    assert found[tcp(71)] is found[tcp(72, 80)] is SourceSet
+
+
+def test_ports_of_everybody_beside_shared_ones_are_not_looked_up() -> None:
+    opened = [(1, tcp(10, 30)), (2, tcp(20, 50)), (3, tcp(40, 60)), (3, tcp(61, 70))]
+    sources = [
+        Source(
+            SourceSet(f"r4:app-{number}:0123456789abcdefghij"),
+            (f"10.0.0.{number}",),
+            "",
+            replace(ANYBODY, service=service),
+        )
+        for number, service in opened
+    ]
+    free = replace(ANYBODY, service=tcp(61, 70))
+    sources.append(Source(None, ("0.0.0.0/0",), "", free))
+    denied = Rule((), Goto(names.DROP), "denied")
+    chains = TreeCompiler(Family.V4, sources, 0, denied, lambda *_: "p4:x").chains("first")
+    matches = [rule.matches for chain in chains for rule in chain.rules]
+    assert (tcp(40, 50), SourcePortsSet("p4:x", 40, 50)) in matches
+    assert (tcp(61, 70),) in matches
+
+
+def test_ports_beside_those_that_several_look_ups_tell_have_the_own_set() -> None:
+    ranges = [(tcp(10, 19), 1), (tcp(30, 39), 1), (tcp(15, 35), 2), (tcp(12, 50), 3)]
+    with patch.object(port_sets, "PORT_LOOKUPS", (2,)):
+        found = look_ups_of(ranges)
+    assert found[tcp(40, 50)] is SourceSet
 
 
 def test_a_reach_is_all_that_a_member_may_use_without_a_gap() -> None:
