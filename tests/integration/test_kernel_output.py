@@ -151,6 +151,18 @@ def test_a_set_that_holds_another_number_than_it_was_filled_with_ends_a_commit(
         Kernel().execute(CommitPlan((CountSets(((SET, entries),)),)))
 
 
+def test_a_set_that_is_gone_when_it_is_counted_ends_a_commit(commands: Commands) -> None:
+    commands.refuse("ipset", "ipset v7.17: The set with the given name does not exist")
+    with pytest.raises(KernelError, match="holds 0 entries after it was filled with 1"):
+        Kernel().execute(CommitPlan((CountSets(((SET, 1),)),)))
+
+
+def test_sets_that_cannot_be_counted_end_a_commit(commands: Commands) -> None:
+    commands.refuse("ipset", "ipset v7.17: Kernel error received: Invalid argument")
+    with pytest.raises(KernelError, match="Kernel error received: Invalid argument"):
+        Kernel().execute(CommitPlan((CountSets(((SET, 1),)),)))
+
+
 def test_the_sets_of_a_commit_that_fails_are_destroyed_again(commands: Commands) -> None:
     commands.say("ipset", f"Name: {SET}\nReferences: 0\nNumber of entries: 0\n".encode())
     heard = commands.hear("ipset")
