@@ -149,11 +149,12 @@ class TreeCompiler:
         Its own set would do, but hundreds of them are more than a CPU's cache holds.
         """
         for told, beside in chain(pairwise(stretches), pairwise(reversed(stretches))):
+            ports = beside.ports
+            if ports in matches:
+                continue
             match matches.get(told.ports):
                 case [SourcePortsSet(name)] if self._goes_on(told, beside):
-                    ports = beside.ports
-                    look_up = SourcePortsSet(name, ports.first, ports.last)
-                    matches.setdefault(ports, [look_up])
+                    matches[ports] = [SourcePortsSet(name, ports.first, ports.last)]
                 case _:
                     pass
 
