@@ -231,6 +231,20 @@ MUTANTS = (
         (TREES,),
     ),
     Mutant(
+        "a set of ports tells those of others beside",
+        TREE,
+        "next(self._matches_in(beside)) in self._matches_in(told)",
+        "True",
+        (TREES,),
+    ),
+    Mutant(
+        "a set of ports tells those behind a gap",
+        TREE,
+        "low.last + 1 == high.first and not beside.for_all",
+        "not beside.for_all",
+        (TREES,),
+    ),
+    Mutant(
         "a union forgets a source",
         TREE,
         "union(self._make_set, members_of_all(sources))",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from itertools import pairwise, product
+from random import Random
 from unittest.mock import patch
 
 import pytest
@@ -132,7 +133,14 @@ def test_a_stretch_with_two_look_ups_has_a_rule_for_each() -> None:
     with patch.object(port_sets, "PORT_LOOKUPS", (2,)):
         assert most_look_ups(rules) == 2
         evaluator = Evaluator(compile_policy(policy_with(rules)))
-    for port, group in product((9, 10, 19, 20, 30, 35, 36, 39, 40, 50, 51), (1, 2, 3)):
+    check_ports(evaluator, rules, (9, 10, 19, 20, 30, 35, 36, 39, 40, 50, 51))
+
+
+def check_ports(
+    evaluator: Evaluator, rules: Sequence[tuple[Ports, int]], ports: Iterable[int]
+) -> None:
+    """Each group may use what a rule opens to it, and nothing else."""
+    for port, group in product(ports, (1, 2, 3)):
         packet = Packet(
             source=ip_address(members_of(group)[0]),
             destination=ip_address(ADDRESS),
@@ -141,6 +149,14 @@ def test_a_stretch_with_two_look_ups_has_a_rule_for_each() -> None:
         )
         opened = any(s.first <= port <= s.last for s, number in rules if number == group)
         assert evaluator.walk(packet).decision == ("accepted" if opened else "denied")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ranges_that_touch_and_overlap_are_open_to_their_own_groups(seed: int) -> None:
+    lot = Random(seed)
+    firsts = [lot.randint(10, 60) for _ in range(20)]
+    rules = [(tcp(first, first + lot.randint(0, 4)), lot.randint(1, 3)) for first in firsts]
+    check_ports(Evaluator(compile_policy(policy_with(rules))), rules, range(9, 66))
 
 
 def test_a_rule_for_the_own_set_of_a_source_speaks_of_it_alone() -> None:
@@ -176,6 +192,7 @@ def look_ups_of(rules: Sequence[tuple[Service, int]]) -> dict[Ports, type[Match]
 def test_ports_of_one_source_beside_shared_ones_are_told_by_the_same_set() -> None:
     found = look_ups_of(
         [
+            (tcp(1, 8), 1),
             (tcp(10, 30), 1),
             (tcp(20, 50), 2),
             (tcp(40, 60), 3),
@@ -187,7 +204,8 @@ def test_ports_of_one_source_beside_shared_ones_are_told_by_the_same_set() -> No
     alone = [tcp(10, 19), tcp(31, 39), tcp(51, 60), tcp(61, 70)]
     for ports in (*alone, tcp(20, 30), tcp(40, 50)):
         assert found[ports] is SourcePortsSet
-    assert found[tcp(71)] is found[tcp(72, 80)] is SourceSet
+    for ports in (tcp(1, 8), tcp(71), tcp(72, 80)):
+        assert found[ports] is SourceSet
 
 
 def test_ports_of_everybody_beside_shared_ones_are_not_looked_up() -> None:
