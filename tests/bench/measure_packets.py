@@ -138,7 +138,7 @@ class _Target:
 
 
 def _curves(targets: Mapping[Family, _Target], counts: tuple[int, ...], rounds: int) -> Curves:
-    """Measure in turn, and in one round what only the plot shows.
+    """Measure in turn, and in one round what needs no more.
 
     That is the linear form, and the numbers of rules between the least and the most.
     """
