@@ -245,6 +245,24 @@ def test_one_failure_is_tried_again_and_two_are_unavailable(
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [FORBIDDEN, Answer(404, error("NoSuchKey")), Answer(503, error("SlowDown")), Answer(307)],
+    ids=lambda answer: str(answer.status),
+)
+def test_only_a_store_that_does_not_answer_is_unreachable(
+    store: S3Store, proxy: Proxy, answer: Answer
+) -> None:
+    proxy.play("GET", *[answer] * 1000)
+    with pytest.raises(SourceError) as caught:
+        store.fetch()
+    assert not isinstance(caught.value, UnreachableError)
+
+    proxy.play("GET", "drop", "drop")
+    with pytest.raises(UnreachableError):
+        store.fetch()
+
+
+@pytest.mark.parametrize(
     ("message", "shown"),
     [
         ("nope\n&lt;6&gt;unchanged serial=99\r\n", "nope <6>unchanged serial=99"),
@@ -378,6 +396,7 @@ def test_clients_of_the_adapter_do_not_wait_for_ever(proxy: Proxy) -> None:
 
     assert (settings.connect_timeout, settings.read_timeout) == (5, 15)
     assert settings.retries == {"mode": "standard", "total_max_attempts": 2}
+    assert settings.user_agent_extra.startswith("reyes/")
     assert proxy.seen == []
 
 
@@ -516,6 +535,15 @@ def test_a_leader_with_another_time_than_s3_publishes_nothing(
 
     monkeypatch.setattr("reyes.adapters.clock.now", lambda: time.time() + 50)
     assert store.current() == before
+
+
+def test_a_follower_s_time_is_not_compared(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.publish(Envelope(b"first"), None)
+    monkeypatch.setattr("reyes.adapters.clock.now", lambda: 0.0)
+
+    assert store.fetch()
 
 
 @pytest.mark.parametrize("date", ["", "soon"])
