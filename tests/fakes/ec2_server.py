@@ -39,6 +39,7 @@ class Asked:
 
     region: str
     account: str
+    token: str
     action: str
     parameters: dict[str, str]
     user_agent: str
@@ -105,6 +106,7 @@ def ec2_server() -> Iterator[Ec2Server]:
             asked = Asked(
                 region=scope[2],
                 account=scope[0],
+                token=self.headers.get("X-Amz-Security-Token", ""),
                 action=parameters["Action"],
                 parameters=parameters,
                 user_agent=self.headers["User-Agent"],

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import boto3
 import pytest
 from botocore.session import Session
 
@@ -16,7 +17,7 @@ from reyes.config import SourceConfig
 from reyes.errors import ConfigError, SourceError
 from reyes.inventory import Inventory, View, merge, view
 from reyes.net import Everything, Icmp, Ports
-from reyes.ruleset import Content, GroupReference, Ingress
+from reyes.ruleset import Content, GroupReference, Ingress, Region
 from tests.fakes.ec2_server import Ec2Server, Failure, Item, ec2_server
 
 OWNER = "123456789012"
@@ -186,7 +187,7 @@ def test_pages_are_followed_by_their_token_even_through_empty_ones(ec2: Ec2Serve
 def test_every_instance_of_a_reservation_counts(ec2: Ec2Server) -> None:
     large = {"instancesSet": [instance(1), instance(2, "terminated"), instance(3, "stopped")]}
     small = {"instancesSet": [instance(4, "terminated")]}
-    ec2.say("us-west-2", "DescribeInstances", [large, small])
+    ec2.say("us-west-2", "DescribeInstances", [large, {}, small])
     ec2.say("us-west-2", "DescribeNetworkInterfaces", [interface(n) for n in (1, 2, 3, 4)])
 
     (region,) = read().regions
@@ -294,6 +295,7 @@ def test_prefix_lists_are_read_page_by_page_and_unreadable_ones_left_out(
         "DescribeSecurityGroups",
         [
             group("sg-0000000a", naming("6", "pl-0000000a"), naming("17", "pl-0000000b")),
+            group("sg-0000000c", naming("6", "pl-0000000d")),
             {
                 **group("sg-0000000b", naming("-1", "pl-0000000c")),
                 "groupName": "vpn-allow-all",
@@ -309,6 +311,7 @@ def test_prefix_lists_are_read_page_by_page_and_unreadable_ones_left_out(
         [{"cidr": "198.51.100.0/24"}],
     )
     ec2.say("us-west-2", f"{entries}/pl-0000000b", Failure("InvalidPrefixListID.NotFound"))
+    ec2.say("us-west-2", f"{entries}/pl-0000000d", Failure("InvalidPrefixListId.NotFound"))
 
     (region,) = read(excluded=("vpn-allow-all",)).regions
 
@@ -318,8 +321,10 @@ def test_prefix_lists_are_read_page_by_page_and_unreadable_ones_left_out(
     assert {asked.parameters["PrefixListId"] for asked in ec2.asked_for(entries)} == {
         "pl-0000000a",
         "pl-0000000b",
+        "pl-0000000d",
     }
-    assert "us-west-2: prefix list pl-0000000b is gone or not shared" in caplog.text
+    for identifier in ("pl-0000000b", "pl-0000000d"):
+        assert f"us-west-2: prefix list {identifier} is gone or not shared" in caplog.text
 
 
 def test_a_prefix_list_that_may_not_be_read_fails_the_read(ec2: Ec2Server) -> None:
@@ -401,6 +406,29 @@ def test_a_named_vpc_that_is_not_there_is_an_error(ec2: Ec2Server) -> None:
     assert ec2.asked_for("DescribeSecurityGroups") == []
 
 
+@pytest.mark.parametrize("tries", [2, 10])
+def test_clients_give_up_in_time(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    make = boto3.Session.client
+    made: list[Any] = []
+
+    def noted(session: boto3.Session, service: Any, **settings: Any) -> Any:
+        made.append(make(session, service, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(boto3.Session, "client", noted)
+    if tries == 10:
+        monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    read(SourceConfig(region="us-west-2", role_arn=ROLE))
+
+    assert len(ec2.asked) == 5
+    assert len(made) == 2
+    for settings in (client.meta.config for client in made):
+        assert (settings.connect_timeout, settings.read_timeout) == (10, 60)
+        assert settings.retries == {"mode": "adaptive", "total_max_attempts": tries}
+
+
 def test_a_role_is_assumed_in_the_source_s_own_region(ec2: Ec2Server) -> None:
     read(
         SourceConfig(region="us-west-2"),
@@ -412,10 +440,11 @@ def test_a_role_is_assumed_in_the_source_s_own_region(ec2: Ec2Server) -> None:
         ("eu-west-1", "OWN"),
         ("us-west-2", "OWN"),
     ]
-    assert sorted((asked.region, asked.account) for asked in ec2.asked_for("DescribeVpcs")) == [
-        ("eu-west-1", "210987654321"),
-        ("us-west-2", "210987654321"),
-        ("us-west-2", "OWN"),
+    vpcs = ec2.asked_for("DescribeVpcs")
+    assert sorted((asked.region, asked.account, asked.token) for asked in vpcs) == [
+        ("eu-west-1", "210987654321", "token"),
+        ("us-west-2", "210987654321", "token"),
+        ("us-west-2", "OWN", ""),
     ]
 
 
@@ -522,6 +551,23 @@ def test_a_reply_that_is_no_xml_is_a_failed_call(
         read()
 
 
+def test_a_reply_that_lacks_what_ec2_always_says_is_named_by_its_source(ec2: Ec2Server) -> None:
+    ec2.say("us-west-2", "DescribeVpcs", [{"ownerId": OWNER}])
+
+    with pytest.raises(SourceError, match=r"^us-west-2: a reply of EC2 lacks 'VpcId'$") as caught:
+        read()
+
+    assert caught.value.hint == "the next run asks again"
+
+
+def test_a_reply_of_ec2_without_a_list_has_no_items(
+    ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ec2, "reply", lambda _: (200, "<R><requestId>0</requestId></R>"))
+
+    assert read().regions == (Region(name="us-west-2"),)
+
+
 @pytest.mark.parametrize("body", ["<html/>", "<html><body><p>log in</p></body></html>"])
 def test_a_reply_of_another_server_is_no_empty_world(
     ec2: Ec2Server, monkeypatch: pytest.MonkeyPatch, body: str
@@ -592,7 +638,6 @@ def test_without_credentials_the_hint_says_how_to_get_some(
 
 
 def test_a_world_made_in_moto_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    import boto3
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
