@@ -122,6 +122,20 @@ def test_what_has_not_answered_is_named_when_time_is_over(
     ]
 
 
+def test_a_call_that_fails_says_nothing_of_others(
+    ec2: Ec2Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("reyes"), "propagate", True)
+    ec2.silent = "us-west-2"
+    ec2.say("eu-west-1", "DescribeVpcs", Failure("UnauthorizedOperation", 403))
+
+    with pytest.raises(SourceError, match="eu-west-1"):
+        read(SourceConfig(region="us-west-2"), SourceConfig(region="eu-west-1"))
+
+    ec2.silent = None
+    assert caplog.messages == []
+
+
 def test_the_largest_pages_are_asked_for_and_only_ended_instances(ec2: Ec2Server) -> None:
     naming = {"ipProtocol": "-1", "prefixListIds": [{"prefixListId": "pl-0000000a"}]}
     ec2.say("us-west-2", "DescribeSecurityGroups", [group("sg-0000000a", naming)])
