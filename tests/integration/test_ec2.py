@@ -157,8 +157,12 @@ def test_the_largest_pages_are_asked_for_and_only_ended_instances(ec2: Ec2Server
 def test_what_aws_manages_is_asked_for_even_if_the_account_hides_it(ec2: Ec2Server) -> None:
     read()
 
-    asked = {asked.action for asked in ec2.asked if "IncludeManagedResources" in asked.parameters}
-    assert asked == {"DescribeInstances", "DescribeNetworkInterfaces"}
+    hidden = {asked.action: asked.parameters.get("IncludeManagedResources") for asked in ec2.asked}
+    assert hidden == {
+        **dict.fromkeys(CALLS),
+        "DescribeInstances": "true",
+        "DescribeNetworkInterfaces": "true",
+    }
 
 
 def test_an_older_botocore_is_not_asked_for_what_it_does_not_know(
