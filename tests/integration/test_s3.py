@@ -391,12 +391,17 @@ def test_a_server_that_does_not_answer_in_time_is_unavailable(
     assert proxy.seen == []
 
 
-def test_clients_of_the_adapter_do_not_wait_for_ever(proxy: Proxy) -> None:
-    settings: Any = make_s3_client("us-east-1").meta.config
+def test_clients_of_the_adapter_do_not_wait_for_ever(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_RETRY_MODE", "legacy")
+    client = make_s3_client("eu-west-1")
+    settings: Any = client.meta.config
 
     assert (settings.connect_timeout, settings.read_timeout) == (5, 15)
     assert settings.retries == {"mode": "standard", "total_max_attempts": 2}
     assert settings.user_agent_extra.startswith("reyes/")
+    assert client.meta.region_name == "eu-west-1"
     assert proxy.seen == []
 
 
