@@ -214,5 +214,6 @@ def test_many_rules_keep_to_the_same_order_names_and_ends() -> None:
     assert len(chain_names(dataplane, V4)) > len(chain_names(compiled(case()), V4))
     few, many = (chain_lines(d, V4, "reyes-ingress") for d in (compiled(case()), dataplane))
     assert (many[0], many[-1]) == (few[0], few[-1])
+    assert chain_lines(dataplane, V4, "reyes-0-icmp")[:3] == few[1:4]
     check_texts(dataplane)
     check_ways(dataplane)
