@@ -110,23 +110,17 @@ def _rows(found: Found) -> Iterator[Row]:
                 floor=whole.cpu,
                 ours=ours.cpu,
             )
-        yield Row(
-            measure="leader",
-            what=f"{name}: CPU",
-            beside=_CUT,
-            unit="s",
-            floor=cut.cpu,
-            ours=ours.cpu,
-            aim=Aim("difference", 0.5) if is_main else None,
-            grows=growth(cpu, "instances") if is_main else "",
-        )
-        yield Row(
-            measure="leader",
-            what=f"{name}: peak memory",
-            beside=_CUT,
-            unit="MB",
-            floor=cut.memory,
-            ours=ours.memory,
-            aim=Aim("ours", 250) if is_main else None,
-            grows=growth(memory, "instances") if is_main else "",
-        )
+        for figure, unit, before, after, aim, grown in (
+            ("CPU", "s", cut.cpu, ours.cpu, Aim("difference", 0.5), cpu),
+            ("peak memory", "MB", cut.memory, ours.memory, Aim("ours", 250), memory),
+        ):
+            yield Row(
+                measure="leader",
+                what=f"{name}: {figure}",
+                beside=_CUT,
+                unit=unit,
+                floor=before,
+                ours=after,
+                aim=aim if is_main else None,
+                grows=growth(grown, "instances") if is_main else "",
+            )

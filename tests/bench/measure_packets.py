@@ -59,15 +59,17 @@ _COMMANDS = {Family.V4: "iptables", Family.V6: "ip6tables"}
 
 def measure(bench: Bench) -> Iterator[Row | Curve]:
     flood = _build_flood(bench.directory)
+    counts = QUICK_COUNTS if bench.quick else COUNTS
+    worlds = {(shape, count): _World(shape, count) for shape, count in product(SHAPES, counts)}
     for which in BACKENDS:
         with backend(which, bench.directory), Wire([*ADDRESSES.values()]) as wire:
             targets = {family: _Target(wire, flood, family) for family in Family}
-            counts = QUICK_COUNTS if bench.quick else COUNTS
-            curves = _curves(targets, counts, rounds=1 if bench.quick else bench.rounds)
+            curves = _curves(targets, worlds, rounds=1 if bench.quick else bench.rounds)
             yield from _packet_rows(which, curves)
             yield from _plot_curves(which, curves)
             for shape in SHAPES:
-                yield from _payload_rows(bench, targets[family_of(shape)], which, shape)
+                target, world = targets[family_of(shape)], worlds[shape, max(counts)]
+                yield from _payload_rows(bench, target, which, shape, world)
 
 
 class _World:
@@ -137,13 +139,15 @@ class _Target:
         return sum(map(int, _DENIED.findall(text)))
 
 
-def _curves(targets: Mapping[Family, _Target], counts: tuple[int, ...], rounds: int) -> Curves:
+def _curves(
+    targets: Mapping[Family, _Target], worlds: Mapping[tuple[Shape, int], _World], rounds: int
+) -> Curves:
     """Measure in turn, and in one round what needs no more.
 
     That is the linear form, and the numbers of rules between the least and the most.
     """
     found: defaultdict[tuple[str, Shape, int], list[dict[Probe, PacketCost]]] = defaultdict(list)
-    worlds = {(shape, count): _World(shape, count) for shape, count in product(SHAPES, counts)}
+    counts = {count for _, count in worlds}
     for number, ((shape, count), world) in product(range(rounds), worlds.items()):
         if number > 0 and min(counts) < count < max(counts):
             continue
@@ -217,11 +221,11 @@ def _plot_curves(which: Backend, curves: Curves) -> Iterator[Curve]:
     yield Curve(name=f"linear, single ports, {which}", points=tuple(mild.items()))
 
 
-def _payload_rows(bench: Bench, target: _Target, which: Backend, shape: Shape) -> Iterator[Row]:
+def _payload_rows(
+    bench: Bench, target: _Target, which: Backend, shape: Shape, world: _World
+) -> Iterator[Row]:
     """Compare size and load time of a table with those of the linear form."""
-    family = target.family
-    policy = policy_with(rules_of(shape, COUNTS[-1]), family)
-    dataplane = compile_policy(policy)
+    family, policy, dataplane = target.family, world.policy, world.dataplane
     texts = {
         "linear": peers.linear_text(policy, family),
         "compiled": "".join(
