@@ -23,7 +23,7 @@ LOOKUPS = 3
 MAX_COMMENT = 200
 
 
-INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
+_INNOCUOUS_ICMP: dict[Family, tuple[tuple[int, str], ...]] = {
     Family.V4: (
         (3, "destination unreachable"),
         (11, "time exceeded"),
@@ -61,7 +61,7 @@ MakeSet = Callable[[str, Iterable[str]], str]
 def innocuous_icmp(family: Family) -> Iterator[Rule]:
     """Yield the rules that let everybody send what a network does not work without."""
     protocol = ICMP_OF[family]
-    for kind, meaning in INNOCUOUS_ICMP[family]:
+    for kind, meaning in _INNOCUOUS_ICMP[family]:
         service = Icmp(protocol=protocol, type=kind, code=-1)
         yield Rule((service,), Verdict.RETURN, f"accepted: {protocol} {meaning}")
 
