@@ -310,10 +310,10 @@ class Follower(Struct, frozen=True, kw_only=True):
         try:
             if has_way_back and confirm:
                 self._blame(prepared, state)  # whatever cuts the question off is a no
-            guard.rehearse(prepared.dataplane, prepared.live)
             if has_way_back:
                 staying = {entry.name for entry in prepared.dataplane.sets}
                 self.memory.keep_generation("trial", snapshot(prepared.live, self.kernel, staying))
+            guard.rehearse(prepared.dataplane, prepared.live)
             cut_over(
                 prepared.plan,
                 prepared.live,

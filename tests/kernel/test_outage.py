@@ -130,16 +130,30 @@ def test_what_was_removed_stays_so_while_no_ruleset_is_to_be_had(host: FollowerH
     assert host.sets() == set()
 
 
-def test_a_ruleset_that_was_never_in_force_repairs_nothing(host: FollowerHost) -> None:
-    host.apply(0)
+@pytest.mark.parametrize("older", [True, False])
+def test_rules_whose_successors_are_refused_are_looked_after(
+    host: FollowerHost, *, older: bool
+) -> None:
+    if older:
+        host.apply(0)
+    host.apply(1)
     host.wrap("unshare", "exit 1")
-    host.publish(1)
+    host.publish(2)
     assert host.run().returncode == 78
     flush(host)
-    gone(host)
-    before = host.kernel()
     assert host.run().returncode == 78
-    assert host.kernel() == before
+    assert host.in_force() == (1, 1)
+    host.reboot()
+    assert host.run("--boot", file=False).returncode == 0
+    assert host.in_force() == (1, 1)
+    flush(host)
+    gone(host)
+    assert host.run().returncode == 78
+    assert host.in_force() == (1, 1)
+    host.wrap("unshare")
+    host.apply(3)
+    assert host.run(command="rollback").returncode == 0
+    assert host.in_force() == (1, 1)
 
 
 def test_members_are_compared_while_no_ruleset_is_to_be_had(host: FollowerHost) -> None:
