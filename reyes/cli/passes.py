@@ -272,7 +272,10 @@ class FollowerPass:
                 _raise_conntrack_max(self._settings)
                 return
             prepared = record.note(follower.prepare(verified, host, follower.kernel.read()))
-            guard = self._guard(answered=False)
+            # Whether a host is well nobody can tell at boot: other rules than the blamed ones are
+            # tried by its first pass, where those before can be held until then.
+            waits = self._memory.load().unhealthy and self._memory.generation("held")
+            guard = self._guard(answered=False) if self._options.force or not waits else None
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
         _raise_conntrack_max(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)

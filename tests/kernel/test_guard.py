@@ -135,6 +135,24 @@ def test_what_was_in_force_before_unhealthy_rules_is_looked_after(
         assert json.loads((host.state / "status.json").read_bytes())["applied"]
 
 
+@pytest.mark.parametrize("change", [{}, {"denied": "reject"}])
+def test_a_boot_tries_no_others_while_rules_are_to_blame(
+    watched: tuple[FollowerHost, int], change: dict[str, str]
+) -> None:
+    host, _ = watched
+    host.publish(1)
+    assert host.run().returncode == 25
+    host.configure(**change)
+    host.reboot()
+    done = host.run("--boot", file=False)
+    assert done.returncode == (0 if change else 25), done.stdout
+    assert ("WARNING held against" in done.stdout) is bool(change)
+    assert host.in_force() == (0, 0)
+    done = host.run()
+    assert ("does not answer any more" in done.stdout) is bool(change)  # they are tried now
+    assert host.in_force() == (0, 0)
+
+
 def test_a_configuration_that_cuts_a_probe_off_is_told_beside_the_outage(
     watched: tuple[FollowerHost, int],
 ) -> None:
