@@ -177,7 +177,7 @@ def snapshot(
 
     `without` names sets that stay in force, whose members need not be remembered.
     """
-    names = Generation(rules).referenced_sets.intersection(rules.sets).difference(without)
+    names = rules.referenced_sets.intersection(rules.sets).difference(without)
     members = kernel.read_members(names) if names else {}
     right = members.keys() - drifted_sets(members)
     return Generation(rules, {name: members[name] for name in right})

@@ -111,8 +111,8 @@ def _by_place(chains: Mapping[str, Sequence[str]]) -> dict[str, _Place]:
 def _member_changes(
     dataplane: Dataplane, live: LiveKernel, members: Mapping[str, tuple[str, ...]]
 ) -> list[str]:
-    in_force = {name for table in live.tables for name in table.referenced_sets}
-    before = {name: list(_shown(members[name])) for name in sorted(in_force & members.keys())}
+    in_force = sorted(live.referenced_sets & members.keys())
+    before = {name: list(_shown(members[name])) for name in in_force}
     after = {entry.name: list(_shown(entry.members)) for entry in dataplane.sets}
     replaced = _replaced(before, after)
     lines: list[tuple[str, str]] = []

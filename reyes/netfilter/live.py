@@ -115,6 +115,11 @@ class LiveKernel(Struct, frozen=True):
         return frozenset(table.family for table in self.tables)
 
     @property
+    def referenced_sets(self) -> frozenset[str]:
+        """The names of the sets that any rule names."""
+        return frozenset().union(*(table.referenced_sets for table in self.tables))
+
+    @property
     def judges(self) -> bool:
         """Whether packets of any family come to our chains."""
         return any(table.jumps for table in self.tables)
@@ -150,8 +155,7 @@ class Generation(Struct, frozen=True):
     @property
     def referenced_sets(self) -> frozenset[str]:
         """The names of our sets that its rules name."""
-        found = (name for table in self.kernel.tables for name in table.referenced_sets)
-        return frozenset(filter(names.owns_set, found))
+        return frozenset(filter(names.owns_set, self.kernel.referenced_sets))
 
 
 def is_jump(line: str) -> bool:

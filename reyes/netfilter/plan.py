@@ -103,10 +103,11 @@ def plan_commit(
     if changed:
         steps += [_restore(table, now, filter_table) for table, now in changed]
         steps.append(ReadTables(tuple(table for table, _ in changed)))
-    needed = spared.union(entry.name for entry in dataplane.sets)
-    unneeded = _unneeded(live, needed) if steps else ()
-    if unneeded:
-        steps.append(DestroySets(unneeded))
+    if steps:
+        needed = spared.union((entry.name for entry in dataplane.sets), live.referenced_sets)
+        unneeded = sorted(live.sets.keys() - needed)
+        if unneeded:
+            steps.append(DestroySets(tuple(unneeded)))
     return CommitPlan(tuple(steps))
 
 
@@ -238,8 +239,3 @@ def _restore(table: Table, live: LiveTable, filter_table: FilterTable) -> Restor
     exclusive = filter_table == "exclusive"
     text = exclusive_text(table) if exclusive else shared_text(table, live, differing(table, live))
     return RestoreTable(table.family, text, live, flush=exclusive)
-
-
-def _unneeded(live: LiveKernel, wanted: Iterable[str]) -> tuple[str, ...]:
-    before = (table.referenced_sets for table in live.tables)
-    return tuple(sorted(set(live.sets).difference(wanted, *before)))
