@@ -50,7 +50,7 @@ def _table_changes(table: Table, live: LiveTable, filter_table: FilterTable) -> 
         yield f"+ {family} INPUT: jump to {names.INPUT} as the first rule"
     if filter_table == "exclusive":
         yield from (f"- {family} not of Reyes, discarded: {line}" for line in live.foreign)
-    old = _by_place({name: live.rules.get(name, ()) for name in live.own_chains})
+    old = _by_place(live.own_chains)
     new = _by_place({c: [line for _, line in rules] for c, rules in table.rendered.items()})
     for place in dict.fromkeys((*new, *old)):
         prefix = f"{family} {place}: "

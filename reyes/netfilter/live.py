@@ -31,9 +31,9 @@ class LiveTable(Struct, frozen=True):
     rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def own_chains(self) -> tuple[str, ...]:
-        """The names of our chains."""
-        return tuple(name for name in self.policies if names.owns_chain(name))
+    def own_chains(self) -> Mapping[str, tuple[str, ...]]:
+        """Our chains, and the `-A` lines of each."""
+        return {name: self.rules.get(name, ()) for name in self.policies if names.owns_chain(name)}
 
     def identities(self, chain: str) -> tuple[str, ...]:
         """Return what each rule of a chain is known by, an empty text where it is none of ours."""
@@ -45,7 +45,7 @@ class LiveTable(Struct, frozen=True):
         """Tell whether our chains are these, by what their rules are known by, and in force."""
         return (
             self.jump_in_place
-            and set(self.own_chains) == chains.keys()
+            and self.own_chains.keys() == chains.keys()
             and all(self.identities(chain) == known_by for chain, known_by in chains.items())
         )
 

@@ -34,7 +34,7 @@ def revert_text(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None
     """
     if flush:
         return None if now == before else _live_text(before)
-    if _own_part(before) == _own_part(now):
+    if (before.own_chains, before.jumps) == (now.own_chains, now.jumps):
         return None
     lines = [f":{chain} - [0:0]" for chain in sorted({*before.own_chains, *now.own_chains})]
     lines += map(_deletion, now.jumps.values())
@@ -43,7 +43,7 @@ def revert_text(before: LiveTable, now: LiveTable, *, flush: bool) -> str | None
     for number, (position, line) in enumerate(before.jumps.items()):
         place = min(position, others + number) + 1
         lines.append(line.replace("-A INPUT", f"-I INPUT {place}", 1))
-    lines += [line for chain in before.own_chains for line in before.rules.get(chain, ())]
+    lines += [line for rules in before.own_chains.values() for line in rules]
     lines += [f"-X {chain}" for chain in now.own_chains if chain not in before.policies]
     return _transaction(lines)
 
@@ -74,11 +74,6 @@ def _live_text(live: LiveTable) -> str:
     """Write a whole live table; counters start anew."""
     chains = [f":{chain} {policy} [0:0]" for chain, policy in live.policies.items()]
     return _transaction([*chains, *(line for rules in live.rules.values() for line in rules)])
-
-
-def _own_part(table: LiveTable) -> object:
-    chains = {chain: table.rules.get(chain, ()) for chain in table.own_chains}
-    return chains, table.jumps
 
 
 def _deletion(line: str) -> str:

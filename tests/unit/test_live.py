@@ -53,7 +53,7 @@ def test_only_the_filter_table_counts() -> None:
         "reyes-input": "-",
     }
     assert tuple(table.jumps) == (0, 2)
-    assert table.own_chains == ("reyes-ingress", "reyes-input")
+    assert list(table.own_chains) == ["reyes-ingress", "reyes-input"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_verdicts_are_not_counted_in_comments() -> None:
 def test_an_absent_table_is_an_empty_one(text: str) -> None:
     table = parse_table(text, Family.V6)
     assert (dict(table.policies), dict(table.rules)) == ({}, {})
-    assert (table.jumps, table.own_chains, table.foreign) == ({}, (), ())
+    assert (table.jumps, table.own_chains, table.foreign) == ({}, {}, ())
 
 
 @pytest.mark.parametrize(
