@@ -16,7 +16,7 @@ from reyes.netfilter import names
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.evaluate import Decision, Evaluator, Packet, Walk, is_service
 from reyes.netfilter.iptables import SetMatch
-from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted, Peer
+from reyes.policy import Allow, HostPolicy, InterfacePolicy, Omitted
 from reyes.ruleset import Content, Interface, Region
 
 
@@ -76,13 +76,14 @@ def explain(
     walk = Evaluator(dataplane).walk(packet)
     judged = walk.decision != "not judged"
     interface = _addressed(policy, packet.destination) if judged else None
+    missed = interface.allows if interface and walk.decision == "denied" else ()
     source_is = tuple(members_at(content, packet.source))
     return Explanation(
         decision=walk.decision,
         reason=_reason(policy, walk),
         interface=interface.id if interface else None,
         granted=_granted(dataplane, walk, packet, source_is),
-        near_misses=tuple(_near_misses(interface, packet)) if walk.decision == "denied" else (),
+        near_misses=tuple(_grant(allow) for allow in missed if is_service(allow.service, packet)),
         source_is=source_is,
         omitted=policy.omitted,
     )
@@ -93,7 +94,7 @@ def members_at(content: Content, address: Address) -> Iterator[Member]:
     for region in content.regions:
         group_names = {group.id: group.name for group in region.groups}
         for interface in region.interfaces:
-            carried = _carried(interface, address)
+            carried = next((a for a in interface.addresses if address in network_of(a)), None)
             if carried:
                 for group in interface.groups:
                     name = group_names.get(group, "not in the ruleset")
@@ -144,21 +145,13 @@ def _granted(
     family = family_of(packet.source)
     (table,) = (table for table in dataplane.tables if table.family is family)
     for visit in walk.visits:
-        for allow in visit.rule.origins:
-            if is_service(allow.service, packet) and _holds(allow.peer, packet.source):
+        for allow in (a for a in visit.rule.origins if is_service(a.service, packet)):
+            grant = _grant(allow, packet.source, source_is)
+            if grant.matched:
                 sets = (match.name for match in visit.rule.matches if isinstance(match, SetMatch))
-                return replace(
-                    _grant(allow, packet.source, source_is),
-                    kernel_rule=table.line(visit.chain, visit.rule),
-                    set=next(sets, None),
-                )
+                line = table.line(visit.chain, visit.rule)
+                return replace(grant, kernel_rule=line, set=next(sets, None))
     return None
-
-
-def _near_misses(interface: InterfacePolicy | None, packet: Packet) -> Iterator[Grant]:
-    for allow in interface.allows if interface else ():
-        if is_service(allow.service, packet):
-            yield _grant(allow)
 
 
 def _grant(
@@ -178,14 +171,6 @@ def _grant(
         matched=tuple(a for a in peer.addresses if source and source in parse_network(a)),
         members=tuple(member for member in source_is if member.group in groups),
     )
-
-
-def _holds(peer: Peer, address: Address) -> bool:
-    return any(address in parse_network(network) for network in peer.addresses)
-
-
-def _carried(interface: Interface, address: Address) -> str | None:
-    return next((a for a in interface.addresses if address in network_of(a)), None)
 
 
 def member_of(
