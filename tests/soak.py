@@ -87,10 +87,9 @@ def typical(size: Size) -> Content:
 def soak(host: FollowerHost, marks: tuple[int, ...], blobs: tuple[Path, ...] = ()) -> Cost:
     """Let a follower make passes, and compare the first mark with the last."""
     numbers = ",".join(map(str, marks))
-    done = host.namespace.run(
-        [sys.executable, "-m", "tests.soak_process", str(host.config), numbers, *map(str, blobs)],
-        environment={**os.environ, **host.server.environment()},
-    )
+    settings = [f"{name}={value}" for name, value in host.server.environment().items()]
+    command = [sys.executable, "-m", "tests.soak_process", str(host.config), numbers]
+    done = host.namespace.run(["env", *settings, *command, *map(str, blobs)])
     found = [msgspec.json.decode(line, type=Mark) for line in done.stdout.splitlines()]
     if len(found) != len(marks):
         raise RuntimeError(f"the follower ended early: {done.stderr[-2000:]}")

@@ -10,7 +10,7 @@ import ctypes
 import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
@@ -68,14 +68,9 @@ class Namespace(Closing):
         """Run a function inside and wait for it."""
         return self.submit(function, *args, **kwargs).result()
 
-    def run(
-        self,
-        argv: Sequence[str],
-        input: str | None = None,  # noqa: A002 - as subprocess.run calls it
-        environment: Mapping[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a command inside and return how it ended, whatever its exit code."""
-        return self.call(run_command, argv, input, environment)
+        return self.call(run_command, argv)
 
     def ip(self, *commands: str) -> None:
         """Run commands of the `ip` tool as one batch; KernelError if one fails."""
@@ -85,16 +80,10 @@ class Namespace(Closing):
         """Set a kernel parameter of this namespace, such as `net/ipv4/ip_forward`."""
         self.call(Path("/proc/sys", name).write_text, str(value), encoding="ascii")
 
-    def connect(
-        self, interface: str, peer: "Namespace", peer_interface: str, address: str | None = None
-    ) -> None:
-        """Lay a cable (veth pair) to another namespace; both ends are still down.
-
-        `address` is the peer interface's hardware address, if it matters.
-        """
-        hardware = f"address {address}" if address else ""
+    def connect(self, interface: str, peer: "Namespace", peer_interface: str) -> None:
+        """Lay a cable (veth pair) to another namespace; both ends are still down."""
         inside = peer._descriptor  # noqa: SLF001 - of its own class
-        cable = f"link add {interface} type veth peer name {peer_interface} {hardware}"
+        cable = f"link add {interface} type veth peer name {peer_interface}"
         self.call(_ip_batch, [f"{cable} netns /proc/self/fd/{inside}"], [inside])
 
     def close(self) -> None:
@@ -103,15 +92,9 @@ class Namespace(Closing):
         os.close(self._descriptor)
 
 
-def run_command(
-    argv: Sequence[str],
-    input: str | None = None,  # noqa: A002 - as subprocess.run calls it
-    environment: Mapping[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
+def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command where the calling thread is; its output is kept as text."""
-    return subprocess.run(  # noqa: PLW1510 - the caller judges the exit code
-        argv, input=input, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run(argv, capture_output=True, check=False, text=True)
 
 
 def _enter_new_network() -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 from time import perf_counter
 
+from reyes.adapters import commands
 from reyes.adapters.kernel import Kernel
 from reyes.demo.namespaces import Namespace
 from reyes.netfilter.compiler import Dataplane, compile_policy
@@ -60,10 +61,10 @@ def _one_process_each(bench: Bench, which: Backend, policy: HostPolicy) -> Row:
     script.write_text("".join(f"iptables -w {line}\n" for line in lines), encoding="ascii")
     dataplane = compile_policy(policy)
     with Namespace() as namespace:
-        namespace.run(["ipset", "restore"], create_text(dataplane.sets))
+        namespace.call(commands.run, ("ipset", "restore"), create_text(dataplane.sets))
         committed = namespace.call(_commit, dataplane)
     with Namespace() as namespace:
-        namespace.run(["ipset", "restore"], create_text(peers.linear_sets(policy)))
+        namespace.call(commands.run, ("ipset", "restore"), create_text(peers.linear_sets(policy)))
         namespace.run(["iptables", "-N", "judge"])
         cost = processes.run(namespace, ("sh", "-e", str(script)))
     return Row(

@@ -33,7 +33,8 @@ def run(
     with TemporaryDirectory() as directory:
         output = Path(directory, "output")
         launcher = [sys.executable, "-I", "-S", str(_LAUNCH), str(stdin), str(output), *argv]
-        done = namespace.run(launcher, environment={**os.environ, **(environment or {})})
+        settings = [f"{name}={value}" for name, value in (environment or {}).items()]
+        done = namespace.run(["env", *settings, *launcher])
         if done.returncode != 0:
             raise RuntimeError(f"{argv[0]} did not start: {done.stderr}")
         wall, cpu, memory, code = map(float, done.stdout.split())

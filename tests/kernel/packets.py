@@ -25,8 +25,10 @@ loopback. IPv6 extension headers (0, 43, 44, 59, 60, 135) are no protocols and c
 import os
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_address
 from itertools import count
 from subprocess import CompletedProcess
@@ -143,7 +145,9 @@ class Wire(Closing):
 
     def run(self, argv: Sequence[str], input: str | None = None) -> CompletedProcess[str]:  # noqa: A002 - as subprocess.run calls it
         """Run a command on the host that must succeed."""
-        done = self.host.run(argv, input)
+        done: CompletedProcess[str] = self.host.call(
+            partial(subprocess.run, argv, input=input, capture_output=True, check=False, text=True)
+        )
         assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
         return done
 
@@ -156,11 +160,11 @@ class Wire(Closing):
         self.neighbour.close()
 
     def _lay(self, interface: str) -> None:
-        self.neighbour.connect(interface, self.host, interface, _HOST_MAC)
+        self.neighbour.connect(interface, self.host, interface)
         # Nobody there may answer: only frames made here are on the cable.
         self.neighbour.sysctl(f"net/ipv6/conf/{interface}/disable_ipv6", 1)
         self.neighbour.ip(f"link set {interface} address {_NEIGHBOUR_MAC} up")
-        self.host.ip(f"link set {interface} up")
+        self.host.ip(f"link set {interface} address {_HOST_MAC} up")
         for scope in ("all", interface):
             self.host.sysctl(f"net/ipv4/conf/{scope}/rp_filter", 0)
 
