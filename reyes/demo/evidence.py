@@ -3,9 +3,7 @@
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
-
-from msgspec import Struct
+from collections.abc import Mapping, Sequence
 
 from reyes.errors import KernelError
 from reyes.netfilter.names import DIGEST
@@ -31,22 +29,17 @@ def rules_in_force() -> str:
     return "\n".join(line for line in lines if line.startswith("-"))
 
 
-class Evidence(Struct, frozen=True):
-    """The rules that counted something while a probe was on its way."""
+def deciding_rule(comments: Sequence[str], names: Mapping[str, str]) -> str:
+    """Tell which of the rules that a probe met decided; `names` replaces identifiers of EC2.
 
-    comments: tuple[str, ...]
-
-    def decided_by(self, names: Mapping[str, str]) -> str:
-        """Tell in words which rule decided; `names` replaces identifiers of EC2.
-
-        Replies to what the host itself sent count on other rules at the same time: these never
-        decide.
-        """
-        for beginning in _DECIDING:
-            for comment in self.comments:
-                if comment.startswith(beginning):
-                    return _IDENTIFIER.sub(lambda found: names.get(found[0], found[0]), comment)
-        return "none: not from the tunnel, not judged"
+    Replies to what the host itself sent count on other rules at the same time: these never
+    decide.
+    """
+    for beginning in _DECIDING:
+        for comment in comments:
+            if comment.startswith(beginning):
+                return _IDENTIFIER.sub(lambda found: names.get(found[0], found[0]), comment)
+    return "none: not from the tunnel, not judged"
 
 
 def _saved(*options: str) -> str:

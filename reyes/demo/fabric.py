@@ -7,7 +7,7 @@ VPCs and for the tunnel between them. It forwards everything: what is denied, a 
 import socket
 from collections.abc import Iterable
 
-from reyes.demo.evidence import Evidence, counters
+from reyes.demo.evidence import counters
 from reyes.demo.namespaces import Closing, Namespace
 from reyes.demo.probe import Outcome, listen, send
 from reyes.demo.story import Probe, Station
@@ -39,7 +39,7 @@ class Fabric(Closing):
             if door not in self._listeners:
                 self._listeners[door] = listen(self.stations[probe.destination], probe.service)
 
-    def send(self, probe: Probe) -> tuple[Outcome, Evidence]:
+    def send(self, probe: Probe) -> tuple[Outcome, list[str]]:
         """Send a probe and read from the destination's kernel which rules it met."""
         destination = self.stations[probe.destination]
         before = destination.call(counters)
@@ -49,7 +49,7 @@ class Fabric(Closing):
             probe.service,
             self._listeners[probe.destination, probe.service],
         )
-        return outcome, Evidence(tuple(sorted(destination.call(counters) - before)))
+        return outcome, sorted(destination.call(counters) - before)
 
     def close(self) -> None:
         """Take the network down."""

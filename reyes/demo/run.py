@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 
 import click
 
-from reyes.demo.evidence import rules_in_force
+from reyes.demo.evidence import deciding_rule, rules_in_force
 from reyes.demo.fabric import SERVICES_ADDRESS, Fabric
 from reyes.demo.fleet import Fleet, succeeded
 from reyes.demo.isolation import enter
@@ -158,8 +158,8 @@ class _Play:
         return told
 
     def _send(self, probe: Probe, before: Outcome) -> Row:
-        outcome, evidence = self._fabric.send(probe)
-        decided_by = evidence.decided_by(self._simulation.names)
+        outcome, rules = self._fabric.send(probe)
+        decided_by = deciding_rule(rules, self._simulation.names)
         return Row(probe=probe, before=before, outcome=outcome, decided_by=decided_by)
 
     def _reveal(self, done: CompletedProcess[str]) -> None:
