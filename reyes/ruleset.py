@@ -61,7 +61,7 @@ class Vpc(Struct, frozen=True, kw_only=True):
     cidrs: tuple[str, ...]
 
 
-class GroupReference(Struct, frozen=True, kw_only=True, order=True, omit_defaults=True):
+class GroupReference(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A rule's reference to another group of its region.
 
     `account` is the referenced group's owner where that is not the rule's own account, and
@@ -74,7 +74,7 @@ class GroupReference(Struct, frozen=True, kw_only=True, order=True, omit_default
     peering: str | None = None
 
 
-class Ingress(Struct, frozen=True, kw_only=True, order=True, omit_defaults=True):
+class Ingress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One inbound permission: a service and everyone it is open to.
 
     `cidrs` are canonical networks of both families.
