@@ -77,12 +77,12 @@ def vouches_for(name: str, members: Sequence[str]) -> bool:
 
 def set_type(name: str) -> str:
     """Return the type of one of our sets, as ipset calls it."""
-    return "hash:net,port" if name.startswith(("s4:", "s6:")) else "hash:net"
+    return "hash:net,port" if name[0] == "s" else "hash:net"
 
 
 def has_counters(name: str) -> bool:
     """Tell whether one of our sets has counters, which hold the ports of its sources."""
-    return name.startswith(("p4:", "p6:"))
+    return name[0] == "p"
 
 
 def set_label(name: str) -> str:
@@ -101,7 +101,7 @@ def _kind(members: Sequence[str]) -> str:
 
 
 def _digest(name: str, members: Sequence[str]) -> str:
-    return digest("\n".join((str(set_family(name).value), set_type(name), *members)))
+    return digest("\n".join((name[1], set_type(name), *members)))
 
 
 def _plain(label: str) -> str:
