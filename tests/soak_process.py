@@ -82,7 +82,7 @@ def main(config_path: str, numbers: str, *blobs: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     configure_logs(verbose=False)
-    run_resident(lambda: ResidentPass(count_pass), 0)
+    run_resident(lambda: ResidentPass(count_pass, 0), 0)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def _file_of(text: str) -> int:
     return descriptor
 
 
-def _run(argv: tuple[str, ...], descriptors: Sequence[int] = ()) -> CompletedProcess[str]:
+def _run(argv: tuple[str, ...], descriptors: Sequence[int]) -> CompletedProcess[str]:
     """Run a command; whatever ends the wait for it ends all that it has started, too."""
     try:
         process = subprocess.Popen(

@@ -29,10 +29,10 @@ Listen = Callable[[float], frozenset[int]]
 
 
 class ResidentPass(NamedTuple):
-    """What to do again and again, and how many seconds it may honestly take if that is known."""
+    """What to do again and again, and how many seconds it may honestly take."""
 
     run: Callable[[], object]
-    longest: float = 0
+    longest: float
 
 
 def run_resident(make_pass: Callable[[], ResidentPass], interval: int) -> None:

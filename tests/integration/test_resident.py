@@ -388,7 +388,7 @@ from reyes.cli.resident import ResidentPass, run_resident
 from reyes.errors import KernelError
 def work():
     {work}
-run_resident(lambda: ResidentPass(work), {HOUR})
+run_resident(lambda: ResidentPass(work, 0), {HOUR})
 """
 
 
