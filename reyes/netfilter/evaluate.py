@@ -137,21 +137,18 @@ class Evaluator:
     def _in_set(self, match: SetMatch, packet: Packet) -> bool:
         match match:
             case SourceSet(name):
-                return any(True for _ in self._beside(packet.source, name))
+                return bool(self._beside(packet.source, name))
             case SourceServiceSet(name):
                 service = packet_port(packet.protocol, packet.icmp)
-                return any(service in found for found in self._beside(packet.source, name))
+                return service in self._beside(packet.source, name)
             case SourcePortsSet(name, first, last):
-                return any(
-                    begin <= first and last <= end
-                    for found in self._beside(packet.source, name)
-                    for begin, end in map(reach_of, found)
-                )
+                reaches = map(reach_of, self._beside(packet.source, name))
+                return any(begin <= first and last <= end for begin, end in reaches)
             case DestinationSet(name):
-                return any(True for _ in self._beside(packet.destination, name))
+                return bool(self._beside(packet.destination, name))
 
-    def _beside(self, address: Address, name: str) -> Iterator[set[str]]:
-        """Yield what stands in a set beside each network that holds an address."""
+    def _beside(self, address: Address, name: str) -> set[str]:
+        """Return what stands in a set beside the networks that hold an address, if any do."""
         if name not in self._indexes:
             index: dict[int, dict[int, set[str]]] = {}
             for member in self._members[name]:
@@ -159,9 +156,8 @@ class Evaluator:
                 shift, prefix = _key(network)
                 index.setdefault(shift, {}).setdefault(prefix, set()).add(beside)
             self._indexes[name] = index
-        for shift, found in self._indexes[name].items():
-            if int(address) >> shift in found:
-                yield found[int(address) >> shift]
+        by_shift = self._indexes[name].items()
+        return set().union(*(found.get(int(address) >> shift, ()) for shift, found in by_shift))
 
 
 def _key(text: str) -> tuple[int, int]:
