@@ -112,4 +112,6 @@ def is_intact(memory: Memory, live: LiveKernel) -> bool:
     if held and shows(live, held):
         return True
     settled = memory.settled()
-    return settled.rules_shown_by(live) if settled else live.jump_in_place
+    if settled:
+        return settled.rules_shown_by(live)
+    return all(table.jump_in_place for table in live.tables)

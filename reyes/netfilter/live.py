@@ -135,11 +135,6 @@ class LiveKernel(Struct, frozen=True):
         """Whether our last chain logs what it denies, in any family."""
         return any(" -j LOG " in line for t in self.tables for line in t.rules.get(names.DROP, ()))
 
-    @property
-    def jump_in_place(self) -> bool:
-        """Whether it is so in every table."""
-        return all(table.jump_in_place for table in self.tables)
-
 
 def nothing_live(families: Iterable[Family]) -> LiveKernel:
     """Stand in for a kernel that may not be read: empty tables, no sets."""
