@@ -1,22 +1,20 @@
 """Who this instance is, asked of the instance metadata service (IMDSv2 only)."""
 
 import os
-import re
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
+import msgspec
 import urllib3
 from ec2_metadata import EC2Metadata
 
 from reyes.errors import SourceError
+from reyes.ruleset import InstanceId, RegionName
 from reyes.text import one_line
 
 MAX_REPLY_BYTES = 64 * 1024
 """An identity document has half a kilobyte, a token 56 bytes."""
-
-_INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
-_REGION = re.compile(r"[a-z0-9-]{1,32}")
 
 
 class _BoundedPool(urllib3.PoolManager):
@@ -64,14 +62,11 @@ def instance_and_region() -> tuple[str, str]:
         # All of a time-out would name the connection by its address in memory.
         why = f"{error.args[-1]}" if error.args else ""
         raise _unavailable(one_line(why or type(error).__name__)) from error
-    if not (_matches(_INSTANCE_ID, instance_id) and _matches(_REGION, region)):
+    try:
+        return msgspec.convert((instance_id, region), tuple[InstanceId, RegionName])
+    except msgspec.ValidationError as error:
         claim = one_line(f"{instance_id!r} in {region!r}")
-        raise _unavailable(f"it calls this host {claim}")
-    return instance_id, region
-
-
-def _matches(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
+        raise _unavailable(f"it calls this host {claim}") from error
 
 
 def _unavailable(why: str) -> SourceError:
