@@ -1,8 +1,11 @@
-"""The size of connection tracking's table."""
+"""The kernel's settings of connection tracking, of the network namespace that we are in."""
 
 from pathlib import Path
 
 from reyes.errors import KernelError
+
+_SETTINGS = Path("/proc/sys/net/netfilter")
+_LOOSE = _SETTINGS / "nf_conntrack_tcp_loose"
 
 
 def raise_conntrack_max(wanted: int) -> int | None:
@@ -11,7 +14,7 @@ def raise_conntrack_max(wanted: int) -> int | None:
     Raises:
         KernelError: the kernel refuses, as it does in all but the first network namespace.
     """
-    path = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+    path = _SETTINGS / "nf_conntrack_max"
     try:
         before = int(path.read_text(encoding="ascii"))
         if before >= wanted:
@@ -23,3 +26,29 @@ def raise_conntrack_max(wanted: int) -> int | None:
             "leave follower.nf_conntrack_max out where Reyes may not change it",
         ) from error
     return before
+
+
+def is_loose() -> bool:
+    """Tell whether the kernel takes up TCP connections in the middle that it does not know."""
+    try:
+        return _LOOSE.read_text(encoding="ascii") != "0\n"
+    except FileNotFoundError:
+        return False  # nothing is tracked
+
+
+def forbid_loose() -> bool:
+    """Let TCP connections be known from their beginning alone; tell whether that is new.
+
+    Raises:
+        KernelError: the kernel refuses, as it does where /proc/sys is read-only.
+    """
+    try:
+        if not is_loose():
+            return False
+        _LOOSE.write_text("0\n", encoding="ascii")
+    except OSError as error:
+        raise KernelError(
+            f"cannot set {_LOOSE} to 0: {error}",
+            "set it where Reyes may not: till then a removed member may get back in",
+        ) from error
+    return True

@@ -9,6 +9,7 @@ import click
 from msgspec.structs import replace
 
 from reyes.adapters.clock import now
+from reyes.adapters.conntrack import is_loose
 from reyes.check import (
     AUDIT_MODE,
     EXIT_CODES,
@@ -43,6 +44,9 @@ LOOKS = 3
 """A pass may end while we look: then we look again, so often at most."""
 
 NO_RULES = Problem("critical", "no ruleset is in force")
+LOOSE = Problem(
+    "warning", "established: strict needs nf_conntrack_tcp_loose to be 0: see the last pass's log"
+)
 
 
 @click.command("check", short_help="Say, for monitoring, whether all is well on this host.")
@@ -100,6 +104,8 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
         problems.append(AUDIT_MODE)  # a rollback's rules, or a status that was lost
     if not disabled:
         problems += _kernel_problems(config, memory)
+        if config.follower.established == "strict" and is_loose():
+            problems.append(LOOSE)
     elif os.geteuid() == 0 and (live := live_kernel()):
         problems += [replace(each, severity="warning") for each in _not_asked(live)]
     return status, problems

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from reyes.adapters import clock
 from reyes.adapters.commands import COMMAND_SECONDS
-from reyes.adapters.conntrack import raise_conntrack_max
+from reyes.adapters.conntrack import forbid_loose, raise_conntrack_max
 from reyes.adapters.deadline import deadline
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.state import StateDirectory
@@ -99,7 +99,7 @@ class FollowerPass:
                 if unproved:
                     self._memory.end_trial(proved=False)  # they are not wanted any more
                 record.outcome = "unchanged"
-                _raise_conntrack_max(self._settings)
+                _set_up_tracking(self._settings)
                 serial = f" serial={record.ruleset.serial}" if record.ruleset else ""
                 log.info("unchanged%s, in %.2f s", serial, time.monotonic() - started)
                 return
@@ -119,7 +119,7 @@ class FollowerPass:
                 outcome = "repaired"
             record.outcome = outcome
             self._remember(host)
-        _raise_conntrack_max(self._settings)
+        _set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     def _return_from_trial(self, host: Host) -> bool:
@@ -269,7 +269,7 @@ class FollowerPass:
                 # Nothing tells at boot whether a host is well: its first pass tries them.
                 log.warning("held: what was accepted last has not proved healthy here")
                 record.outcome = "held"
-                _raise_conntrack_max(self._settings)
+                _set_up_tracking(self._settings)
                 return
             prepared = record.note(follower.prepare(verified, host, follower.kernel.read()))
             # Whether a host is well nobody can tell at boot: other rules than the blamed ones are
@@ -277,7 +277,7 @@ class FollowerPass:
             waits = self._memory.load().unhealthy and self._memory.generation("held")
             guard = self._guard(answered=False) if self._options.force or not waits else None
             outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
-        _raise_conntrack_max(self._settings)
+        _set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     @contextmanager
@@ -357,17 +357,27 @@ def _wait_for_turn(instance_id: str, splay: int) -> None:
     time.sleep(splay * int.from_bytes(digest[:8]) / 2**64)
 
 
-def _raise_conntrack_max(config: FollowerConfig) -> None:
-    """Raise it behind the commit, whose rules load conntrack; a refusal costs no rules."""
-    if config.nf_conntrack_max is None:
+def _set_up_tracking(settings: FollowerConfig) -> None:
+    """Do it behind the commit, whose rules load conntrack; a refusal costs no rules."""
+    for set_up in (_raise_conntrack_max, _forbid_loose):
+        try:
+            set_up(settings)
+        except KernelError as error:
+            log.warning("%s (%s)", error.message, error.hint)
+
+
+def _raise_conntrack_max(settings: FollowerConfig) -> None:
+    if settings.nf_conntrack_max is None:
         return
-    try:
-        before = raise_conntrack_max(config.nf_conntrack_max)
-    except KernelError as error:
-        log.warning("%s (%s)", error.message, error.hint)
-        return
+    before = raise_conntrack_max(settings.nf_conntrack_max)
     if before is not None:
-        log.info("nf_conntrack_max raised from %d to %d", before, config.nf_conntrack_max)
+        log.info("nf_conntrack_max raised from %d to %d", before, settings.nf_conntrack_max)
+
+
+def _forbid_loose(settings: FollowerConfig) -> None:
+    """Let no packet of the host make its own what a removed member has opened and ended."""
+    if settings.established == "strict" and forbid_loose():
+        log.info("nf_conntrack_tcp_loose set to 0, for established: strict")
 
 
 def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:

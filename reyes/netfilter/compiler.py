@@ -265,7 +265,7 @@ def _established_rule(host: Host) -> Rule:
     """Let known connections live on, as AWS does, or ask the groups again at each packet.
 
     Only replies are let through in the strict form: conntrack entries need not be deleted then,
-    which would not help anyway while the host itself talks (measured: the entry is made anew).
+    and must not be, for what the host itself says next may make them anew, as its own.
     """
     if host.established == "strict":
         return Rule((Established(replies_only=True),), Verdict.RETURN, "accepted: replies")

@@ -195,12 +195,13 @@ def test_a_host_that_never_had_a_ruleset_says_so(host: FollowerHost) -> None:
     assert "no ruleset is kept" in said
 
 
-def test_connection_tracking_gets_its_room_at_boot(booting: FollowerHost) -> None:
-    """Only the first network namespace may have it: all others are told that they may not."""
-    booting.configure(nf_conntrack_max=2**31 - 1)
+def test_connection_tracking_is_set_up_at_boot(booting: FollowerHost) -> None:
+    """Only the first network namespace may have the room: all others are told they may not."""
+    booting.configure(nf_conntrack_max=2**31 - 1, established="strict")
     done = booting.run("--boot", file=False)
     assert done.returncode == 0, done.stdout
     assert "cannot raise /proc/sys/net/netfilter/nf_conntrack_max to 2147483647" in done.stdout
+    assert "INFO nf_conntrack_tcp_loose set to 0" in done.stdout
     assert booting.in_force() == (1, 1)
 
 

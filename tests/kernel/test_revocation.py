@@ -3,6 +3,7 @@
 import re
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
@@ -14,6 +15,9 @@ from tests.kernel.generations import HERE, NETWORK
 from tests.kernel.judge import BACKENDS
 
 pytestmark = pytest.mark.kernel
+
+CLOSED_SECONDS = "net/netfilter/nf_conntrack_tcp_timeout_close"
+LOOSE = "net/netfilter/nf_conntrack_tcp_loose"
 
 FAMILIES = pytest.mark.parametrize("version", [4, 6])
 MODES = pytest.mark.parametrize("established", ["aws", "strict"])
@@ -91,6 +95,29 @@ def test_an_open_connection_of_a_removed_member(
         assert unacknowledged(accepted) > 0
 
 
+@FAMILIES
+def test_a_removed_member_that_resets_its_connection_does_not_come_back(
+    open_host: FollowerHost, version: int
+) -> None:
+    """It ends the entry of connection tracking: the host's next packet must make none anew."""
+    host = open_host
+    host.configure(established="strict")
+    host.apply(0)
+    host.wire.host.sysctl(CLOSED_SECONDS, 0)
+    with from_member(host, version) as (client, accepted):
+        talk(client, accepted)
+        host.publish(1)
+        assert host.run().returncode == 0
+        before = denied(host, version)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        wait_for(lambda: denied(host, version) > before, "the reset is denied")
+        before = denied(host, version)
+        accepted.send(b"hello?")
+        wait_for(lambda: denied(host, version) > before, "the answer is denied")
+        assert unacknowledged(accepted) > 0
+
+
 def unacknowledged(opened: socket.socket) -> int:
     """Return how many segments nobody acknowledged (tcpi_unacked of linux/tcp.h)."""
     info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
@@ -130,3 +157,55 @@ def test_a_member_that_stays_keeps_its_connection(
         host.publish(3)
         assert host.run().returncode == 0
         talk(client, accepted)
+
+
+@FAMILIES
+def test_the_price_of_strict_is_a_connection_that_tracking_has_lost(
+    open_host: FollowerHost, version: int
+) -> None:
+    host = open_host
+    host.configure(established="strict")
+    host.apply(0)
+    member = f"{NETWORK[version]}10"
+    with connection(host.wire.host, host.wire.neighbour, (member, 1000)) as (outgoing, accepted):
+        talk(outgoing, accepted)
+        host.wire.forget()
+        before = denied(host, version)
+        outgoing.send(b"hello?")
+        wait_for(lambda: denied(host, version) > before, "the answer is denied")
+        assert unacknowledged(outgoing) > 0
+
+
+def is_loose(host: FollowerHost) -> bool:
+    return host.wire.run(["cat", f"/proc/sys/{LOOSE}"]).stdout == "1\n"
+
+
+def test_connections_are_known_from_their_beginning_if_the_configuration_says_so(
+    host: FollowerHost,
+) -> None:
+    host.apply(0)
+    host.configure(established="strict")
+    assert host.run("--dry-run").returncode == 0
+    assert is_loose(host)
+    assert "INFO nf_conntrack_tcp_loose set to 0" in host.run().stdout
+    assert not is_loose(host)
+    assert "nf_conntrack" not in host.run().stdout
+    host.wire.host.sysctl(LOOSE, 1)
+    done = host.run()
+    assert "INFO nf_conntrack_tcp_loose set to 0" in done.stdout
+    assert "INFO unchanged" in done.stdout
+    assert host.run("--remove", file=False).returncode == 0
+    assert not is_loose(host)
+
+
+def test_a_kernel_that_refuses_to_be_strict_costs_no_rules(host: FollowerHost) -> None:
+    host.mount("--bind", "/proc/sys", "/proc/sys")
+    host.mount("-o", "remount,bind,ro", "/proc/sys")
+    host.configure(established="strict")
+    host.publish(0)
+    done = host.run()
+    assert done.returncode == 0
+    assert f"WARNING cannot set /proc/sys/{LOOSE} to 0: [Errno 30]" in done.stdout
+    assert host.in_force() == (0, 0)
+    done = host.run(command="check", file=False)
+    assert (done.returncode, done.stdout.count("needs nf_conntrack_tcp_loose to be 0")) == (1, 1)
