@@ -3,7 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -120,16 +120,32 @@ def _doubts(settings: FollowerConfig) -> Iterator[str]:
                 f"follower.filtered_cidrs holds public addresses, {cidr}: new connections from"
                 " there are judged, yours from the internet perhaps"
             )
-    for name in settings.interfaces if settings.traffic == "interface" else ():
-        there = (
-            each.startswith(name[:-1]) if name.endswith("+") else each == name
-            for _, each in socket.if_nameindex()
-        )
-        if not any(there):
-            yield f"follower.interfaces names {name}, and no interface here is called so now"
+    if settings.traffic == "interface":
+        yield from _unseen(settings.interfaces)
     for entry in settings.failsafe:
         if not parse_network(entry.cidr).prefixlen:
             yield f"follower.failsafe lets {entry.protocol} in from everywhere, {entry.cidr}"
+
+
+def _unseen(interfaces: Sequence[str]) -> Iterator[str]:
+    """Name what brings no packets to be judged now; like a link, that may change at any time."""
+    present = [each for _, each in socket.if_nameindex()]
+    for name in interfaces:
+        named = [each for each in present if _is_called(each, name)]
+        if not named:
+            yield f"follower.interfaces names {name}, and no interface here is called so now"
+        for each in named:
+            link = Path("/sys/class/net", each, "master")
+            master = link.readlink().name if link.is_symlink() else None
+            if master and not any(_is_called(master, other) for other in interfaces):
+                yield (
+                    f"follower.interfaces names {name}, and what {each} receives arrives on"
+                    f" {master}, of which it is a part: none of it is judged"
+                )
+
+
+def _is_called(interface: str, name: str) -> bool:
+    return interface.startswith(name[:-1]) if name.endswith("+") else interface == name
 
 
 def _can_sign(config: Config) -> str:

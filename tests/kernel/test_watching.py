@@ -584,3 +584,17 @@ def test_json_goes_with_every_verdict(host: FollowerHost) -> None:
     report = json.loads(done.stdout)
     assert report["verdict"] == "critical"
     assert report["status"] is None
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "noted"), [(["eth0"], True), (["eth+"], True), (["eth0", "br+"], False)]
+)
+def test_an_interface_whose_packets_arrive_on_another_is_noted(
+    host: FollowerHost, interfaces: list[str], noted: bool
+) -> None:
+    host.mount("-t", "sysfs", "sysfs", "/sys")  # the machine's shows another network
+    host.configure(traffic="interface", interfaces=interfaces)
+    note = f"note    follower.interfaces names {interfaces[0]}, and what eth0 receives arrives on "
+    assert note not in ask(host, "check-config", "--follower").stdout
+    host.wire.host.ip("link add br0 type bridge", "link set eth0 master br0")
+    assert (f"{note}br0" in ask(host, "check-config", "--follower").stdout) == noted
