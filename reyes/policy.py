@@ -132,6 +132,7 @@ def _own_interfaces(content: Content, host: Host) -> tuple[Region, list[Interfac
         if host.region in (None, region.name):
             found = [i for i in region.interfaces if i.instance == host.instance_id]
             if found:
+                _check_primary(found, host)
                 return region, sorted(found, key=_device_order)
     for region in content.regions:
         if any(i.instance == host.instance_id for i in region.interfaces):
@@ -146,6 +147,17 @@ def _own_interfaces(content: Content, host: Host) -> tuple[Region, list[Interfac
         "a new instance appears with the leader's next pass; "
         "otherwise see whether leader.sources covers its region and VPC",
     )
+
+
+def _check_primary(interfaces: Sequence[Interface], host: Host) -> None:
+    """Refuse to take another interface for the primary one, whose VPC would be judged then."""
+    if all(interface.device for interface in interfaces):
+        known = ", ".join(f"{interface.id} in {interface.vpc}" for interface in interfaces)
+        raise HostUnknownError(
+            f"the ruleset does not hold the primary interface of instance {host.instance_id},"
+            f" only {known}",
+            "local traffic of its VPC would be judged: see whether leader.sources covers that VPC",
+        )
 
 
 def _device_order(interface: Interface) -> tuple[int, str]:

@@ -257,8 +257,9 @@ def assemble(  # noqa: PLR0917 - as st.builds fills it
         Vpc(id=identifier("vpc", number), account=ACCOUNT, cidrs=associated)
         for number, associated in enumerate(cidrs)
     )
+    present = [device for device in devices if device < len(own)]  # the primary always is
     holders: list[tuple[tuple[str | None, int | None], Held]] = [
-        *(((INSTANCE, device), held) for device, held in zip(devices, own, strict=False)),
+        *(((INSTANCE, device), held) for device, held in zip(present, own, strict=True)),
         *others,
     ]
     return Region(

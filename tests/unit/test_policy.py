@@ -346,6 +346,12 @@ def test_an_interface_whose_device_nobody_knows_comes_last() -> None:
     assert [one.id for one in found.interfaces] == ["eni-0000000b", "eni-0000000a"]
 
 
+def test_a_host_whose_primary_interface_is_not_in_the_ruleset_is_not_known() -> None:
+    other = interface("0000000b", "10.3.0.10", APP, HOST, device=1, vpc=PEERED_VPC)
+    with pytest.raises(HostUnknownError, match="only eni-0000000b in vpc-"):
+        policy(world(west(interfaces=(other,))))
+
+
 def test_every_address_of_an_interface_is_its_own() -> None:
     many = (interface("0000000a", "10.1.0.10 10.1.0.11 10.1.16.0/28 fd00:1::10", APP, HOST),)
     (found,) = policy(world(west(interfaces=many))).interfaces
