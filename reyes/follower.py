@@ -310,10 +310,9 @@ class Follower(Struct, frozen=True, kw_only=True):
         try:
             if has_way_back and confirm:
                 self._blame(prepared, state)  # whatever cuts the question off is a no
+            self._rehearse(prepared, guard, has_way_back=has_way_back)
             if has_way_back:
-                staying = {entry.name for entry in prepared.dataplane.sets}
-                self.memory.keep_generation("trial", snapshot(prepared.live, self.kernel, staying))
-            guard.rehearse(prepared.dataplane, prepared.live)
+                self._keep_before(prepared, replaced=True)
             cut_over(
                 prepared.plan,
                 prepared.live,
@@ -333,6 +332,24 @@ class Follower(Struct, frozen=True, kw_only=True):
                 if self.memory.load() != state:
                     self.memory.save(state)  # a failure is no answer: nothing is to blame, or good
             raise
+
+    def _rehearse(self, prepared: Prepared, guard: Guard, *, has_way_back: bool) -> None:
+        """Rehearse; what a refusal leaves in force is looked after by later passes and boots."""
+        try:
+            guard.rehearse(prepared.dataplane, prepared.live)
+        except ReyesError:
+            try:
+                if has_way_back:
+                    self._keep_before(prepared, replaced=False)
+            except ReyesError as error:
+                log.warning("the rules in force are not remembered: %s", error.message)
+            raise
+
+    def _keep_before(self, prepared: Prepared, *, replaced: bool) -> None:
+        """Keep the rules before, without members of sets that the new ones have as well."""
+        staying = {entry.name for entry in prepared.dataplane.sets}
+        before = snapshot(prepared.live, self.kernel, staying)
+        self.memory.keep_generation("trial", replace(before, replaced=replaced))
 
     def _approve(self, prepared: Prepared, *, on_trial: bool) -> None:
         """Take a blame or a hold back that is on record: the next pass would go by it."""

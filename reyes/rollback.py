@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from reyes.errors import ConfigError, KernelError
 from reyes.netfilter.ipset import IPSet
 from reyes.netfilter.live import Generation, LiveKernel
-from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return, shows
+from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
 from reyes.ruleset import Ruleset
 from reyes.state import Hold
 from reyes.world import Guard, Kernel, Memory
@@ -62,10 +62,10 @@ def roll_back(
     now = kernel.read(strict=False)
     state = memory.load()
     held = memory.generation("held") if state.hold else None
-    # What a run left on trial is the last change, unless it was refused: then it never was one.
     trial = memory.generation("trial")
-    if trial is not None and shows(now, trial):
+    if trial is not None and not trial.replaced:
         trial = on_trial = None
+    # What a run left on trial is the last change, also if it has been taken back since.
     before = trial or held or on_trial or memory.generation("previous")
     if before is None or state.accepted is None:
         raise ConfigError(

@@ -142,10 +142,14 @@ def nothing_live(families: Iterable[Family]) -> LiveKernel:
 
 
 class Generation(Struct, frozen=True):
-    """Rules as they were at some time, and the members of the sets that they name, where known."""
+    """Rules as they were at some time, and the members of the sets that they name, where known.
+
+    Those that were to be `replaced` stayed in force if the rehearsal refused the newer ones.
+    """
 
     kernel: LiveKernel
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    replaced: bool = True
 
     @property
     def referenced_sets(self) -> frozenset[str]:
