@@ -10,9 +10,11 @@ from reyes.cli.identity import asked_host
 from reyes.cli.options import FilePath, config_option, echo_json, json_option, load_config
 from reyes.cli.question import Question, asked_packet
 from reyes.cli.rulesets import believed_content
-from reyes.explain import explain, may_reach
+from reyes.explain import explain, may_reach, members_at
+from reyes.net import Address
 from reyes.netfilter.compiler import compile_policy
 from reyes.policy import HostPolicy, resolve_content
+from reyes.ruleset import Content
 from reyes.uses import group_uses
 
 DENIED = 1
@@ -71,10 +73,23 @@ def command(context: click.Context, /, config_path: Path, **options: object) -> 
         _print_reach(asked, policy)
         return
     packet = packet_to(policy)
+    _refuse_others(policy, content, packet.destination)
     explanation = explain(policy, compile_policy(policy), content, packet)
     _print(asked, explanation, explanation_lines(explanation, packet))
     if explanation.decision == "denied":
         context.exit(DENIED)
+
+
+def _refuse_others(policy: HostPolicy, content: Content, destination: Address) -> None:
+    """Refuse a packet that another host gets; what goes to nobody's address this one judges."""
+    if any(destination in held for own in policy.interfaces for held in own.addresses):
+        return
+    owners = {member.interface: member.instance for member in members_at(content, destination)}
+    whose = ", ".join(instance or f"{eni}, of no instance" for eni, instance in owners.items())
+    ask = " or ".join(f"--instance {instance}" for instance in owners.values() if instance)
+    if owners:
+        way = f": ask with {ask}" if ask else ""
+        raise click.UsageError(f"--to: {destination} is of {whose}{way}")
 
 
 def _print_reach(asked: Question, policy: HostPolicy) -> None:

@@ -133,6 +133,47 @@ def test_bad_questions_are_told_so(
     assert (result.exit_code, said in result.output) == (code, True), result.output
 
 
+@pytest.mark.parametrize(
+    ("destination", "said"),
+    [
+        ("10.2.0.10", "10.2.0.10 is of i-0000000e: ask with --instance i-0000000e"),
+        ("10.1.0.12", "10.1.0.12 is of eni-0000000c, of no instance"),
+    ],
+)
+def test_a_packet_that_another_host_gets_is_refused(
+    desk: Desk, destination: str, said: str
+) -> None:
+    question = "--from", WEB, "--to", destination, "--port", "5432", "--instance", DB
+    refused = explained(desk, *question)
+    assert (refused.exit_code, refused.stdout) == (2, ""), refused.output
+    assert said in refused.stderr
+
+
+@pytest.mark.parametrize("destination", ["10.1.0.11", "10.1.16.7", "172.31.0.1"])
+def test_a_packet_to_an_address_of_the_host_or_of_nobody_is_judged(
+    desk: Desk, destination: str
+) -> None:
+    """Also where a VPC that overlaps holds the address as well."""
+    small = small_world()
+    regions = [
+        replace(
+            region,
+            interfaces=tuple(
+                replace(one, addresses=(*one.addresses, "10.1.0.11", "10.1.16.7"))
+                if one.id == "eni-0000000e"
+                else one
+                for one in region.interfaces
+            ),
+        )
+        for region in small.regions
+    ]
+    path = desk.file(desk.signed(document(desk.now, replace(small, regions=tuple(regions)))))
+    question = "--from", WEB, "--to", destination, "--port", "5432", "--instance", DB
+    accepted = desk.run("explain", "--ruleset", path, *question)
+    assert accepted.exit_code == 0, accepted.output
+    assert accepted.stdout.startswith(f"accepted: tcp 5432 from {WEB} to {destination} at")
+
+
 def test_what_is_no_packet_is_told_before_a_ruleset_is_read(desk: Desk) -> None:
     junk = desk.file(b"{}")
     result = desk.run("explain", "--ruleset", junk, "--from", "10.2.0.300", "--port", "22")
