@@ -8,12 +8,17 @@ import click
 import msgspec
 from msgspec import Struct
 
-from reyes.adapters.kernel import Kernel
 from reyes.adapters.kernel_log import kernel_lines
 from reyes.cli.explanation import packet_text, rule_text, source_text
 from reyes.cli.identity import asked_host
 from reyes.cli.options import config_option, echo_json, json_option, load_config
-from reyes.cli.rulesets import accepted_version, believed, believed_content, echo_notes
+from reyes.cli.rulesets import (
+    accepted_version,
+    believed,
+    believed_content,
+    echo_notes,
+    live_kernel,
+)
 from reyes.config import Config, FollowerConfig
 from reyes.denied import Denial, Tally, explain_denial
 from reyes.errors import ReyesError
@@ -38,12 +43,7 @@ def command(config_path: Path, follow: bool, as_json: bool, lines: str | None) -
     The log holds 3 packets a minute at most, so the counts are not those of all packets.
     """
     config = load_config(config_path)
-    if not _are_logged(config.follower):
-        click.echo(
-            "note: by the configuration denials are not logged: set follower.log_drop to true,"
-            " and the next pass of `reyes follower` logs them",
-            err=True,
-        )
+    echo_notes(_silence(config.follower))
     explainer = _Explainer(config)
     read = sys.stdin if lines else kernel_lines(follow=follow)
     found = filter(None, map(parse_line, read))
@@ -63,14 +63,17 @@ def command(config_path: Path, follow: bool, as_json: bool, lines: str | None) -
             click.echo("the log tells of no packet that was denied")
 
 
-def _are_logged(follower: FollowerConfig) -> bool:
-    """Tell whether denials are logged: as configured, or by what `--log-drop` left in force."""
-    if follower.log_drop or not follower.enforce:
-        return True
-    try:
-        return Kernel().read(strict=False).logs_denied
-    except ReyesError:  # the log may be read with fewer rights than the rules
-        return False
+def _silence(follower: FollowerConfig) -> Iterator[str]:
+    """Say that denials are not logged: by the rules in force, else as configured."""
+    live = live_kernel()
+    # The log may be read with fewer rights than the rules.
+    logged = live.logs_denied if live else follower.log_drop or not follower.enforce
+    if not logged:
+        by = "rules in force" if live else "configuration"
+        yield (
+            f"by the {by} denials are not logged: with follower.log_drop the next pass of"
+            " `reyes follower` logs them, unless a rollback holds"
+        )
 
 
 def _follow(found: Iterable[LoggedPacket], explainer: "_Explainer", *, as_json: bool) -> None:

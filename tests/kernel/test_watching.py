@@ -422,7 +422,7 @@ def test_who_was_denied_and_which_group_he_lacked(host: FollowerHost) -> None:
         + f"1795163376.250000 {log_line('10.66.6.6', 22, prefix='reyes-audit:')}"
         + log_line("10.2.0.10", 1000),
     ).stdout
-    assert "note: by the configuration denials are not logged: set follower.log_drop" in said
+    assert "note: by the rules in force denials are not logged: with follower.log_drop" in said
     assert said[said.index("1 x denied") :].splitlines() == [
         "1 x denied: tcp 1000 from 10.2.0.10 to 10.1.0.10",
         "  is in    sg-000000e0 (members)",
@@ -440,15 +440,37 @@ def test_who_was_denied_and_which_group_he_lacked(host: FollowerHost) -> None:
 def test_what_rules_in_force_log_is_not_said_to_be_silent(
     host: FollowerHost, version: int
 ) -> None:
-    note = "note: by the configuration denials are not logged"
+    note = "note: by the rules in force denials are not logged"
     host.apply(0)
     assert note in denied(host, "").stdout
     assert host.run("--log-drop").returncode == 0
     assert note not in denied(host, "").stdout
     host.iptables("-F", "reyes-drop", version=version)
     assert note not in denied(host, "").stdout
+
+
+def test_rules_in_force_that_log_nothing_are_said_to_be_silent(host: FollowerHost) -> None:
+    note = "note: by the rules in force denials are not logged"
+    host.apply(0)
+    host.apply(1)
+    assert host.run(command="rollback", file=False).returncode == 0
+    host.configure(log_drop=True)
+    assert host.run().returncode == 0
+    assert note in denied(host, "").stdout
+    assert host.run("--force").returncode == 0
+    assert note not in denied(host, "").stdout
+
+
+def test_where_rules_cannot_be_read_the_configuration_says_what_is_logged(
+    host: FollowerHost,
+) -> None:
+    note = "note: by the configuration denials are not logged"
+    host.apply(0)
     host.wrap("iptables-save", "exit 1")
     assert note in denied(host, "").stdout
+    for logged in ({"enforce": False}, {"enforce": True, "log_drop": True}):
+        host.configure(**logged)
+        assert "are not logged" not in denied(host, "").stdout
 
 
 def test_denials_for_machines(host: FollowerHost) -> None:
