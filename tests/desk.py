@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 
@@ -20,13 +21,13 @@ class Desk:
         self.now = int(time.time())
         self.directory = directory
         self._home = home
-        self._leader = home.generate("Leader")
+        self.leader = home.generate("Leader")
         self._stranger = home.generate("Stranger")
-        home.export(home.path / KEYRING_FILE, self._leader, self._stranger)
-        config = {
+        home.export(home.path / KEYRING_FILE, self.leader, self._stranger)
+        config: dict[str, Any] = {
             "environment": "production",
             "s3": {"bucket": "acme-reyes", "key": KEY, "region": "us-west-2"},
-            "signing": {"keyring_directory": str(home.path), "signing_key": self._leader},
+            "signing": {"keyring_directory": str(home.path), "signing_key": self.leader},
         }
         self._config = config
         self.configure()
@@ -35,8 +36,12 @@ class Desk:
         config = {**self._config, "follower": follower}
         (self.directory / "config.yaml").write_text(json.dumps(config))
 
+    def configure_signing(self, **signing: object) -> None:
+        self._config["signing"].update(signing)
+        self.configure()
+
     def signed(self, payload: bytes, *, genuine: bool = True) -> bytes:
-        return self._home.sign(payload, self._leader if genuine else self._stranger)
+        return self._home.sign(payload, self.leader if genuine else self._stranger)
 
     def run(self, command: str, *arguments: str) -> Result:
         config = str(self.directory / "config.yaml")

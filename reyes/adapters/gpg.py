@@ -140,10 +140,15 @@ class Gpg:
             key_expires_at=_key_expiry(gpg, result),
         )
 
-    def trusted_fingerprints(self) -> frozenset[str]:
-        """Return the primary fingerprints in the public keyring; ConfigError if it is unusable."""
+    def trusted_keys(self) -> dict[str, str | None]:
+        """Return the public primary keys by fingerprint, each with why it signs nothing, if so.
+
+        Raises:
+            ConfigError: the keyring is unusable.
+        """
         keys = open_gpg(EMPTY_HOME, VERIFY_OPTIONS, self._public_keyring()).list_keys()
-        return frozenset(key["fingerprint"] for key in keys)
+        # Of a key's copies gpg takes the first.
+        return {key["fingerprint"]: _defect(key) for key in reversed(keys)}
 
     def _secret_home(self) -> Path:
         home = self._directory
@@ -166,11 +171,10 @@ class Gpg:
                 f"there is no secret key {where}",
                 "signing.signing_key is the primary key's fingerprint; `reyes keygen` makes a key",
             )
-        # A capital S: some part of the key can sign at this time.
-        if "S" not in key["cap"]:
-            state = {"e": "has expired", "r": "was revoked"}.get(key["trust"], "cannot sign")
+        defect = _defect(key)
+        if defect:
             raise ConfigError(
-                f"the key {where} {state}",
+                f"the key {where} {defect}",
                 "is the clock right? Else import the prolonged key here, or make a new one",
             )
         return frozenset({self._signing_key, *(subkey[2] for subkey in key["subkeys"])})
@@ -222,6 +226,13 @@ def check_home(home: Path) -> None:
             f"the keyring directory {home} has a path of {len(str(home))} characters",
             f"gpg-agent's sockets need a path of at most {MAX_HOME_LENGTH}",
         )
+
+
+def _defect(key: Any) -> str | None:
+    """Say why a listed key does not sign, if so."""
+    if "S" in key["cap"]:  # a capital one: some part of the key can sign at this time
+        return None
+    return {"e": "has expired", "r": "was revoked"}.get(key["trust"], "cannot sign")
 
 
 def _start_agent(home: Path) -> None:

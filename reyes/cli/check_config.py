@@ -4,6 +4,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from reyes.adapters.kernel import families
 from reyes.adapters.programs import find_program
 from reyes.adapters.rehearsal import check_possible
 from reyes.cli.options import config_option, load_config
-from reyes.config import Config, FollowerConfig
+from reyes.config import Config, FollowerConfig, SigningConfig
 from reyes.errors import ConfigError, KernelError
 from reyes.leader import leader_config
 from reyes.net import Family, parse_network
@@ -82,6 +83,10 @@ def _notes(config: Config, role: str) -> Iterator[str]:
     if role == "follower":
         yield from _doubts(config.follower)
         yield from _secret_keys(Path(config.signing.keyring_directory))
+        with suppress(ConfigError):  # the check of the keyring says what is wrong with it
+            refused = _refused_keys(config.signing)
+            if len(refused) < len(config.signing.pins):
+                yield from (f"the trusted key {one}: what it signs is refused" for one in refused)
     if section and section.metrics_file:
         refusal = _refusal(Path(section.metrics_file).parent)
         if refusal:
@@ -161,14 +166,27 @@ def _can_sign(config: Config) -> str:
 
 
 def _keyring(config: Config) -> str:
-    missing = config.signing.pins - Gpg(config.signing).trusted_fingerprints()
+    missing = config.signing.pins - Gpg(config.signing).trusted_keys().keys()
     if missing:
         raise ConfigError(
             f"the keyring does not hold {', '.join(sorted(missing))}",
             f"append the trusted.gpg that `reyes keygen` made to the one in"
             f" {config.signing.keyring_directory}: `cat` does it",
         )
+    refused = _refused_keys(config.signing)
+    if len(refused) == len(config.signing.pins):
+        raise ConfigError(
+            f"no trusted key is of use: {', '.join(refused)}",
+            "is the clock right? Else bring the key that leaders sign with, or export a prolonged"
+            " one anew",
+        )
     return f"the keyring holds {', '.join(sorted(config.signing.pins))}"
+
+
+def _refused_keys(signing: SigningConfig) -> list[str]:
+    """Name the trusted keys whose signatures are refused, and say why."""
+    keys = Gpg(signing).trusted_keys()
+    return [f"{pin} {keys[pin]}" for pin in sorted(signing.pins) if keys.get(pin)]
 
 
 def _state_directory(directory: Path) -> str:

@@ -103,6 +103,30 @@ def test_what_is_signed_comes_back_unchanged(workshop: Workshop, key: str) -> No
     assert authenticate(report, frozenset({fingerprint})).signer == fingerprint
 
 
+def test_keys_that_sign_nothing_that_counts_are_told(workshop: Workshop) -> None:
+    found = workshop.gpg(workshop.leader).trusted_keys()
+    known = {name: found.get(key) for name, key in vars(workshop).items() if key in found}
+    assert known.pop("expired") == "has expired"
+    assert known.pop("revoked") == "was revoked"
+    known.pop("unborn")  # gpg from 2.4 on takes it for one that can sign
+    assert set(known) == {"leader", "stranger", "divided", "locked", "rsa", "dying"}
+    assert set(known.values()) == {None}
+
+
+def test_of_a_keys_copies_in_the_keyring_the_first_counts() -> None:
+    with gnupg_home() as home:
+        key = home.generate("Leader", *LONG_AGO, expire="1d")
+        old = home.run("--export", key)
+        home.run("--quick-set-expire", key, "2y")
+        new = home.run("--export", key)
+        blob = home.sign(PAYLOAD, key)
+        for copies, status, valid in ((old + new, "has expired", False), (new + old, None, True)):
+            (home.path / KEYRING_FILE).write_bytes(copies)
+            gpg = gpg_in(home.path, key)
+            assert gpg.trusted_keys() == {key: status}
+            assert gpg.inspect(Envelope(blob)).valid is valid
+
+
 @pytest.mark.parametrize(
     "payload", [b"x" * 1_000_000, "ü\r\n \t\x0c-----BEGIN".encode(), bytes(range(256)) * 40]
 )

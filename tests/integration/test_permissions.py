@@ -182,7 +182,7 @@ def test_keys_that_this_user_may_not_read(keys: tuple[Path, str]) -> None:
     gpg = gpg_in(*keys)
     os.seteuid(FOREIGNER)
     try:
-        for use in (lambda: gpg.sign(b""), gpg.trusted_fingerprints):
+        for use in (lambda: gpg.sign(b""), gpg.trusted_keys):
             with pytest.raises(ConfigError, match="not readable for this user") as caught:
                 use()
             assert "run it as the owner" in (caught.value.hint or "")
@@ -197,7 +197,7 @@ def test_a_keyring_that_this_user_may_not_read(host: Host) -> None:
     os.seteuid(FOREIGNER)
     try:
         with pytest.raises(ConfigError, match=r"cannot read the keyring .*Permission denied"):
-            gpg_in(host.keyring, "0" * 40).trusted_fingerprints()
+            gpg_in(host.keyring, "0" * 40).trusted_keys()
     finally:
         os.seteuid(0)
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from reyes.adapters.gpg import KEYRING_FILE
 from tests.desk import Desk
+from tests.gnupg_home import LONG_AGO, gnupg_home
 from tests.worlds import allow, document, small_world, tcp
 
 DB, WEB = "i-0000000b", "10.2.0.10"
@@ -320,6 +322,32 @@ def test_places_that_cannot_be_written_to_are_told(desk: Desk, tmp_path: Path) -
     desk.configure()
     assert "note    nothing can be written in /proc/nowhere: No such file" in result.stdout
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_trusted_keys_whose_signatures_are_refused_are_told(tmp_path: Path) -> None:
+    with gnupg_home() as home:
+        desk = Desk(home, tmp_path)
+        old = home.generate("Old", *LONG_AGO, expire="1d")
+        stolen = home.generate("Stolen")
+        home.revoke(stolen)
+        home.export(home.path / KEYRING_FILE, desk.leader, old, stolen)
+
+        def found(*trusted: str) -> list[str]:
+            desk.configure_signing(trusted_keys=trusted)
+            lines = desk.run("check-config", "--follower").stdout.splitlines()
+            return [line for line in lines if old in line or stolen in line]
+
+        (only,) = found(old)
+        assert only.startswith(
+            f"problem no trusted key is of use: {old} has expired (is the clock"
+        )
+        (both,) = found(stolen, old)
+        names = {old: f"{old} has expired", stolen: f"{stolen} was revoked"}
+        said = ", ".join(names[key] for key in sorted(names))
+        assert both.startswith(f"problem no trusted key is of use: {said} (")
+        assert found(old, desk.leader)[1:] == [
+            f"note    the trusted key {old} has expired: what it signs is refused"
+        ]
 
 
 def test_a_host_that_could_sign_is_told_so(desk: Desk) -> None:
