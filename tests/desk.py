@@ -20,6 +20,7 @@ class Desk:
     def __init__(self, home: GnupgHome, directory: Path) -> None:
         self.now = int(time.time())
         self.directory = directory
+        self.keyring = home.path
         self._home = home
         self.leader = home.generate("Leader")
         self._stranger = home.generate("Stranger")

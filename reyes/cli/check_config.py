@@ -66,6 +66,7 @@ def _leader_checks(config: Config) -> Iterator[Check]:
 def _follower_checks(config: Config) -> Iterator[Check]:
     state = Path(config.follower.state_directory)
     yield lambda: _keyring(config)
+    yield lambda: _no_secret_key(Path(config.signing.keyring_directory))
     yield lambda: _state_directory(state)
     for name in COMMANDS:
         yield partial(_installed, name)
@@ -82,7 +83,6 @@ def _notes(config: Config, role: str) -> Iterator[str]:
     section = config.leader if role == "leader" else config.follower
     if role == "follower":
         yield from _doubts(config.follower)
-        yield from _secret_keys(Path(config.signing.keyring_directory))
         with suppress(ConfigError):  # the check of the keyring says what is wrong with it
             refused = _refused_keys(config.signing)
             if len(refused) < len(config.signing.pins):
@@ -91,12 +91,6 @@ def _notes(config: Config, role: str) -> Iterator[str]:
         refusal = _refusal(Path(section.metrics_file).parent)
         if refusal:
             yield refusal
-
-
-def _secret_keys(keyring: Path) -> Iterator[str]:
-    """Find the leader's half on a host: whoever takes the host could sign for the fleet."""
-    for secret in (*keyring.glob("private-keys-v1.d/*"), *keyring.glob("secring.gpg")):
-        yield f"{secret} is a secret key: hosts need the directory `follower` of `reyes keygen`"
 
 
 def _refusal(directory: Path) -> str | None:
@@ -187,6 +181,16 @@ def _refused_keys(signing: SigningConfig) -> list[str]:
     """Name the trusted keys whose signatures are refused, and say why."""
     keys = Gpg(signing).trusted_keys()
     return [f"{pin} {keys[pin]}" for pin in sorted(signing.pins) if keys.get(pin)]
+
+
+def _no_secret_key(keyring: Path) -> str:
+    """Refuse the leader's half on a host, also where the same machine is a leader."""
+    if any((*keyring.glob("private-keys-v1.d/*"), *keyring.glob("secring.gpg"))):
+        raise ConfigError(
+            f"{keyring} holds a secret key: whoever takes this host could sign for the fleet",
+            "hosts need the directory `follower` of `reyes keygen`",
+        )
+    return f"{keyring} holds no secret key"
 
 
 def _state_directory(directory: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from errno import EACCES
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.gnupg_home import LONG_AGO, gnupg_home
 from tests.worlds import allow, document, small_world, tcp
 
 DB, WEB = "i-0000000b", "10.2.0.10"
+SECRET_PARTS = shutil.ignore_patterns("private-keys-v1.d", "S.*")
 
 
 def explained(desk: Desk, *arguments: str) -> Any:
@@ -350,9 +352,19 @@ def test_trusted_keys_whose_signatures_are_refused_are_told(tmp_path: Path) -> N
         ]
 
 
-def test_a_host_that_could_sign_is_told_so(desk: Desk) -> None:
-    result = desk.run("check-config", "--follower")
-    assert " is a secret key: hosts need the directory `follower`" in result.stdout
+def test_a_host_that_could_sign_is_told_so(desk: Desk, tmp_path: Path) -> None:
+    desk.configure(state_directory=str(tmp_path), rehearsal=False)
+    could = desk.run("check-config", "--follower")
+    hosts = shutil.copytree(desk.keyring, tmp_path / "keyring", ignore=SECRET_PARTS)
+    desk.configure_signing(keyring_directory=str(hosts))
+    cannot = desk.run("check-config", "--follower")
+    desk.configure_signing(keyring_directory=str(desk.keyring))
+    desk.configure()
+    assert could.exit_code == 78
+    assert f"problem {desk.keyring} holds a secret key: whoever takes this host" in could.stdout
+    assert "(hosts need the directory `follower` of `reyes keygen`)" in could.stdout
+    assert cannot.exit_code == 0, cannot.stdout
+    assert f"ok      {hosts} holds no secret key\n" in cannot.stdout
 
 
 @pytest.fixture
