@@ -30,9 +30,9 @@ _PROBE_BYTES = 64 * 1024
 
 @click.command(short_help="Check what this machine needs to run Reyes.")
 @config_option
-@click.option("--leader", "role", flag_value="leader", help="Check what a leader needs.")
-@click.option("--follower", "role", flag_value="follower", help="Check what a follower needs.")
-def command(config_path: Path, role: str | None) -> None:
+@click.option("--leader", is_flag=True, help="Check what a leader needs.")
+@click.option("--follower", is_flag=True, help="Check what a follower needs.")
+def command(config_path: Path, leader: bool, follower: bool) -> None:
     """Check the configuration, the keys, the rights and the commands of this machine.
 
     It tries as well whether a follower can rehearse new rules here, and notes what is allowed and
@@ -40,8 +40,13 @@ def command(config_path: Path, role: str | None) -> None:
     Without --leader or --follower it checks for a leader if the file has a `leader:` section,
     else for a follower.
     """
+    if leader and follower:
+        raise click.UsageError(
+            "--leader and --follower exclude each other: each has a keyring and a configuration of"
+            " its own"
+        )
     config = load_config(config_path)
-    role = role or ("leader" if config.leader else "follower")
+    role = "leader" if leader or (config.leader and not follower) else "follower"
     click.echo(f"ok      {config_path} can be used")
     checks = _leader_checks(config) if role == "leader" else _follower_checks(config)
     problems = 0

@@ -48,21 +48,27 @@ def command(context: click.Context, /, config_path: Path, **options: object) -> 
     """Say what becomes of a new packet on a host, and why.
 
     Exit code 0: it is accepted or not judged; 1: it is denied.
-    Without --from, --instance lists all that may reach that instance, and --group says where a
-    group is used.
+    Without --from, --instance lists all that may reach that instance. --group says where a group
+    is used.
     """
     asked = Question(**options)  # type: ignore[arg-type]  # click gives each the type of its option
     config = load_config(config_path)
     if asked.source is None and asked.instance is None and asked.group is None:
         raise click.UsageError("say --from ADDRESS for a packet, or --instance, or --group")
-    of_a_packet = (asked.destination, asked.proto, asked.icmp, asked.port)
-    if asked.source is None and any(value is not None for value in of_a_packet):
-        raise click.UsageError("--to, --proto, --port and --icmp need --from ADDRESS")
+    for name, given in (("--from", asked.source), ("--instance", asked.instance)):
+        if asked.group is not None and given is not None:
+            raise click.UsageError(f"--group and {name} exclude each other")
+    of_a_packet = asked.destination, asked.proto, asked.icmp, asked.port
+    arrival = asked.interface, asked.ipsec
+    if asked.source is None and any(value is not None for value in (*of_a_packet, *arrival)):
+        raise click.UsageError(
+            "--to, --proto, --port, --icmp, --interface and --ipsec need --from ADDRESS"
+        )
     if asked.unverified and asked.ruleset is None:
         raise click.UsageError("--unverified needs the file: --ruleset FILE")
     packet_to = asked_packet(asked) if asked.source is not None else None
     content = believed_content(config, asked.ruleset, unverified=asked.unverified)
-    if asked.group is not None and packet_to is None:
+    if asked.group is not None:
         uses = tuple(group_uses(content, asked.group))
         if not uses:
             raise click.UsageError(f"--group: the ruleset holds no group {asked.group!r}")

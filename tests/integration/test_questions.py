@@ -108,8 +108,8 @@ def test_a_group_cannot_be_called_as_if_it_were_two(
     ("arguments", "code", "said"),
     [
         ((), 2, "say --from ADDRESS for a packet, or --instance, or --group"),
-        (("--instance", "i-0000000b", "--port", "80"), 2, "--port and --icmp need --from ADDRESS"),
-        (("--instance", "i-0000000b", "--port", "0"), 2, "--port and --icmp need --from ADDRESS"),
+        (("--instance", "i-0000000b", "--port", "80"), 2, "--port, --icmp, --interface and"),
+        (("--instance", "i-0000000b", "--port", "0"), 2, "--port, --icmp, --interface and"),
         (("--from", "10.2.0", "--port", "1", "--instance", DB), 2, "--from: "),
         (("--from", "fe80::1%eth0", "--port", "1", "--instance", DB), 2, "has a scope"),
         (("--from", WEB, "--to", "::1", "--port", "1", "--instance", DB), 2, "not of one family"),
@@ -126,6 +126,10 @@ def test_a_group_cannot_be_called_as_if_it_were_two(
         (("--from", WEB, "--port", "22", "--config", ""), 2, "expected a path, got nothing"),
         (("--group", "nobody"), 2, "no group 'nobody'"),
         (("--unverified", "--group", "web"), 2, "--unverified needs the file"),
+        (("--group", "web", "--from", WEB, "--port", "1"), 2, "--group and --from exclude each"),
+        (("--group", "web", "--instance", DB), 2, "--group and --instance exclude each other"),
+        (("--instance", DB, "--interface", "wg0"), 2, "--interface and --ipsec need --from"),
+        (("--group", "web", "--clear"), 2, "--interface and --ipsec need --from"),
     ],
 )
 def test_bad_questions_are_told_so(
@@ -324,6 +328,15 @@ def test_places_that_cannot_be_written_to_are_told(desk: Desk, tmp_path: Path) -
     desk.configure()
     assert "note    nothing can be written in /proc/nowhere: No such file" in result.stdout
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize(
+    "both", [("--leader", "--follower"), ("--follower", "--leader")], ids=" ".join
+)
+def test_a_machine_is_checked_for_one_role_at_a_time(desk: Desk, both: tuple[str, str]) -> None:
+    result = desk.run("check-config", *both)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--leader and --follower exclude each other" in result.stderr
 
 
 def test_trusted_keys_whose_signatures_are_refused_are_told(tmp_path: Path) -> None:
