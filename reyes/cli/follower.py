@@ -10,6 +10,7 @@ from reyes.cli.passes import FollowerPass, longest_pass
 from reyes.cli.removal import take_out
 from reyes.cli.resident import ResidentPass, run_resident
 from reyes.cli.wiring import Options
+from reyes.cli.words import say
 from reyes.config import FollowerConfig
 from reyes.errors import ConfigError
 
@@ -82,7 +83,7 @@ def _settings(config_path: Path) -> FollowerConfig:
     try:
         return load_config(config_path).follower
     except ConfigError as error:
-        click.echo(f"taking the defaults: {error.message}", err=True)
+        say(f"taking the defaults: {error.message}", err=True)
         return FollowerConfig()
 
 

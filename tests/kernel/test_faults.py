@@ -103,8 +103,13 @@ def test_of_two_troubles_the_kernels_is_told(host: FollowerHost) -> None:
     assert "iptables-save refused: broken" in done.stdout
 
 
-@pytest.mark.parametrize("streams", [">/dev/full 2>&1", "2>/dev/full"])
+@pytest.mark.parametrize(
+    "streams",
+    [">/dev/full 2>&1", "2>/dev/full", '3<>"$REYES_TEST/deaf" >"$REYES_TEST/deaf" 2>&1 3<&-'],
+    ids=["full", "full for errors", "closed pipe"],
+)
 def test_words_that_nobody_hears_change_no_exit_code(host: FollowerHost, streams: str) -> None:
+    os.mkfifo(host.directory / "deaf")
     host.apply(0)
     host.apply(1)
     unheard = f"exec {streams}; "
@@ -118,6 +123,10 @@ def test_words_that_nobody_hears_change_no_exit_code(host: FollowerHost, streams
     (host.directory / "disabled").unlink()
     assert host.run_alone(command="rollback", before=unheard).returncode == 0
     assert host.in_force() == (0, 0)
+    host.publish(2)
+    assert host.run_alone(before=unheard).returncode == 0
+    assert host.in_force() == (2, 2)
+    (host.directory / "config.yaml").write_text("broken")
     assert host.run_alone("--remove", file=False, before=unheard).returncode == 0
     assert host.in_force() == (UNFILTERED, UNFILTERED)
 
