@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -39,9 +41,14 @@ class _LazyGroup(click.Group):
         # Whoever started this may ignore it; then the kernel keeps no exit code of any command.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         try:
-            return super().main(*args, **kwargs)
+            with _ending_as_by_sigpipe():
+                return super().main(*args, **kwargs)
         finally:
             drop_unsaid()
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _ending_as_by_sigpipe():
+            return super().make_context(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *super().list_commands(ctx)]
@@ -55,9 +62,8 @@ class _LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise
+            with _ending_as_by_sigpipe():
+                return super().invoke(ctx)
         except OSError as error:
             # A file or a right that this host must have, where nobody had better words for it.
             where = f" {error.filename}" if error.filename else ""
@@ -70,6 +76,15 @@ class _LazyGroup(click.Group):
             if error.hint:
                 say(f"hint: {error.hint}", err=True)
             ctx.exit(error.exit_code)
+
+
+@contextmanager
+def _ending_as_by_sigpipe() -> Iterator[None]:
+    """End where nobody reads the answer with what a shell says of a program that SIGPIPE ended."""
+    try:
+        yield
+    except BrokenPipeError:  # click would make it 1
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _open_missing_streams() -> None:

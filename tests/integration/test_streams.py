@@ -1,6 +1,7 @@
 """Standard streams that the caller has closed: they lead nowhere, and no file becomes them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,31 @@ def test_a_command_line_that_nobody_hears_ends_as_any_other() -> None:
     for arguments, code in (("--help", 0), ("nonsense", 2), ("show --config /nonexistent", 78)):
         command = f"exec {sys.executable} -m reyes {arguments} <&- >&- 2>&-"
         assert subprocess.run(["sh", "-c", command], check=False, timeout=60).returncode == code
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stderr as well"])
+@pytest.mark.parametrize("arguments", ["--help", "explain --help", "check --config /nonexistent"])
+def test_an_answer_that_is_cut_ends_as_by_sigpipe(arguments: str, *, both: bool) -> None:
+    done = unread(arguments, both=both)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, None if both else b"")
+
+
+def test_what_went_wrong_ends_with_its_own_code_whoever_hears_of_it() -> None:
+    assert unread("show --config /nonexistent", both=True).returncode == 78
+    assert unread("nonsense", both=False).returncode == 2
+
+
+def unread(arguments: str, *, both: bool) -> subprocess.CompletedProcess[bytes]:
+    """Run the command with its answer, and its errors too, going to a pipe nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "reyes", *arguments.split()],
+            stdout=writer,
+            stderr=writer if both else subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
