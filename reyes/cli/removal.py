@@ -32,9 +32,11 @@ def take_out(settings: FollowerConfig) -> None:
             for find in (Kernel.of_backend_in_use, Kernel.of_other_backend)
             for family in families()
         )
-        found = remove(memory, *places)
+        removed = remove(memory, *places)
         record_outcome(settings, memory, "removed", started)
-    say("removed all of Reyes" if found else "there was nothing of Reyes")
+    kept = ", ".join(removed.kept)
+    but = f" but {kept}: empty now, and in use by rules of others" if kept else ""
+    say(f"removed all of Reyes{but}" if removed.found else "there was nothing of Reyes")
     say(
         "nothing is judged any more: a group that lets in all of the tunnel opens this host now",
         err=True,

@@ -131,6 +131,22 @@ def test_the_way_out_of_one_family_does_not_need_the_other(host: FollowerHost) -
     assert host.sets() == set()
 
 
+def test_chains_that_rules_of_others_lead_into_are_said_to_stay(host: FollowerHost) -> None:
+    host.apply(0)
+    for version in (4, 6):
+        host.iptables("-A", "OUTPUT", "-j", "reyes-drop", version=version)
+    for _ in range(2):
+        done = host.run("--remove", file=False)
+        assert done.returncode == 0, done.stdout
+        assert done.stdout.splitlines()[0] == (
+            "removed all of Reyes but IPv4 reyes-drop, IPv6 reyes-drop: empty now, and in use by"
+            " rules of others"
+        )
+    for version in (4, 6):
+        host.iptables("-F", "OUTPUT", version=version)
+    assert host.run("--remove", file=False).stdout.startswith("removed all of Reyes\n")
+
+
 def test_half_a_way_out_is_drift_and_nothing_to_go_back_to(host: FollowerHost) -> None:
     host.apply(0)
     host.apply(1)

@@ -432,19 +432,19 @@ def test_removal_takes_everything_back_and_forgets_that_it_was_applied() -> None
     machine = Machine()
     empty = [machine.kernel.save(family) for family in Family]
     machine.run()
-    assert remove(machine.notebook, [machine.kernel])
+    assert remove(machine.notebook, [machine.kernel]).found
     assert [machine.kernel.save(family) for family in Family] == empty
     assert machine.kernel.sets == {}
     assert machine.notebook.state.applied is None
     assert machine.notebook.state.accepted is not None
-    assert not remove(machine.notebook, [machine.kernel])
+    assert not remove(machine.notebook, [machine.kernel]).found
     assert machine.run() == "applied"
 
 
 def test_there_was_something_to_remove_whichever_kernel_held_it() -> None:
     machine = Machine()
     machine.run()
-    assert remove(machine.notebook, [machine.kernel, MemoryKernel()])
+    assert remove(machine.notebook, [machine.kernel, MemoryKernel()]).found
 
 
 @pytest.mark.parametrize("others", [0, 1])

@@ -180,7 +180,7 @@ def test_rules_that_are_not_remembered_as_proved_are_taken_back(
 
 def test_what_is_removed_is_not_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, *_ = abandoned(monkeypatch)
-    assert remove(machine.notebook, [machine.kernel])
+    assert remove(machine.notebook, [machine.kernel]).found
     assert not machine.follower.return_from_trial(machine.host())
     assert not machine.kernel.read().judges
 
