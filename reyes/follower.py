@@ -44,7 +44,8 @@ from reyes.state import State
 from reyes.trust import VerifiedRuleset
 from reyes.world import Guard, Kernel, Memory, RulesetSource, Verifier
 
-Outcome = Literal["unchanged", "applied", "repaired", "held"]
+Outcome = Literal["unchanged", "applied", "repaired", "held", "held anew"]
+"""`held anew` means that what is held was repaired."""
 """What became of a pass that did not fail."""
 
 log = logging.getLogger(__name__)
@@ -171,8 +172,7 @@ class Follower(Struct, frozen=True, kw_only=True):
         """
         state = self.memory.load()
         if not force and self._is_held(state, prepared.verified):
-            self._stay(prepared, state)
-            return "held"
+            return self._stay(prepared, state)
         # They may stand though they are blamed, where the way back was refused.
         if not force and state.unhealthy == prepared.fingerprint:
             self._stay(prepared, state)
@@ -263,24 +263,25 @@ class Follower(Struct, frozen=True, kw_only=True):
         instead = state.hold is not None or state.unhealthy is not None
         if not instead or self.memory.generation("held") is None:
             return "unchanged"
-        self._stay(prepared, state)
-        return "held"
+        return self._stay(prepared, state)
 
     def _is_held(self, state: State, verified: VerifiedRuleset) -> bool:
         return is_held(state.hold, verified.ruleset, self.now())
 
-    def _stay(self, prepared: Prepared, state: State) -> None:
+    def _stay(self, prepared: Prepared, state: State) -> Outcome:
         """Look after the rules that are held instead."""
         filter_table = self.config.follower.filter_table
         drifted, known = prepared.drifted or frozenset(), prepared.dataplane.sets
         back = stay(self.memory, self.kernel, filter_table, drifted, known)
         _tell(back, "the members of the set %s are wrong, and nobody remembers them")
-        if prepared.drifted is None:
-            return
+        if back.changed:
+            log.warning("repaired what is held")
         try:
-            self.memory.save(replace(state, members_checked_at=int(self.now())))
+            if prepared.drifted is not None:
+                self.memory.save(replace(state, members_checked_at=int(self.now())))
         except ConfigError as error:
             log.warning("that members were read is not remembered: %s", error.message)
+        return "held anew" if back.changed else "held"
 
     def _conclude(self, prepared: Prepared) -> None:
         """Remember what is in force now, and destroy what nothing needs any more."""

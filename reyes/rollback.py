@@ -20,11 +20,13 @@ OTHERS_STAY_AWAY = "other programs' rules of that time do not come back: %s"
 class Return(Struct, frozen=True, kw_only=True):
     """What came of the way back to a generation.
 
-    `unknown` names sets that are empty or wrong, as nobody remembers their members; `refused` says
-    why the rules of other programs did not come back, where all of the table should.
+    `changed` tells whether anything had to be. `unknown` names sets that are empty or
+    wrong, as nobody remembers their members; `refused` says why the rules of other programs did
+    not come back, where all of the table should.
     """
 
     rules: LiveKernel
+    changed: bool = True
     unknown: tuple[str, ...] = ()
     refused: str | None = None
 
@@ -79,7 +81,7 @@ def roll_back(
         )
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
-        refused = _go_back(before, now, kernel, filter_table)
+        _, refused = _go_back(before, now, kernel, filter_table)
         after = kernel.read(strict=False)
         if plan_return(before, after, "shared" if refused else filter_table).steps:
             kernel.revert(now, filter_table)
@@ -141,9 +143,9 @@ def bring_back(
     # A group whose members nobody knows is locked out, rather than everybody let in.
     gone = dict.fromkeys(unknown.difference(live.sets), ())
     rules = replace(rules, members={**members, **gone})
-    refused = _go_back(rules, live, kernel, filter_table, drifted)
-    unlike = unknown.intersection(drifted.union(gone))
-    return Return(rules=rules.kernel, unknown=tuple(sorted(unlike)), refused=refused)
+    changed, refused = _go_back(rules, live, kernel, filter_table, drifted)
+    unlike = tuple(sorted(unknown.intersection(drifted.union(gone))))
+    return Return(rules=rules.kernel, changed=changed, unknown=unlike, refused=refused)
 
 
 def _go_back(
@@ -152,22 +154,24 @@ def _go_back(
     kernel: Kernel,
     filter_table: FilterTable,
     drifted: frozenset[str] = frozenset(),
-) -> str | None:
+) -> tuple[bool, str | None]:
     """Bring rules back, with others' if `filter_table` says so and the kernel takes them.
 
     A rule of another program may name a set that is not there any more, as after a restart; that
-    keeps nobody from the rules of Reyes. Returns what was refused: the next pass tries it again.
+    keeps nobody from the rules of Reyes.
+
+    Returns whether anything was changed, and what was refused: the next pass tries it again.
     """
+    plan, refused = plan_return(rules, live, filter_table, drifted), None
     try:
-        kernel.execute(plan_return(rules, live, filter_table, drifted))
+        kernel.execute(plan)
     except KernelError as error:
         if filter_table != "exclusive":
             raise
         refused = error.message.splitlines()[0]
-    else:
-        return None
-    kernel.execute(plan_return(rules, kernel.read(strict=False), "shared", drifted))
-    return refused
+        plan = plan_return(rules, kernel.read(strict=False), "shared", drifted)
+        kernel.execute(plan)
+    return bool(plan.steps), refused
 
 
 def snapshot(

@@ -76,8 +76,7 @@ class Settling(Struct, frozen=True, kw_only=True):
     def configuration_changed(self, host: Host) -> bool:
         """Tell whether the configuration has changed since the last good pass."""
         settled = self.memory.settled()
-        now = self.key_of(self.memory.load().content_sha256, host)
-        return settled is not None and settled.key != now
+        return settled is not None and settled.key != self.key_of(settled.content_sha256, host)
 
     def is_shown_by(self, live: LiveKernel) -> bool:
         """Tell whether a kernel shows what the last good pass left."""

@@ -117,7 +117,12 @@ class FollowerPass:
             )
             if record.repaired and outcome == "unchanged":
                 outcome = "repaired"
-            record.outcome = outcome
+            outcome = record.end(outcome)
+            if outcome == "held" and self._follower.settling.configuration_changed(host):
+                log.warning(
+                    "the configuration has changed and waits, too: `reyes follower --force` ends"
+                    " the hold"
+                )
             self._remember(host)
         _set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
@@ -223,8 +228,8 @@ class FollowerPass:
         if outcome == "unchanged":
             return
         record.without_rules = False
+        record.repaired = record.repaired or outcome in ("repaired", "held anew")
         if outcome == "repaired":
-            record.repaired = True
             log.warning("repaired what is in force, from the ruleset that was accepted last")
         if outcome == "applied":
             record.note(prepared, prepared_at)
@@ -276,7 +281,8 @@ class FollowerPass:
             # tried by its first pass, where those before can be held until then.
             waits = self._memory.load().unhealthy and self._memory.generation("held")
             guard = self._guard(answered=False) if self._options.force or not waits else None
-            outcome = record.outcome = follower.commit(prepared, guard, force=self._options.force)
+            committed = follower.commit(prepared, guard, force=self._options.force)
+            outcome = record.end(committed)
         _set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 

@@ -19,7 +19,7 @@ from reyes.cli.options import is_disabled
 from reyes.config import FollowerConfig
 from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ReyesError, exit_code_of
-from reyes.follower import Prepared
+from reyes.follower import Outcome, Prepared
 from reyes.state import State
 from reyes.status import Applied, Pass, Run, Status, after_pass, applied_dataplane
 
@@ -45,6 +45,13 @@ class Record(Pass, kw_only=True):
         self.prepared, self.prepared_at = prepared, at or time.monotonic()
         self.omitted = prepared.policy.omitted
         return prepared
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """Take note of how the commit has ended."""
+        if outcome == "held anew":
+            self.repaired, outcome = True, "held"
+        self.outcome = outcome
+        return outcome
 
     def in_force(self, now: int) -> Applied | None:
         """Describe what is in force if the pass succeeds."""

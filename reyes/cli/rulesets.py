@@ -97,7 +97,10 @@ def _doubts(config: Config) -> Iterator[str]:
     held = status is not None and status.hold is not None
     applied = status.applied if status else None
     if held:
-        yield "a rollback holds on this host: the rules in force are those of another time"
+        yield (
+            "a rollback holds on this host: the rules in force are those of another time, and a"
+            " changed configuration waits as long"
+        )
     elif status and status.run.outcome == "failed":
         yield f"the rules in force may be older, as the last pass failed: {status.run.message}"
     if not held and not (applied.enforced if applied else follower.enforce):

@@ -127,16 +127,40 @@ def test_what_is_held_is_looked_after(third: FollowerHost) -> None:
     roll_back(third)
     members = [name for name in third.sets() if ":members:" in name]
     assert len(members) == 4
-    for spoil in (
-        lambda: third.iptables("-F", "reyes-ingress"),
-        lambda: third.iptables("-F", "INPUT", version=6),
-        lambda: third.iptables("-I", "INPUT", "-j", "ACCEPT"),
-        lambda: third.ipset("flush"),
-        third.reboot,
+    assert held(third)  # reads all members
+    assert repaired(third) == 0
+    for number, spoil in enumerate(
+        (
+            lambda: third.iptables("-F", "reyes-ingress"),
+            lambda: third.iptables("-F", "INPUT", version=6),
+            lambda: third.iptables("-I", "INPUT", "-j", "ACCEPT"),
+            lambda: third.ipset("flush"),
+            third.reboot,
+        )
     ):
         spoil()
-        assert held(third)
+        assert "WARNING repaired what is held" in third.run().stdout
         assert third.in_force() == (1, 1)
+        assert "repaired" not in third.run().stdout
+        assert repaired(third) == number + 1
+
+
+def repaired(host: FollowerHost) -> int:
+    status = json.loads((host.state / "status.json").read_bytes())
+    return int(status["counters"]["repaired"])
+
+
+def test_a_configuration_that_waits_for_the_end_of_a_hold_is_told(third: FollowerHost) -> None:
+    roll_back(third)
+    waits = "the configuration has changed and waits, too"
+    assert waits not in third.run().stdout
+    third.configure(failsafe=[])
+    third.publish(2)  # the same content once more
+    done = third.run()
+    assert "held against" in done.stdout
+    assert waits in done.stdout
+    assert waits not in third.run("--force").stdout
+    assert waits not in third.run().stdout
 
 
 def test_what_is_held_comes_back_at_boot(third: FollowerHost) -> None:

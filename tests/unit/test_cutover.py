@@ -330,7 +330,7 @@ def test_what_stands_instead_of_blamed_rules_is_repaired_whatever_the_configurat
     machine, first = blamed()
     machine.config = replace(machine.config, follower=FollowerConfig(denied="reject"))
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
-    assert repair(machine) == "held"
+    assert repair(machine) == "held anew"
     assert state(machine.kernel)[0] == first
 
 
@@ -376,7 +376,7 @@ def test_what_is_held_is_repaired() -> None:
     machine, first = two_generations()
     machine.roll_back()
     spoil(machine.kernel, rule_of(machine.kernel, "tcp 5432").replace("-A", "-D", 1))
-    assert machine.run() == "held"
+    assert machine.run() == "held anew"
     assert state(machine.kernel)[0] == first
 
 
@@ -586,7 +586,7 @@ def test_what_is_held_comes_back_after_a_removal_too() -> None:
     machine, first = two_generations()
     machine.roll_back()
     remove(machine.notebook, [machine.kernel])
-    assert machine.run() == "held"
+    assert machine.run() == "held anew"
     assert state(machine.kernel)[0] == first
 
 
@@ -623,7 +623,7 @@ def test_members_that_only_the_generation_before_remembers_come_back() -> None:
         one = machine.kernel.sets[name]
         one.members = {f"192.0.2.{number}": "" for number in range(len(one.members))}
     machine.roll_back()
-    assert machine.run() == "held"
+    assert machine.run() == "held anew"
     assert machine.kernel.read_members(before.referenced_sets) == before.members
 
 
@@ -786,7 +786,7 @@ def test_without_a_new_ruleset_what_is_held_is_repaired() -> None:
     machine, first = two_generations()
     machine.roll_back()
     spoil(machine.kernel, "-A reyes-drop -j ACCEPT")
-    assert repair(machine) == "held"
+    assert repair(machine) == "held anew"
     assert state(machine.kernel)[0] == first
 
 
@@ -797,7 +797,7 @@ def test_rules_against_which_a_rollback_holds_are_no_good_sight() -> None:
     assert machine.run() == "held"
     machine.kernel.tables = second
     assert state(machine.kernel)[0] != first
-    assert repair(machine) == "held"
+    assert repair(machine) == "held anew"
     assert state(machine.kernel)[0] == first
 
 
@@ -914,7 +914,7 @@ def test_a_forced_commit_that_is_refused_leaves_what_is_held() -> None:
     machine.guard.refuses = True
     with pytest.raises(KernelError):
         machine.follower.commit(machine.prepare(), machine.guard, force=True, confirm=True)
-    assert machine.run() == "held"
+    assert machine.run() == "held anew"
     assert state(machine.kernel)[0] == first
 
 
@@ -1006,7 +1006,7 @@ def test_a_set_that_is_gone_and_forgotten_costs_only_its_group_the_way_in() -> N
     kept = {name: own for name, own in held.members.items() if name != lost}
     machine.notebook.held = replace(held, members=kept)
     machine.kernel = MemoryKernel()
-    assert machine.run() == "held"
+    assert machine.run() == "held anew"
     assert state(machine.kernel)[0] == first
     assert machine.kernel.read_members()[lost] == ()
 
@@ -1017,7 +1017,7 @@ def test_members_of_what_is_held_are_repaired(caplog: pytest.LogCaptureFixture) 
     right = state(machine.kernel)
     for one in machine.kernel.sets.values():
         one.members.clear()
-    assert machine.run() == "held"
+    assert machine.run() == "held anew"
     assert state(machine.kernel) == right
     assert "nobody remembers" not in caplog.text
 
@@ -1033,7 +1033,7 @@ def test_members_of_what_a_rollback_brought_back_are_compared_at_once() -> None:
     right = dict(machine.kernel.sets[name].members)
     machine.kernel.sets[name].members = {"192.0.2.1": ""}
     machine.roll_back()
-    assert machine.run() == "held"
+    assert machine.run() == "held anew"
     assert machine.kernel.sets[name].members == right
 
 
@@ -1091,7 +1091,7 @@ def test_members_of_what_is_held_are_compared_once_an_hour() -> None:
     assert state(machine.kernel) != right
     for is_right in (False, True):
         machine.clock.time += MEMBERS_CHECK_SECONDS / 2
-        assert machine.run() == "held"
+        assert machine.run() == ("held anew" if is_right else "held")
         assert (state(machine.kernel) == right) is is_right
 
 
