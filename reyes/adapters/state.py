@@ -42,8 +42,8 @@ from reyes.status import Status
 
 LAST_GOOD = "last-good.gpg"
 
-WAY_OUT_PATIENCE = 20
-"""So many seconds a way out waits for a pass: longer than one waits for a store that refuses."""
+WAY_OUT_SECONDS = 15
+"""So much longer than a pass may wait for its store a way out waits for the pass."""
 
 _HOLDER = re.compile(rb"([1-9][0-9]{0,9})\n")
 

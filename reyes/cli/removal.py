@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from reyes.adapters.kernel import Kernel, families
-from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
+from reyes.adapters.state import WAY_OUT_SECONDS, StateDirectory
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import record_outcome
 from reyes.cli.words import say
@@ -22,7 +22,7 @@ def take_out(settings: FollowerConfig) -> None:
     memory = StateDirectory(Path(settings.state_directory))
     with ExitStack() as stack:
         try:
-            stack.enter_context(memory.lock(WAY_OUT_PATIENCE))
+            stack.enter_context(memory.lock(settings.deadline + WAY_OUT_SECONDS))
         except ConfigError as error:
             log.warning("%s", error.message)
         started = time.monotonic()

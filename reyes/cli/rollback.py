@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from reyes.adapters.clock import now
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.kernel import Kernel, families
-from reyes.adapters.state import WAY_OUT_PATIENCE, StateDirectory
+from reyes.adapters.state import WAY_OUT_SECONDS, StateDirectory
 from reyes.cli.options import config_option, load_config
 from reyes.cli.recording import record_outcome
 from reyes.cli.words import say
@@ -49,7 +49,7 @@ def command(config_path: Path, until: str | None, *, force: bool) -> None:
     # Whoever has rules on trial means these, however the run ends that holds the lock.
     with suppress(ConfigError):  # it may end as we look, and what is wrong is told within the lock
         on_trial = memory.as_read_only().generation("trial")
-    with memory.lock(WAY_OUT_PATIENCE):
+    with memory.lock(config.follower.deadline + WAY_OUT_SECONDS):
         started = monotonic()
         _refuse_ours_elsewhere()
         guard = CommitGuard(replace(config.follower, probes=()), None)

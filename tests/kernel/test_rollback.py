@@ -186,7 +186,7 @@ def test_a_way_out_waits_for_a_pass_that_is_at_work(
     with running:
         said = running.communicate(PATIENCE)
     assert running.returncode == 0, said
-    assert "trying for 20 s" in said
+    assert "trying for 75 s" in said
     assert third.in_force() == (left, left)
 
 
