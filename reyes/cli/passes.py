@@ -29,6 +29,7 @@ from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ConfigError, ExpiredError, KernelError, ReyesError, UnreachableError
 from reyes.follower import Outcome, Prepared
 from reyes.host import Host
+from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan
 from reyes.state import Identity
@@ -109,6 +110,7 @@ class FollowerPass:
                 say(f"disabled by {self._settings.disable_file}: nothing is touched")
                 record.outcome = "disabled"
                 return
+            changes = self._changes(prepared)
             outcome = self._follower.commit(
                 prepared,
                 guard,
@@ -118,6 +120,8 @@ class FollowerPass:
             if record.repaired and outcome == "unchanged":
                 outcome = "repaired"
             outcome = record.end(outcome)
+            for line in changes if outcome in ("applied", "repaired") else ():
+                log.debug("%s", line)
             if outcome == "held" and self._follower.settling.configuration_changed(host):
                 log.warning(
                     "the configuration has changed and waits, too: `reyes follower --force` ends"
@@ -126,6 +130,14 @@ class FollowerPass:
             self._remember(host)
         _set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def _changes(self, prepared: Prepared) -> tuple[str, ...]:
+        """Say what a commit changes to who asks for details, as all members are read for that."""
+        if not (prepared.plan.steps and log.isEnabledFor(logging.DEBUG)):
+            return ()
+        members = self._follower.kernel.read_members()
+        table = self._settings.filter_table
+        return describe_changes(prepared.dataplane, prepared.live, members, table)
 
     def _return_from_trial(self, host: Host) -> bool:
         """Bring the rules before back; who forces the newest ones needs no others first."""

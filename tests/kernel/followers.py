@@ -189,8 +189,8 @@ class FollowerHost(Closing):
             return CompletedProcess(arguments, running.returncode, said)
 
     def _arguments(self, *arguments: str, command: str, file: bool) -> list[str]:
-        words = [command, "--config", str(self.directory / "config.yaml"), *arguments]
-        if file and command == "follower":
+        words = [*command.split(), "--config", str(self.directory / "config.yaml"), *arguments]
+        if file and command.endswith("follower"):
             words += ["--ruleset", str(self.directory / "ruleset.gpg")]
         return words
 

@@ -192,3 +192,15 @@ def test_a_reboot_is_repaired(host: FollowerHost) -> None:
     host.apply(0)
     host.reboot()
     repaired(host)
+
+
+def test_who_asks_for_details_is_told_what_a_commit_has_changed(host: FollowerHost) -> None:
+    host.apply(0)
+    host.publish(1)
+    said = host.run(command="-v follower").stdout
+    assert re.search(r"^DEBUG \+ IPv4 reyes-ingress: sg-.* tcp 1001 from ", said, re.MULTILINE)
+    assert re.search(r"^DEBUG - IPv4 reyes-ingress: sg-.* tcp 1000 from ", said, re.MULTILINE)
+    assert "DEBUG + r4:" in said
+    assert "DEBUG + " not in host.run(command="-v follower").stdout
+    host.publish(2)
+    assert "DEBUG" not in host.run().stdout
