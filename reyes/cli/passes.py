@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from reyes.adapters import clock
 from reyes.adapters.commands import COMMAND_SECONDS
-from reyes.adapters.conntrack import forbid_loose, raise_conntrack_max
 from reyes.adapters.deadline import deadline
 from reyes.adapters.guard import CommitGuard
 from reyes.adapters.state import StateDirectory
@@ -22,6 +21,7 @@ from reyes.cli.identity import known_host, machine_id, remembered_host
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.sources import FileSource, StoreSource
+from reyes.cli.tracking import set_up_tracking
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.cli.words import say
 from reyes.config import Config, FollowerConfig
@@ -100,7 +100,7 @@ class FollowerPass:
                 if unproved:
                     self._memory.end_trial(proved=False)  # they are not wanted any more
                 record.outcome = "unchanged"
-                _set_up_tracking(self._settings)
+                set_up_tracking(self._settings)
                 serial = f" serial={record.ruleset.serial}" if record.ruleset else ""
                 log.info("unchanged%s, in %.2f s", serial, time.monotonic() - started)
                 return
@@ -128,7 +128,7 @@ class FollowerPass:
                     " the hold"
                 )
             self._remember(host)
-        _set_up_tracking(self._settings)
+        set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     def _changes(self, prepared: Prepared) -> tuple[str, ...]:
@@ -286,7 +286,7 @@ class FollowerPass:
                 # Nothing tells at boot whether a host is well: its first pass tries them.
                 log.warning("held: what was accepted last has not proved healthy here")
                 record.outcome = "held"
-                _set_up_tracking(self._settings)
+                set_up_tracking(self._settings)
                 return
             prepared = record.note(follower.prepare(verified, host, follower.kernel.read()))
             # Whether a host is well nobody can tell at boot: other rules than the blamed ones are
@@ -295,7 +295,7 @@ class FollowerPass:
             guard = self._guard(answered=False) if self._options.force or not waits else None
             committed = follower.commit(prepared, guard, force=self._options.force)
             outcome = record.end(committed)
-        _set_up_tracking(self._settings)
+        set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     @contextmanager
@@ -373,29 +373,6 @@ def _wait_for_turn(instance_id: str, splay: int) -> None:
     """Spread hosts over the splay, each always at the same place."""
     digest = hashlib.sha256(instance_id.encode()).digest()
     time.sleep(splay * int.from_bytes(digest[:8]) / 2**64)
-
-
-def _set_up_tracking(settings: FollowerConfig) -> None:
-    """Do it behind the commit, whose rules load conntrack; a refusal costs no rules."""
-    for set_up in (_raise_conntrack_max, _forbid_loose):
-        try:
-            set_up(settings)
-        except KernelError as error:
-            log.warning("%s (%s)", error.message, error.hint)
-
-
-def _raise_conntrack_max(settings: FollowerConfig) -> None:
-    if settings.nf_conntrack_max is None:
-        return
-    before = raise_conntrack_max(settings.nf_conntrack_max)
-    if before is not None:
-        log.info("nf_conntrack_max raised from %d to %d", before, settings.nf_conntrack_max)
-
-
-def _forbid_loose(settings: FollowerConfig) -> None:
-    """Let no packet of the host make its own what a removed member has opened and ended."""
-    if settings.established == "strict" and forbid_loose():
-        log.info("nf_conntrack_tcp_loose set to 0, for established: strict")
 
 
 def _log_outcome(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
