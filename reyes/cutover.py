@@ -5,7 +5,7 @@
 3. Confirm: the host still reaches what it reached before.
 4. Go back if it does not, or if anything went wrong; disarm in any case.
 
-What the kernel refuses in the rehearsal before it is never tried live (`reyes.follower`).
+What the kernel refuses in the rehearsal before it is never tried live (`reyes.trial`).
 
 Sets need no way back: they are named by content, and those of the generation before stay.
 """

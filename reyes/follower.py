@@ -13,7 +13,6 @@ The world is reached through the protocols of `reyes.world`; `reyes.cli.wiring` 
 import hashlib
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Literal
 
 from msgspec import Struct
@@ -21,7 +20,7 @@ from msgspec.structs import replace
 
 from reyes.acceptance import Acceptance
 from reyes.config import Config
-from reyes.cutover import BlamedError, UnhealthyError, cut_over
+from reyes.cutover import BlamedError
 from reyes.errors import ConfigError, ReyesError
 from reyes.host import Host
 from reyes.netfilter.compiler import Dataplane, compile_policy
@@ -37,33 +36,19 @@ from reyes.netfilter.plan import (
     shows,
 )
 from reyes.netfilter.settled import settle
-from reyes.policy import HostPolicy, resolve
-from reyes.rollback import OTHERS_STAY_AWAY, Return, bring_back, is_held, snapshot, stay
-from reyes.settling import Settling, is_intact
+from reyes.policy import resolve
+from reyes.prepared import Prepared
+from reyes.rollback import OTHERS_STAY_AWAY, Return, bring_back, is_held, stay
+from reyes.settling import Settling
 from reyes.state import State
+from reyes.trial import Trial
 from reyes.trust import VerifiedRuleset
 from reyes.world import Guard, Kernel, Memory, RulesetSource, Verifier
 
 Outcome = Literal["unchanged", "applied", "repaired", "held", "held anew"]
-"""`held anew` means that what is held was repaired."""
-"""What became of a pass that did not fail."""
+"""What became of a pass that did not fail; `held anew`: what is held was repaired."""
 
 log = logging.getLogger(__name__)
-
-
-class Prepared(Struct, frozen=True, kw_only=True):
-    """All that is known before a commit.
-
-    `drifted` names the sets whose members are wrong; None if none were read.
-    """
-
-    verified: VerifiedRuleset
-    policy: HostPolicy
-    dataplane: Dataplane
-    live: LiveKernel
-    plan: CommitPlan
-    drifted: frozenset[str] | None
-    fingerprint: str
 
 
 class Follower(Struct, frozen=True, kw_only=True):
@@ -189,7 +174,15 @@ class Follower(Struct, frozen=True, kw_only=True):
         if prepared.plan.changes_rules and (confirm or not is_repair):
             if guard is None:
                 return self._stay_if_held(prepared, state)
-            self._cut_over(prepared, guard, state, confirm=confirm)
+            Trial(
+                prepared=prepared,
+                state=state,
+                memory=self.memory,
+                kernel=self.kernel,
+                guard=guard,
+                filter_table=self.config.follower.filter_table,
+                now=self.now,
+            ).run(confirm=confirm)
         else:
             # Rules that have proved healthy here are not on trial again: the way back would lead
             # to what somebody else has made of them.
@@ -286,7 +279,7 @@ class Follower(Struct, frozen=True, kw_only=True):
     def _conclude(self, prepared: Prepared) -> None:
         """Remember what is in force now, and destroy what nothing needs any more."""
         state = self.memory.load()
-        after = _proved(state, prepared)
+        after = prepared.proved(state)
         # Where no member is to be read the ruleset was verified, which is all that the check asks.
         if prepared.drifted is not None or not prepared.dataplane.sets:
             after = replace(after, members_checked_at=int(self.now()))
@@ -298,91 +291,6 @@ class Follower(Struct, frozen=True, kw_only=True):
         key = self.settling.key_of(content_sha256, prepared.policy.host)
         until = prepared.verified.key_expires_at
         self.memory.keep_settled(settle(prepared.dataplane, key, content_sha256, until))
-
-    def _cut_over(self, prepared: Prepared, guard: Guard, state: State, *, confirm: bool) -> None:
-        """Cut over; a commit that fails does not cost the way back of the one before.
-
-        Until these rules have proved healthy those before are kept as the way back: the next run
-        goes it (`return_from_trial`) if this one and its dead man's switch are both ended.
-        """
-        # What somebody else has made of our rules is nothing to go back to, and nothing to hold.
-        is_new = state.applied != prepared.fingerprint
-        has_way_back = is_new and is_intact(self.memory, prepared.live)
-        try:
-            if has_way_back and confirm:
-                self._blame(prepared, state)  # whatever cuts the question off is a no
-            self._rehearse(prepared, guard, has_way_back=has_way_back)
-            if has_way_back:
-                self._keep_before(prepared, replaced=True)
-            cut_over(
-                prepared.plan,
-                prepared.live,
-                self.config.follower.filter_table,
-                kernel=self.kernel,
-                guard=guard,
-                approve=lambda: self._approve(prepared, on_trial=has_way_back),
-            )
-        except UnhealthyError as error:
-            if not has_way_back:
-                hint = "nothing better is there to stay with: the next run tries again"
-                raise UnhealthyError(str(error), hint) from error
-            self._try_to_blame(prepared, state, confirm=confirm)
-            raise
-        except ReyesError:
-            with suppress(ConfigError):
-                if self.memory.load() != state:
-                    self.memory.save(state)  # a failure is no answer: nothing is to blame, or good
-            raise
-
-    def _rehearse(self, prepared: Prepared, guard: Guard, *, has_way_back: bool) -> None:
-        """Rehearse; what a refusal leaves in force is looked after by later passes and boots."""
-        try:
-            guard.rehearse(prepared.dataplane, prepared.live)
-        except ReyesError:
-            try:
-                if has_way_back:
-                    self._keep_before(prepared, replaced=False)
-            except ReyesError as error:
-                log.warning("the rules in force are not remembered: %s", error.message)
-            raise
-
-    def _keep_before(self, prepared: Prepared, *, replaced: bool) -> None:
-        """Keep the rules before, without members of sets that the new ones have as well."""
-        staying = {entry.name for entry in prepared.dataplane.sets}
-        before = snapshot(prepared.live, self.kernel, staying)
-        self.memory.keep_generation("trial", replace(before, replaced=replaced))
-
-    def _approve(self, prepared: Prepared, *, on_trial: bool) -> None:
-        """Take a blame or a hold back that is on record: the next pass would go by it."""
-        state = self.memory.load()
-        if state.unhealthy == prepared.fingerprint or self._is_held(state, prepared.verified):
-            self.memory.save(_proved(state, prepared))
-        if on_trial:
-            self.memory.end_trial(proved=True)
-
-    def _try_to_blame(self, prepared: Prepared, state: State, *, confirm: bool) -> None:
-        """Blame rules whose failure must be told whatever becomes of that; a no has done so."""
-        try:
-            if not confirm:
-                self._blame(prepared, state)
-            self.memory.end_trial(proved=False)  # what is held is what to go by
-        except ConfigError as error:
-            log.warning("that these rules are to blame is not remembered: %s", error.message)
-
-    def _blame(self, prepared: Prepared, state: State) -> None:
-        """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
-        # What a rollback brought back is held already, as it was before anybody changed it.
-        if not (state.hold and self.memory.generation("held")):
-            self.memory.keep_generation("held", self._snapshot(prepared.live))
-        self.memory.save(replace(state, unhealthy=prepared.fingerprint))
-
-    def _snapshot(self, live: LiveKernel) -> Generation:
-        """Return the rules before, without members where the kernel cannot be asked for them."""
-        try:
-            return snapshot(live, self.kernel)
-        except ReyesError as error:
-            log.warning("the members of the sets before are not remembered: %s", error.message)
-            return Generation(live)
 
     def _tidy(self, prepared: Prepared) -> None:
         """Destroy the sets that neither these rules nor the way back need."""
@@ -400,10 +308,6 @@ def _tell(back: Return, unknown: str) -> None:
         log.warning(unknown, name)
     if back.refused:
         log.warning(OTHERS_STAY_AWAY, back.refused)
-
-
-def _proved(state: State, prepared: Prepared) -> State:
-    return replace(state, applied=prepared.fingerprint, unhealthy=None, hold=None)
 
 
 def _names_strange_sets(dataplane: Dataplane, live: LiveKernel, known: frozenset[str]) -> bool:

@@ -10,11 +10,12 @@ from msgspec.structs import replace
 from reyes.config import Config, FollowerConfig
 from reyes.envelope import Envelope
 from reyes.errors import ConfigError, KernelError, SourceError
-from reyes.follower import Follower, Outcome, Prepared
+from reyes.follower import Follower, Outcome
 from reyes.host import Host, configured_host
 from reyes.netfilter.compiler import Dataplane
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.settled import Settled
+from reyes.prepared import Prepared
 from reyes.rollback import roll_back
 from reyes.ruleset import Content
 from reyes.state import KeptGeneration, State

@@ -29,10 +29,11 @@ from reyes.cli.sources import StoreSource
 from reyes.cli.wiring import follower_of
 from reyes.config import Config
 from reyes.errors import ConfigError, HostUnknownError, ReyesError
-from reyes.follower import Follower, Prepared
+from reyes.follower import Follower
 from reyes.host import Host
 from reyes.netfilter.live import Generation, LiveKernel
 from reyes.netfilter.plan import FilterTable, drifted_sets, plan_return
+from reyes.prepared import Prepared
 from reyes.rollback import is_held
 from reyes.settling import is_intact
 from reyes.state import State

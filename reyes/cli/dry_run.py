@@ -15,9 +15,10 @@ from reyes.cli.sources import FileSource, StoreSource
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.config import Config
 from reyes.errors import ConfigError
-from reyes.follower import Follower, Prepared
+from reyes.follower import Follower
 from reyes.netfilter.live import LiveKernel, nothing_live
 from reyes.netfilter.plan import payload_text
+from reyes.prepared import Prepared
 from reyes.rollback import is_held
 from reyes.state import State
 from reyes.status import hold_text

@@ -27,11 +27,12 @@ from reyes.cli.words import say
 from reyes.config import Config, FollowerConfig
 from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ConfigError, ExpiredError, KernelError, ReyesError, UnreachableError
-from reyes.follower import Outcome, Prepared
+from reyes.follower import Outcome
 from reyes.host import Host
 from reyes.netfilter.changes import describe_changes
 from reyes.netfilter.live import LiveKernel
 from reyes.netfilter.plan import CommitPlan
+from reyes.prepared import Prepared
 from reyes.state import Identity
 from reyes.status import accepted_ruleset
 from reyes.text import moment_text

@@ -19,7 +19,8 @@ from reyes.cli.options import is_disabled
 from reyes.config import FollowerConfig
 from reyes.cutover import BlamedError, UnhealthyError
 from reyes.errors import ReyesError, exit_code_of
-from reyes.follower import Outcome, Prepared
+from reyes.follower import Outcome
+from reyes.prepared import Prepared
 from reyes.state import State
 from reyes.status import Applied, Pass, Run, Status, after_pass, applied_dataplane
 

@@ -11,8 +11,9 @@ from reyes.adapters import clock
 from reyes.adapters.gpg import Gpg
 from reyes.adapters.kernel import Kernel
 from reyes.config import Config, FollowerConfig
-from reyes.follower import Follower, Prepared
+from reyes.follower import Follower
 from reyes.netfilter.changes import describe_changes
+from reyes.prepared import Prepared
 from reyes.world import Memory, RulesetSource
 
 
