@@ -27,7 +27,18 @@ class UnhealthyError(KernelError):
 
 
 class BlamedError(UnhealthyError):
-    """They did so in a pass before, and are not tried again."""
+    """They did so in a pass before, and are not tried again.
+
+    `repaired` tells whether something had changed the rules that stand instead.
+    """
+
+    def __init__(self, *, repaired: bool) -> None:
+        super().__init__(
+            "these rules cost the host its health before, or were not agreed to:"
+            " they are not tried again",
+            "--force tries them all the same",
+        )
+        self.repaired = repaired
 
 
 def cut_over(

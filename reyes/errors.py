@@ -63,7 +63,7 @@ class ReplayError(ReyesError):
 
 
 class HostUnknownError(ReyesError):
-    """The ruleset does not know this instance."""
+    """The ruleset does not know this instance, its VPC or its primary interface."""
 
     exit_code = 23
 

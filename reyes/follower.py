@@ -160,12 +160,7 @@ class Follower(Struct, frozen=True, kw_only=True):
             return self._stay(prepared, state)
         # They may stand though they are blamed, where the way back was refused.
         if not force and state.unhealthy == prepared.fingerprint:
-            self._stay(prepared, state)
-            raise BlamedError(
-                "these rules cost the host its health before, or were not agreed to:"
-                " they are not tried again",
-                "--force tries them all the same",
-            )
+            raise BlamedError(repaired=self._stay(prepared, state) == "held anew")
         is_repair = state.applied == prepared.fingerprint
         # As Reyes left them, and others are wanted that mean the same: more or less is logged.
         changes_logging = (
@@ -196,23 +191,31 @@ class Follower(Struct, frozen=True, kw_only=True):
             return "unchanged"
         return "repaired" if is_repair and not changes_logging else "applied"
 
-    def return_from_trial(self, host: Host) -> bool:
+    def return_from_trial(self, host: Host) -> Outcome | None:
         """Bring the rules before back if those of the last commit have not proved healthy.
 
-        Tells whether they have not. The run that tried them has failed, or was killed together
-        with its dead man's switch: the rules may still be in force, or the machine was restarted.
+        The run that tried them has failed, or was killed together with its dead man's switch: the
+        rules may still be in force, or the machine was restarted. Those that the rehearsal has
+        refused never were, and what stands instead is repaired.
+
+        Returns None if all have proved healthy.
 
         Raises:
             KernelError: the kernel refused.
         """
         before = self.memory.generation("trial")
         if before is None:
-            return False
+            return None
         live = self.kernel.read()
-        if not shows(live, before):
-            self._bring_back(before, host, live)
+        if before.replaced and shows(live, before):
+            return "held"
+        back = self._bring_back(before, host, live)
+        if before.replaced:
             log.warning("the rules before are back: those of the last run did not prove healthy")
-        return True
+        elif back.changed:
+            log.warning("repaired what is in force, as the rehearsal has refused newer rules")
+            return "repaired"
+        return "held"
 
     def return_to_earlier(self, host: Host | None, live: LiveKernel) -> None:
         """Bring remembered rules in force on a host without any: the newest that were good.
@@ -235,11 +238,12 @@ class Follower(Struct, frozen=True, kw_only=True):
         else:
             log.warning("no rules are in force: none of an earlier time are remembered")
 
-    def _bring_back(self, rules: Generation, host: Host | None, live: LiveKernel) -> None:
+    def _bring_back(self, rules: Generation, host: Host | None, live: LiveKernel) -> Return:
         known = self._known_sets(rules, host, live) if host else ()
         filter_table = self.config.follower.filter_table
         back = bring_back(rules, self.kernel, filter_table, frozenset(), known)
         _tell(back, "the set %s is empty: nobody remembers its members")
+        return back
 
     def _known_sets(self, rules: Generation, host: Host, live: LiveKernel) -> tuple[IPSet, ...]:
         """Return the sets of the ruleset that was accepted last, if others are not enough."""

@@ -26,7 +26,7 @@ class Return(Struct, frozen=True, kw_only=True):
     """
 
     rules: LiveKernel
-    changed: bool = True
+    changed: bool
     unknown: tuple[str, ...] = ()
     refused: str | None = None
 
@@ -64,10 +64,11 @@ def roll_back(
     now = kernel.read(strict=False)
     state = memory.load()
     held = memory.generation("held") if state.hold else None
-    trial = memory.generation("trial")
-    if trial is not None and not trial.replaced:
-        trial = on_trial = None
-    # What a run left on trial is the last change, also if it has been taken back since.
+    # What a run left on trial is the last change, also if it has been taken back since, unless it
+    # was refused in the rehearsal.
+    trial, on_trial = (
+        one if one and one.replaced else None for one in (memory.generation("trial"), on_trial)
+    )
     before = trial or held or on_trial or memory.generation("previous")
     if before is None or state.accepted is None:
         raise ConfigError(
@@ -81,7 +82,7 @@ def roll_back(
         )
     hold = Hold(serial=state.accepted.serial, content_sha256=state.content_sha256, until=until)
     with guard.armed(lambda: kernel.revert(now, filter_table)):
-        _, refused = _go_back(before, now, kernel, filter_table)
+        changed, refused = _go_back(before, now, kernel, filter_table)
         after = kernel.read(strict=False)
         if plan_return(before, after, "shared" if refused else filter_table).steps:
             kernel.revert(now, filter_table)
@@ -99,7 +100,7 @@ def roll_back(
         # Its sets may have been changed since: the next pass looks at their members.
         memory.save(replace(state, hold=hold, applied=None, members_checked_at=0))
         memory.end_trial(proved=False)
-    return Return(rules=before.kernel, refused=refused)
+    return Return(rules=before.kernel, changed=changed, refused=refused)
 
 
 def stay(

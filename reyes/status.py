@@ -205,7 +205,9 @@ def hold_text(hold: Hold) -> str:
 def _in_force(before: Applied | None, outcome: str, done: Pass) -> Applied | None:
     """Say what is in force; a pass that changed nothing does not change since when."""
     match outcome:
-        case "held" | "removed" | "rolled back":
+        case "removed" | "rolled back":
+            return None
+        case "held" if done.hold:
             return None
         case "failed":
             return done.configured or (None if done.without_rules else before)

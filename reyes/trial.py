@@ -51,7 +51,7 @@ class Trial(Struct, frozen=True, kw_only=True):
                 self._blame()  # whatever cuts the question off is a no
             self._rehearse(has_way_back=has_way_back)
             if has_way_back:
-                self._keep_before(replaced=True)
+                self._keep_before()
             cut_over(
                 prepared.plan,
                 prepared.live,
@@ -78,18 +78,25 @@ class Trial(Struct, frozen=True, kw_only=True):
         try:
             self.guard.rehearse(self.prepared.dataplane, self.prepared.live)
         except ReyesError:
-            try:
-                if has_way_back:
-                    self._keep_before(replaced=False)
-            except ReyesError as error:
-                log.warning("the rules in force are not remembered: %s", error.message)
+            if has_way_back and self.prepared.live.judges:
+                self._keep_in_force()
             raise
 
-    def _keep_before(self, *, replaced: bool) -> None:
+    def _keep_in_force(self) -> None:
+        """Keep the rules that stay; those of a trial before are what a rollback goes back to."""
+        try:
+            trial = self.memory.generation("trial")
+            was_replaced = trial is not None and trial.replaced
+            kept = replace(self._snapshot(self.prepared.live), replaced=was_replaced)
+            self.memory.keep_generation("trial", kept)
+        except ConfigError as error:
+            log.warning("the rules in force are not remembered: %s", error.message)
+
+    def _keep_before(self) -> None:
         """Keep the rules before, without members of sets that the new ones have as well."""
         staying = {entry.name for entry in self.prepared.dataplane.sets}
         before = snapshot(self.prepared.live, self.kernel, staying)
-        self.memory.keep_generation("trial", replace(before, replaced=replaced))
+        self.memory.keep_generation("trial", before)
 
     def _approve(self, *, on_trial: bool) -> None:
         """Take a blame or a hold back that is on record: the next pass would go by it."""

@@ -11,6 +11,8 @@ _LOOSE = _SETTINGS / "nf_conntrack_tcp_loose"
 def raise_conntrack_max(wanted: int) -> int | None:
     """Raise nf_conntrack_max to at least `wanted`; return the former value if it was lower.
 
+    Where nothing is tracked there is nothing to raise.
+
     Raises:
         KernelError: the kernel refuses, as it does in all but the first network namespace.
     """
@@ -20,6 +22,8 @@ def raise_conntrack_max(wanted: int) -> int | None:
         if before >= wanted:
             return None
         path.write_text(f"{wanted}\n", encoding="ascii")
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError) as error:
         raise KernelError(
             f"cannot raise {path} to {wanted}: {error}",

@@ -26,6 +26,7 @@ from reyes.cli.memories import ReadOnlyMemory
 from reyes.cli.options import config_option, echo_json, is_disabled, json_option, load_config
 from reyes.cli.rulesets import live_kernel
 from reyes.cli.sources import StoreSource
+from reyes.cli.tracking import cuts_off
 from reyes.cli.wiring import follower_of
 from reyes.config import Config
 from reyes.errors import ConfigError, HostUnknownError, ReyesError
@@ -105,7 +106,7 @@ def _look(config: Config, moment: int, limits: Limits) -> tuple[Status | None, l
         problems.append(AUDIT_MODE)  # a rollback's rules, or a status that was lost
     if not disabled:
         problems += _kernel_problems(config, memory)
-        if config.follower.established == "strict" and is_loose():
+        if cuts_off(config.follower) and is_loose():
             problems.append(LOOSE)
     elif os.geteuid() == 0 and (live := live_kernel()):
         problems += [replace(each, severity="warning") for each in _not_asked(live)]

@@ -3,7 +3,7 @@
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -89,7 +89,7 @@ def _notes(config: Config, role: str) -> Iterator[str]:
     if role == "follower":
         yield from _doubts(config.follower)
         with suppress(ConfigError):  # the check of the keyring says what is wrong with it
-            refused = _refused_keys(config.signing)
+            refused = _refused_keys(config.signing, Gpg(config.signing).trusted_keys())
             if len(refused) < len(config.signing.pins):
                 yield from (f"the trusted key {one}: what it signs is refused" for one in refused)
     if section and section.metrics_file:
@@ -165,14 +165,15 @@ def _can_sign(config: Config) -> str:
 
 
 def _keyring(config: Config) -> str:
-    missing = config.signing.pins - Gpg(config.signing).trusted_keys().keys()
+    keys = Gpg(config.signing).trusted_keys()
+    missing = config.signing.pins - keys.keys()
     if missing:
         raise ConfigError(
             f"the keyring does not hold {', '.join(sorted(missing))}",
             f"append the trusted.gpg that `reyes keygen` made to the one in"
             f" {config.signing.keyring_directory}: `cat` does it",
         )
-    refused = _refused_keys(config.signing)
+    refused = _refused_keys(config.signing, keys)
     if len(refused) == len(config.signing.pins):
         raise ConfigError(
             f"no trusted key is of use: {', '.join(refused)}",
@@ -182,9 +183,8 @@ def _keyring(config: Config) -> str:
     return f"the keyring holds {', '.join(sorted(config.signing.pins))}"
 
 
-def _refused_keys(signing: SigningConfig) -> list[str]:
+def _refused_keys(signing: SigningConfig, keys: Mapping[str, str | None]) -> list[str]:
     """Name the trusted keys whose signatures are refused, and say why."""
-    keys = Gpg(signing).trusted_keys()
     return [f"{pin} {keys[pin]}" for pin in sorted(signing.pins) if keys.get(pin)]
 
 

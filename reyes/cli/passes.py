@@ -21,7 +21,7 @@ from reyes.cli.identity import known_host, machine_id, remembered_host
 from reyes.cli.options import is_disabled
 from reyes.cli.recording import Record, record_outcome, recording
 from reyes.cli.sources import FileSource, StoreSource
-from reyes.cli.tracking import set_up_tracking
+from reyes.cli.tracking import tracking
 from reyes.cli.wiring import Options, echo_changes, follower_of, with_logging
 from reyes.cli.words import say
 from reyes.config import Config, FollowerConfig
@@ -76,7 +76,8 @@ class FollowerPass:
         while True:
             agreed = self._agreed(host) if self._options.interactive else None
             try:
-                self._commit(host, seconds, agreed)
+                with tracking(self._settings):
+                    self._commit(host, seconds, agreed)
                 break
             except _ChangedSinceError:
                 say("the ruleset or the kernel has changed meanwhile", err=True)
@@ -92,6 +93,7 @@ class FollowerPass:
             try:
                 with deadline(seconds):
                     unproved = self._return_from_trial(host)
+                    record.repaired = unproved == "repaired"
                     prepared = self._prepare(record, host)
                     guard = self._guard() if prepared and prepared.plan.steps else None
             except ReyesError:
@@ -101,7 +103,6 @@ class FollowerPass:
                 if unproved:
                     self._memory.end_trial(proved=False)  # they are not wanted any more
                 record.outcome = "unchanged"
-                set_up_tracking(self._settings)
                 serial = f" serial={record.ruleset.serial}" if record.ruleset else ""
                 log.info("unchanged%s, in %.2f s", serial, time.monotonic() - started)
                 return
@@ -125,11 +126,10 @@ class FollowerPass:
                 log.debug("%s", line)
             if outcome == "held" and self._follower.settling.configuration_changed(host):
                 log.warning(
-                    "the configuration has changed and waits, too: `reyes follower --force` ends"
-                    " the hold"
+                    "the configuration, or Reyes itself, is not that of the last good pass: what"
+                    " that changes in the rules waits for the end of the hold"
                 )
             self._remember(host)
-        set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
 
     def _changes(self, prepared: Prepared) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class FollowerPass:
         table = self._settings.filter_table
         return describe_changes(prepared.dataplane, prepared.live, members, table)
 
-    def _return_from_trial(self, host: Host) -> bool:
+    def _return_from_trial(self, host: Host) -> Outcome | None:
         """Bring the rules before back; who forces the newest ones needs no others first."""
         try:
             return self._follower.return_from_trial(host)
@@ -148,7 +148,7 @@ class FollowerPass:
             if not self._options.force:
                 raise
             log.warning("the rules before do not come back: %s", error.message)
-            return True
+            return "held"
 
     def _remember(self, host: Host) -> None:
         """Remember who this host is; its rules are in force all the same if that fails."""
@@ -233,10 +233,16 @@ class FollowerPass:
         prepared_at = time.monotonic()
         try:
             outcome = self._follower.commit(prepared, guard)
+        except BlamedError as error:
+            record.take(error)
+            if guard is None:
+                return  # only what stands instead was to be repaired
+            record.failed_trial = error.message
+            raise
         except ReyesError as error:
             if guard is not None:
-                tried = isinstance(error, UnhealthyError) and not isinstance(error, BlamedError)
-                record.rolled_back, record.failed_trial = tried, error.message
+                record.rolled_back = isinstance(error, UnhealthyError)
+                record.failed_trial = error.message
             raise
         if outcome == "unchanged":
             return
@@ -273,7 +279,11 @@ class FollowerPass:
         if self._skips_as_disabled():
             return
         follower, started = self._follower, time.monotonic()
-        with self._recorded() as record, self._earlier_rules_if_it_fails(record):
+        with (
+            tracking(self._settings),
+            self._recorded() as record,
+            self._earlier_rules_if_it_fails(record),
+        ):
             verified = follower.acceptance.last_good()
             record.ruleset = accepted_ruleset(verified)
             host = remembered_host(self._config, self._memory.load().identity)
@@ -283,21 +293,27 @@ class FollowerPass:
                 log.warning(
                     "the last good ruleset has expired (not_after %s)", moment_text(not_after)
                 )
-            if follower.return_from_trial(host):
+            on_trial = follower.return_from_trial(host)
+            record.repaired = on_trial == "repaired"
+            if on_trial and not self._options.force:
                 # Nothing tells at boot whether a host is well: its first pass tries them.
                 log.warning("held: what was accepted last has not proved healthy here")
                 record.outcome = "held"
-                set_up_tracking(self._settings)
                 return
             prepared = record.note(follower.prepare(verified, host, follower.kernel.read()))
-            # Whether a host is well nobody can tell at boot: other rules than the blamed ones are
-            # tried by its first pass, where those before can be held until then.
-            waits = self._memory.load().unhealthy and self._memory.generation("held")
-            guard = self._guard(answered=False) if self._options.force or not waits else None
+            guard = None if self._waits_for_a_pass() else self._guard(answered=False)
             committed = follower.commit(prepared, guard, force=self._options.force)
             outcome = record.end(committed)
-        set_up_tracking(self._settings)
         _log_outcome(prepared, outcome, time.monotonic() - started)
+
+    def _waits_for_a_pass(self) -> bool:
+        """Tell whether a boot leaves it to the first pass to try other rules than blamed ones.
+
+        Nobody can tell at boot whether a host is well, and those before them are as good as held.
+        """
+        blames = self._memory.load().unhealthy is not None and not self._options.force
+        held = self._memory.generation("held") if blames else None
+        return held is not None and held.kernel.judges
 
     @contextmanager
     def _earlier_rules_if_it_fails(self, record: Record) -> Iterator[None]:

@@ -54,6 +54,11 @@ class Record(Pass, kw_only=True):
         self.outcome = outcome
         return outcome
 
+    def take(self, error: BlamedError) -> None:
+        """Take note of what stands instead of rules that are blamed: it is in force again."""
+        self.without_rules = False
+        self.repaired = self.repaired or error.repaired
+
     def in_force(self, now: int) -> Applied | None:
         """Describe what is in force if the pass succeeds."""
         if self.prepared is None:
@@ -79,7 +84,7 @@ def recording(config: FollowerConfig, memory: StateDirectory) -> Iterator[Record
         raise
     except Exception as error:
         if isinstance(error, BlamedError):
-            record.without_rules = False  # those that stay instead are in force again
+            record.take(error)
         elif isinstance(error, UnhealthyError):
             record.rolled_back = True
         _leave(config, memory, record, error)

@@ -68,6 +68,23 @@ def test_where_namespaces_are_forbidden_the_configuration_must_say_so(host: Foll
     assert host.in_force() == (0, 0)
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_a_boot_does_not_wait_for_a_pass_where_nothing_could_be_held(
+    host: FollowerHost, *, older: bool
+) -> None:
+    if older:
+        host.apply(0)
+    host.wrap("unshare", NOTHING)
+    host.publish(1)
+    assert host.run().returncode == 78
+    host.wrap("unshare")
+    host.reboot()
+    assert host.run("--boot", file=False).returncode == 0
+    assert host.in_force() == ((0, 0) if older else (1, 1))
+    assert host.run("--boot", "--force", file=False).returncode == 0
+    assert host.in_force() == (1, 1)
+
+
 def test_a_configuration_that_forbids_the_rehearsal_does_not_cost_the_way_back(
     host: FollowerHost,
 ) -> None:
@@ -119,15 +136,33 @@ def test_rules_that_cut_a_probe_off_are_taken_back_and_not_tried_again(
     assert "unhealthy" not in host.remembered()
 
 
+def counted(host: FollowerHost) -> dict[str, int]:
+    found: dict[str, int] = json.loads((host.state / "status.json").read_bytes())["counters"]
+    return found
+
+
 def test_what_was_in_force_before_unhealthy_rules_is_looked_after(
     watched: tuple[FollowerHost, int],
 ) -> None:
     host, _ = watched
     host.publish(1)
     assert host.run().returncode == 25
+    assert counted(host)["repaired"] == 0
     host.iptables("-F", "reyes-ingress")
-    assert host.run().returncode == 25
+    done = host.run()
+    assert done.returncode == 25
+    assert "repaired what is held" in done.stdout
+    assert counted(host)["repaired"] == 1
     assert host.in_force() == (0, 0)
+    ruleset = host.directory / "ruleset.gpg"
+    blob = ruleset.read_bytes()
+    ruleset.unlink()
+    host.iptables("-F", "reyes-ingress")
+    done = host.run()
+    assert done.returncode == 78
+    assert "could not be looked after" not in done.stdout
+    assert counted(host)["repaired"] == 2
+    ruleset.write_bytes(blob)
     for how in ({"file": False}, {}):
         host.reboot()
         assert host.run(*(("--boot",) if how else ()), **how).returncode == 25
@@ -147,10 +182,25 @@ def test_a_boot_tries_no_others_while_rules_are_to_blame(
     done = host.run("--boot", file=False)
     assert done.returncode == (0 if change else 25), done.stdout
     assert ("WARNING held against" in done.stdout) is bool(change)
+    assert json.loads((host.state / "status.json").read_bytes())["applied"]
     assert host.in_force() == (0, 0)
     done = host.run()
     assert ("does not answer any more" in done.stdout) is bool(change)  # they are tried now
     assert host.in_force() == (0, 0)
+
+
+def test_a_boot_does_not_wait_where_there_was_nothing_before_blamed_rules(
+    keys: Keys,
+) -> None:
+    with FollowerHost(keys, confirm_timeout=1) as host:
+        depend_on_staff(host)
+        with host.wire.neighbour.call(socket.create_server, (STAFF, 0)) as server:
+            host.configure(probes=[f"{STAFF}:{server.getsockname()[1]}"])
+            host.publish(1)
+            assert host.run().returncode == 25
+        host.configure(probes=[], denied="reject")
+        assert host.run("--boot", file=False).returncode == 0
+        assert host.in_force() == (1, 1)
 
 
 def test_a_configuration_that_cuts_a_probe_off_is_told_beside_the_outage(

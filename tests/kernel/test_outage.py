@@ -140,9 +140,15 @@ def test_rules_whose_successors_are_refused_are_looked_after(
     host.wrap("unshare", "exit 1")
     host.publish(2)
     assert host.run().returncode == 78
-    flush(host)
-    assert host.run().returncode == 78
-    assert host.in_force() == (1, 1)
+    for spoil in (flush, lambda host: host.ipset("flush")):
+        spoil(host)
+        done = host.run()
+        assert done.returncode == 78
+        assert "WARNING repaired what is in force, as the rehearsal has refused" in done.stdout
+        assert host.in_force() == (1, 1)
+        assert "repaired" not in host.run().stdout
+    counters = json.loads((host.state / "status.json").read_bytes())["counters"]
+    assert counters["repaired"] == 2
     host.reboot()
     assert host.run("--boot", file=False).returncode == 0
     assert host.in_force() == (1, 1)

@@ -194,8 +194,20 @@ def test_connections_are_known_from_their_beginning_if_the_configuration_says_so
     done = host.run()
     assert "INFO nf_conntrack_tcp_loose set to 0" in done.stdout
     assert "INFO unchanged" in done.stdout
+    host.wire.host.sysctl(LOOSE, 1)
+    (host.directory / "ruleset.gpg").unlink()
+    assert host.run().returncode == 78  # what is in force is strict all the same
+    assert not is_loose(host)
     assert host.run("--remove", file=False).returncode == 0
     assert not is_loose(host)
+
+
+def test_audit_mode_makes_nothing_strict(host: FollowerHost) -> None:
+    host.configure(established="strict", enforce=False)
+    host.publish(0)
+    assert host.run().returncode == 0
+    assert is_loose(host)
+    assert "tcp_loose" not in host.run(command="check", file=False).stdout
 
 
 def test_a_kernel_that_refuses_to_be_strict_costs_no_rules(host: FollowerHost) -> None:

@@ -124,7 +124,13 @@ def test_a_configuration_that_came_in_force_before_a_pass_failed_is_described() 
 
 @pytest.mark.parametrize("outcome", ["held", "removed", "rolled back"])
 def test_rules_of_no_ruleset_are_not_described(outcome: str) -> None:
-    assert after(a_full_pass("applied"), a_full_pass(outcome)).applied is None
+    hold = Hold(serial=1, content_sha256="", until=0) if outcome == "held" else None
+    assert after(a_full_pass("applied"), a_full_pass(outcome, hold=hold)).applied is None
+
+
+def test_rules_that_stand_instead_of_blamed_ones_are_described() -> None:
+    held = a_full_pass("held", NOW + 60, applied=replace(APPLIED, at=NOW + 60, rules=1))
+    assert after(a_full_pass("applied"), held).applied == APPLIED
 
 
 def test_counters_only_grow() -> None:

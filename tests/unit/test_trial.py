@@ -83,6 +83,33 @@ def test_a_rollback_after_a_failed_trial_stays_with_the_rules_before() -> None:
     assert not machine.follower.return_from_trial(machine.host())
 
 
+def test_a_refusal_after_a_failed_trial_does_not_cost_the_way_back_from_that() -> None:
+    machine, _ = two_generations()
+    second = state(machine.kernel)[0]
+    advanced(machine, "web")
+    machine.guard.finds, machine.guard.blameless = "trouble", True
+    with pytest.raises(KernelError, match="neither with the rules before"):
+        machine.run()
+    machine.guard.forbids = True
+    with pytest.raises(ConfigError):
+        machine.run()
+    machine.roll_back()
+    assert state(machine.kernel)[0] == second
+
+
+def test_a_refusal_that_was_seen_before_the_lock_is_no_change_to_go_back_from() -> None:
+    machine, first = two_generations()
+    advanced(machine, "web")
+    machine.guard.forbids = True
+    with pytest.raises(ConfigError):
+        machine.run()
+    refused = machine.notebook.trial
+    assert refused
+    machine.notebook.end_trial(proved=False)
+    machine.roll_back(on_trial=refused)
+    assert state(machine.kernel)[0] == first
+
+
 def test_a_rollback_from_a_trial_to_what_is_held_stays_there() -> None:
     machine, first = two_generations()
     machine.roll_back()
