@@ -227,7 +227,7 @@ def held(vpcs: Sequence[int]) -> st.SearchStrategy[Held]:
 
 OFFSETS = st.tuples(st.integers(0, 1), st.sampled_from([4, 5, 16, 31, 255, 256, None]))
 OWN_HELD = held([0, 0, 0, 1])
-OWN = mostly(
+OWN = st.one_of(
     st.lists(OWN_HELD, min_size=1, max_size=3),
     st.builds(
         lambda primary, first, alike: [
