@@ -20,9 +20,9 @@ OTHERS_STAY_AWAY = "other programs' rules of that time do not come back: %s"
 class Return(Struct, frozen=True, kw_only=True):
     """What came of the way back to a generation.
 
-    `changed` tells whether anything had to be. `unknown` names sets that are empty or
-    wrong, as nobody remembers their members; `refused` says why the rules of other programs did
-    not come back, where all of the table should.
+    `changed` tells whether anything had to be. `unknown` names sets that are empty or wrong, as
+    nobody remembers their members; `refused` says why the rules of other programs did not come
+    back, where all of the table should.
     """
 
     rules: LiveKernel
