@@ -109,6 +109,7 @@ def _leave(
     config: FollowerConfig, memory: StateDirectory, record: Record, error: Exception | None
 ) -> None:
     now = int(clock.now())
+    record.applied = record.in_force(now)
     run = Run(
         at=now,
         seconds=time.monotonic() - record.started,
@@ -116,7 +117,6 @@ def _leave(
         outcome="failed" if error else record.outcome,
         message=_message(error, record.failed_trial),
     )
-    record.applied = record.in_force(now)
     record.hold = _state(memory).hold
     record.disabled = is_disabled(config)
     status = after_pass(None, run, record)

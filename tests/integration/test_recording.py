@@ -116,13 +116,25 @@ def test_a_person_who_says_no_leaves_nothing_behind(
     assert memory.status() is None
 
 
-@pytest.mark.parametrize(("kind", "rolled_back"), [(UnhealthyError, 1), (BlamedError, 0)])
+@pytest.mark.parametrize(
+    ("error", "rolled_back", "repaired"),
+    [
+        (UnhealthyError("trouble"), 1, 0),
+        (BlamedError(repaired=False), 0, 0),
+        (BlamedError(repaired=True), 0, 1),
+    ],
+)
 def test_only_commits_that_were_taken_back_count_as_rolled_back(
-    memory: StateDirectory, tmp_path: Path, kind: type[UnhealthyError], rolled_back: int
+    memory: StateDirectory,
+    tmp_path: Path,
+    error: UnhealthyError,
+    rolled_back: int,
+    repaired: int,
 ) -> None:
-    with pytest.raises(kind), recording(config(tmp_path), memory):
-        raise kind("trouble")
+    with pytest.raises(UnhealthyError), recording(config(tmp_path), memory):
+        raise error
     assert left(memory).counters.rolled_back == rolled_back
+    assert left(memory).counters.repaired == repaired
     assert left(memory).counters.refused == {"kernel": 1}
 
 

@@ -152,7 +152,7 @@ def repaired(host: FollowerHost) -> int:
 
 def test_a_configuration_that_waits_for_the_end_of_a_hold_is_told(third: FollowerHost) -> None:
     roll_back(third)
-    waits = "the configuration has changed and waits, too"
+    waits = "is not that of the last good pass: what that changes in the rules waits"
     assert waits not in third.run().stdout
     third.configure(failsafe=[])
     third.publish(2)  # the same content once more
