@@ -77,12 +77,12 @@ def vouches_for(name: str, members: Sequence[str]) -> bool:
 
 def set_type(name: str) -> str:
     """Return the type of one of our sets, as ipset calls it."""
-    return "hash:net,port" if name[0] == "s" else "hash:net"
+    return "hash:net,port" if name.startswith(("s4:", "s6:")) else "hash:net"
 
 
 def has_counters(name: str) -> bool:
     """Tell whether one of our sets has counters, which hold the ports of its sources."""
-    return name[0] == "p"
+    return name.startswith(("p4:", "p6:"))
 
 
 def set_label(name: str) -> str:
