@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from reyes.cutover import UnhealthyError, cut_over
 from reyes.errors import ConfigError, ReyesError
-from reyes.netfilter.live import Generation, LiveKernel
+from reyes.netfilter.live import Generation
 from reyes.netfilter.plan import FilterTable
 from reyes.prepared import Prepared
 from reyes.rollback import is_held, snapshot
@@ -87,7 +87,7 @@ class Trial(Struct, frozen=True, kw_only=True):
         try:
             trial = self.memory.generation("trial")
             was_replaced = trial is not None and trial.replaced
-            kept = replace(self._snapshot(self.prepared.live), replaced=was_replaced)
+            kept = replace(self._snapshot(), replaced=was_replaced)
             self.memory.keep_generation("trial", kept)
         except ConfigError as error:
             log.warning("the rules in force are not remembered: %s", error.message)
@@ -120,13 +120,13 @@ class Trial(Struct, frozen=True, kw_only=True):
         """Hold the rules before: whatever becomes of the kernel, they stay until better ones."""
         # What a rollback brought back is held already, as it was before anybody changed it.
         if not (self.state.hold and self.memory.generation("held")):
-            self.memory.keep_generation("held", self._snapshot(self.prepared.live))
+            self.memory.keep_generation("held", self._snapshot())
         self.memory.save(replace(self.state, unhealthy=self.prepared.fingerprint))
 
-    def _snapshot(self, live: LiveKernel) -> Generation:
+    def _snapshot(self) -> Generation:
         """Return the rules before, without members where the kernel cannot be asked for them."""
         try:
-            return snapshot(live, self.kernel)
+            return snapshot(self.prepared.live, self.kernel)
         except ReyesError as error:
             log.warning("the members of the sets before are not remembered: %s", error.message)
-            return Generation(live)
+            return Generation(self.prepared.live)
